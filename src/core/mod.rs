@@ -1,0 +1,17 @@
+//! Every decision of the system, as functions of facts and time.
+//!
+//! **Invariant.** Nothing here reads a file, a socket, a clock, the environment or a random source, starts a thread or
+//! writes a log line. Time and seeds are arguments. So each decision is tested exhaustively, without a process or a sleep.
+
+pub mod backoff;
+pub mod canonical;
+pub mod hex;
+pub mod reason;
+pub mod rejected;
+pub mod release;
+pub mod rollout;
+pub mod slots;
+pub mod time;
+pub mod trust;
+pub mod update;
+pub mod version;

@@ -1,0 +1,57 @@
+//! Why: the reason that every wait, refusal and rollback carries to the operator.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// A stable code for programs and a sentence for people.
+///
+/// Codes are `snake_case`, never change their meaning and are listed where they are made. The detail names the file or
+/// peer, the field and the remedy; it holds no secret and is at most [`DETAIL_MAX`] bytes long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// Stable, for programs: `no_contact`, `hash_mismatch`, ...
+    pub code: Cow<'static, str>,
+    /// One sentence, for people.
+    pub detail: String,
+}
+
+/// Longest detail in bytes: one line of a report; a hostile peer cannot make the activity grow through us.
+pub const DETAIL_MAX: usize = 400;
+
+impl Reason {
+    /// A reason with its code and its sentence (cut at [`DETAIL_MAX`] on a character boundary).
+    pub fn new(code: &'static str, detail: impl Into<String>) -> Reason {
+        Reason { code: Cow::Borrowed(code), detail: clip(detail.into()) }
+    }
+
+    /// A reason that came over the wire or from a file.
+    pub fn received(code: String, detail: String) -> Reason {
+        Reason { code: Cow::Owned(code), detail: clip(detail) }
+    }
+}
+
+fn clip(mut text: String) -> String {
+    if text.len() > DETAIL_MAX {
+        let end = (0..=DETAIL_MAX).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.detail, self.code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detail_is_cut_on_a_character_boundary() {
+        let r = Reason::new("x", "é".repeat(DETAIL_MAX));
+        assert!(r.detail.len() <= DETAIL_MAX && r.detail.chars().all(|c| c == 'é'));
+        assert_eq!(Reason::new("no_contact", "silent").to_string(), "silent (no_contact)");
+    }
+}

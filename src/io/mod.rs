@@ -1,0 +1,11 @@
+//! The only place that touches files, the network, the clock and processes.
+
+pub mod clock;
+pub mod fs;
+pub mod http;
+pub mod lock;
+pub mod process;
+#[cfg(feature = "director")]
+pub mod serve;
+pub mod tls;
+pub mod trust_store;

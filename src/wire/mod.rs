@@ -1,0 +1,10 @@
+//! Bytes <-> core types. A wire type ends in `Wire` and becomes a core type by `TryFrom` or a named function only.
+//!
+//! miniserde has braced structs and unit enums, so wire types are flat, and its errors name nothing: the caller adds
+//! which file or which peer. Readers ignore unknown fields (old and new versions live together, see FROZEN.md).
+
+pub mod agent_api;
+pub mod config;
+pub mod marks;
+pub mod records;
+pub mod slot;
