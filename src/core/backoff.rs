@@ -1,1 +1,55 @@
-//! To come.
+//! How long to wait before the next try: doubling, capped, with jitter, and never less than the server asked for.
+
+/// First wait after a failure, milliseconds: a restart of the Director takes about a second.
+pub const FIRST_MS: u64 = 1_000;
+/// Longest own wait, milliseconds: an outage of hours must not become an outage of days.
+pub const CAP_MS: u64 = 5 * 60_000;
+/// Longest wait a server may ask for, milliseconds: a hostile `Retry-After` must not silence a device.
+pub const RETRY_AFTER_CAP_MS: u64 = 60 * 60_000;
+
+/// Milliseconds to wait after `failures` failures in a row (1 = the first). `seed` is any random number: the wait is
+/// spread over 50 to 100 % of its length, so that a fleet does not come back as one. `retry_after_s` is the server's
+/// word: at least that long, plus up to 10 % of jitter.
+pub fn wait_ms(failures: u32, seed: u64, retry_after_s: Option<u64>) -> u64 {
+    let full = FIRST_MS.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(CAP_MS);
+    let own = full / 2 + seed % (full / 2 + 1);
+    let asked = retry_after_s.map_or(0, |s| s.saturating_mul(1_000).min(RETRY_AFTER_CAP_MS));
+    own.max(asked + if asked > 0 { seed % (asked / 10 + 1) } else { 0 })
+}
+
+/// Seconds for the next park: `base` spread by 10 % either way.
+pub fn park_s(base: u64, seed: u64) -> u64 {
+    let spread = base / 10;
+    base - spread + seed % (2 * spread + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_is_capped_and_spread() {
+        for failures in 1..100 {
+            let (low, high) = (wait_ms(failures, 0, None), wait_ms(failures, u64::MAX, None));
+            assert!(low >= FIRST_MS / 2 && high <= CAP_MS, "{failures}: {low} {high}");
+            assert!(wait_ms(failures + 1, 0, None) >= low);
+        }
+        let spread: std::collections::BTreeSet<u64> = (0..1000).map(|seed| wait_ms(9, seed * 7919, None)).collect();
+        assert!(spread.len() > 900, "a fleet must not come back as one");
+    }
+
+    #[test]
+    fn the_server_is_obeyed_within_reason() {
+        assert!(wait_ms(1, 3, Some(120)) >= 120_000);
+        assert!(wait_ms(1, u64::MAX, Some(u64::MAX)) <= RETRY_AFTER_CAP_MS * 11 / 10 + 1);
+        assert_eq!(wait_ms(1, 0, Some(0)), wait_ms(1, 0, None));
+    }
+
+    #[test]
+    fn parks_stay_under_a_minute() {
+        for seed in 0..500 {
+            let s = park_s(53, seed);
+            assert!((48..=58).contains(&s), "{s}");
+        }
+    }
+}

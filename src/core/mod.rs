@@ -12,6 +12,7 @@ pub mod release;
 pub mod rollout;
 pub mod slots;
 pub mod time;
+pub mod times;
 pub mod trust;
 pub mod update;
 pub mod version;

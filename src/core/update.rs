@@ -1,1 +1,359 @@
-//! To come.
+//! The update engine's decisions: [`next_step`] on the way to the switch, [`trial_step`] after it.
+//!
+//! There is no stored phase. The shell looks (order, marks, files, clock, contact), asks, does the one step, and looks
+//! again. A crash at any point loses nothing but the work since the last durable write.
+//!
+//! ```text
+//! order -> LookUp -> Clear -> Download* -> SelfTest -> Contact -> Switch ==exec==> SelfCheck -> AskAuthority -> Confirm
+//!             |         any step may be Wait{reason, until} or Refuse{reason}          \________ RollBack ________/
+//! ```
+
+use super::hex::{self, Sha256};
+use super::reason::Reason;
+use super::rejected::{Moment, Rejected};
+use super::release::{Artifact, Platform, TargetPath};
+use super::slots::{Condition, Ended, Image, Marks, Slot};
+use super::times::Times;
+use super::version::Version;
+
+/// The only product an agent accepts.
+pub const AGENT_PRODUCT: &str = "vmetric-agent";
+
+/// What an order asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Run this artifact.
+    Update,
+    /// Drop what has not been switched yet.
+    Cancel,
+}
+
+/// An order as the agent keeps it. Times are relative to its receipt, so that no clock needs to agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Who ordered; a local operator's order starts with [`LOCAL_ISSUER`].
+    pub issuer: String,
+    /// Rises with every order of the issuer.
+    pub generation: u64,
+    /// What to do.
+    pub kind: Kind,
+    /// Which artifact.
+    pub target: TargetPath,
+    /// Its hash.
+    pub sha256: Sha256,
+    /// Its length.
+    pub length: u64,
+    /// Earliest switch, seconds after receipt.
+    pub switch_in_s: u64,
+    /// Contact deadline of the trial, seconds, already clamped.
+    pub contact_deadline_s: u64,
+    /// Switch without contact; the trial lives up to `trial_max_s`.
+    pub unattended: bool,
+    /// Longest unattended trial.
+    pub trial_max_s: u64,
+    /// The fallback may be overwritten in probation.
+    pub end_probation: bool,
+    /// Lifts earlier rejections of this hash.
+    pub retry: bool,
+}
+
+/// Issuer prefix of `update --file`: the authority is the operator's command.
+pub const LOCAL_ISSUER: &str = "local:";
+
+impl Order {
+    /// True when the operator's command on this device is the authority.
+    pub fn is_local(&self) -> bool {
+        self.issuer.starts_with(LOCAL_ISSUER)
+    }
+}
+
+/// An order with what the device remembers of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The order.
+    pub order: Order,
+    /// When it was received.
+    pub at: Moment,
+    /// It has come to its end; kept for its issuer and generation.
+    pub ended: bool,
+    /// Bytes fetched for it so far.
+    pub bytes: u64,
+}
+
+/// The running process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Image.
+    pub image: Image,
+    /// Hash of its own file.
+    pub sha256: Sha256,
+    /// Version built in.
+    pub version: Version,
+}
+
+/// What the trusted metadata say of the ordered target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Not looked up since the order came.
+    Unknown,
+    /// Signed by the release plane.
+    Signed(Artifact),
+    /// Refused by the trust checks: final for this order.
+    Refused(Reason),
+    /// Could not be looked up now (unreachable, expired metadata): tried again.
+    Unavailable(Reason),
+}
+
+/// What lies in the inactive slot, by its own evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Staged {
+    /// Nothing of this target.
+    Nothing,
+    /// This many bytes of it.
+    Partial(u64),
+    /// The whole file, hash and build signature verified in this process.
+    Verified,
+    /// Its self-test passed in this process, too.
+    Tested,
+}
+
+/// Everything a step depends on.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// The order in force.
+    pub accepted: Option<&'a Accepted>,
+    /// The slots' marks.
+    pub marks: &'a Marks,
+    /// This process.
+    pub running: &'a Running,
+    /// This device.
+    pub platform: &'a Platform,
+    /// The ordered target.
+    pub target: &'a Target,
+    /// The inactive slot.
+    pub staged: Staged,
+    /// Entry of the ordered hash in the rejected list.
+    pub rejected: Option<&'a Rejected>,
+    /// Why the disk or the permissions do not allow it now.
+    pub preflight: Option<&'a Reason>,
+    /// Seconds since the authority last answered, authenticated.
+    pub contact_age_s: Option<u64>,
+    /// Now.
+    pub now: &'a Moment,
+    /// The times in force.
+    pub times: &'a Times,
+}
+
+/// The next thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing is ordered.
+    Idle,
+    /// The order is fulfilled: this file runs and is confirmed.
+    Already,
+    /// The order is withdrawn: drop partial work.
+    Drop,
+    /// Not now.
+    Wait {
+        /// Why.
+        reason: Reason,
+        /// Seconds from now until the cause ends or is looked at again.
+        for_s: u64,
+    },
+    /// Not at all; ends the order.
+    Refuse(Reason),
+    /// Refresh the trusted metadata and find the target.
+    LookUp,
+    /// Take the slot out of the marks, then remove its files.
+    Clear(Slot),
+    /// Fetch the rest of the artifact into the slot.
+    Download(Slot),
+    /// Run the staged file's `--self-test`.
+    SelfTest(Slot),
+    /// Ask the authority for a sign of life before the switch.
+    Contact,
+    /// Write `slot.json`, then these marks, then start the launcher.
+    Switch(Slot, Box<Marks>),
+}
+
+/// Decides the next step of an update. Total and pure.
+pub fn next_step(f: &Facts) -> Step {
+    let Some(accepted) = f.accepted.filter(|a| !a.ended) else { return Step::Idle };
+    let order = &accepted.order;
+    if order.kind == Kind::Cancel {
+        return Step::Drop;
+    }
+    if f.running.sha256 == order.sha256 {
+        return Step::Already;
+    }
+    if let Some(reason) = wrong_order(order, f.platform) {
+        return Step::Refuse(reason);
+    }
+    if let Some(step) = rejection(accepted, f) {
+        return step;
+    }
+    let artifact = match f.target {
+        Target::Unknown => return Step::LookUp,
+        Target::Refused(reason) => return Step::Refuse(reason.clone()),
+        Target::Unavailable(reason) => return Step::Wait { reason: reason.clone(), for_s: f.times.recheck_s },
+        Target::Signed(artifact) => artifact,
+    };
+    if let Some(reason) = wrong_artifact(order, artifact, f) {
+        return Step::Refuse(reason);
+    }
+    stage(accepted, artifact, f)
+}
+
+fn wrong_order(order: &Order, here: &Platform) -> Option<Reason> {
+    if order.target.product != AGENT_PRODUCT {
+        let detail = format!("the order names product {}; an agent takes {AGENT_PRODUCT} only", order.target.product);
+        return Some(Reason::new("wrong_product", detail));
+    }
+    if order.target.platform != *here || order.target.file != here.program(AGENT_PRODUCT) {
+        let detail = format!("the order names {}; this device is {here}", order.target);
+        return Some(Reason::new("wrong_platform", detail));
+    }
+    None
+}
+
+fn rejection(accepted: &Accepted, f: &Facts) -> Option<Step> {
+    let entry = f.rejected?;
+    let order = &accepted.order;
+    let own = entry.issuer == order.issuer && entry.generation == order.generation;
+    if order.retry && !own {
+        return None;
+    }
+    match entry.remaining_s(f.now, f.times) {
+        Some(0) => None,
+        Some(for_s) => {
+            let detail = format!("cooling down after: {}", entry.reason);
+            Some(Step::Wait { reason: Reason::new("cooldown", detail), for_s })
+        }
+        None => {
+            let detail = format!("{} was rejected: {}; release it with an order that says retry", entry.version, entry.reason);
+            Some(Step::Refuse(Reason::new("rejected", detail)))
+        }
+    }
+}
+
+fn wrong_artifact(order: &Order, artifact: &Artifact, f: &Facts) -> Option<Reason> {
+    if artifact.sha256 != order.sha256 || artifact.length != order.length || artifact.path != order.target {
+        let detail = format!(
+            "the order names {} with sha256 {}, the release plane signed {} with sha256 {}",
+            order.target,
+            hex::encode(&order.sha256),
+            artifact.path,
+            hex::encode(&artifact.sha256)
+        );
+        return Some(Reason::new("order_mismatch", detail));
+    }
+    if artifact.counter < f.marks.floor {
+        let detail =
+            format!("security counter {} of {} is below this device's floor {}", artifact.counter, order.target.version, f.marks.floor);
+        return Some(Reason::new("below_floor", detail));
+    }
+    match &artifact.min_version {
+        Some(min) if f.running.version < *min => {
+            let detail =
+                format!("{} needs at least {min} running; this is {}: update to {min} first", order.target.version, f.running.version);
+            Some(Reason::new("min_version", detail))
+        }
+        _ => None,
+    }
+}
+
+fn stage(accepted: &Accepted, artifact: &Artifact, f: &Facts) -> Step {
+    let order = &accepted.order;
+    let slot = f.marks.inactive(f.running.image);
+    let condition = f.marks.slot(slot).condition;
+    match f.staged {
+        Staged::Nothing | Staged::Partial(_) => {
+            if condition == Condition::Confirmed && !order.end_probation && f.marks.in_probation(&f.now.boot_id, f.now.unix) {
+                let detail = "the running version is in probation and the other slot is its fallback; an order may say end-probation";
+                let for_s = f.marks.probation_until.saturating_sub(f.now.unix);
+                return Step::Wait { reason: Reason::new("probation", detail), for_s };
+            }
+            if let Some(reason) = f.preflight {
+                return Step::Wait { reason: reason.clone(), for_s: f.times.recheck_s };
+            }
+            if condition == Condition::Empty { Step::Download(slot) } else { Step::Clear(slot) }
+        }
+        Staged::Verified => Step::SelfTest(slot),
+        Staged::Tested => {
+            let same_boot = accepted.at.boot_id == f.now.boot_id;
+            let waited = match same_boot {
+                true => f.now.monotonic.saturating_sub(accepted.at.monotonic),
+                false => f.now.unix.saturating_sub(accepted.at.unix),
+            };
+            if waited < order.switch_in_s {
+                let reason = Reason::new("window", "staged and tested; the order's time for the switch has not come");
+                return Step::Wait { reason, for_s: order.switch_in_s - waited };
+            }
+            let fresh = order.is_local() || f.contact_age_s.is_some_and(|age| age <= f.times.contact_fresh_s);
+            if !fresh && !order.unattended {
+                return Step::Contact;
+            }
+            Step::Switch(slot, Box::new(f.marks.clone().start_trial(slot, artifact.sha256)))
+        }
+    }
+}
+
+/// The self-check of a process on trial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SelfCheck {
+    /// Not done yet.
+    NotRun,
+    /// All well.
+    Passed,
+    /// The file is at fault.
+    Failed(Reason),
+}
+
+/// Everything a process on trial decides from.
+#[derive(Clone, Debug)]
+pub struct TrialFacts<'a> {
+    /// Its self-check.
+    pub self_check: &'a SelfCheck,
+    /// The authority echoed this process's nonce.
+    pub acknowledged: bool,
+    /// Seconds since this process started, monotonic.
+    pub age_s: u64,
+    /// The order's terms.
+    pub order: &'a Order,
+}
+
+/// What a process on trial does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrialStep {
+    /// Check yourself.
+    SelfCheck,
+    /// Ask the authority for its acknowledgement; give up after so many seconds.
+    Ask {
+        /// Seconds left.
+        for_s: u64,
+    },
+    /// Both are there: make it permanent.
+    Confirm,
+    /// Mark how it ended and start the launcher.
+    RollBack(Ended, Reason),
+}
+
+/// Decides for a process on trial. Going back is the default; only the acknowledgement of the authority that ordered
+/// this update makes it permanent.
+pub fn trial_step(f: &TrialFacts) -> TrialStep {
+    let limit = if f.order.unattended { f.order.trial_max_s } else { f.order.contact_deadline_s };
+    match f.self_check {
+        SelfCheck::NotRun => TrialStep::SelfCheck,
+        SelfCheck::Failed(reason) => TrialStep::RollBack(Ended::SelfCheckFailed, reason.clone()),
+        SelfCheck::Passed if f.acknowledged => TrialStep::Confirm,
+        SelfCheck::Passed if f.age_s >= limit => {
+            let who = if f.order.is_local() { "the operator's command" } else { "the managing Director" };
+            let detail = format!("{who} did not acknowledge the new version within {limit} s");
+            TrialStep::RollBack(Ended::NoContact, Reason::new("no_contact", detail))
+        }
+        SelfCheck::Passed => TrialStep::Ask { for_s: limit - f.age_s },
+    }
+}
+
+#[cfg(test)]
+mod tests;

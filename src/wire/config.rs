@@ -1,1 +1,151 @@
-//! To come.
+//! `<state>/config/agent.json`: identity, address and pins. Frozen (FROZEN.md); at most [`CONFIG_MAX`] bytes.
+//!
+//! A start ignores unknown fields (a newer version may have written them) and says so; `enroll` and other writers go
+//! through [`check_strict`], which names the field.
+
+use miniserde::json::{self, Value};
+use miniserde::{Deserialize, Serialize};
+
+use crate::core::hex::{self, Sha256};
+use crate::core::reason::Reason;
+
+/// Longest configuration, bytes: a credential, four pins and an address are about 700.
+pub const CONFIG_MAX: u64 = 4096;
+/// Pins an agent holds: the current one, its successor, and two spare.
+pub const PINS_MAX: usize = 4;
+
+/// The agent's configuration.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct ConfigWire {
+    /// 1.
+    pub format: u32,
+    /// `https://host:port` of the managing Director.
+    pub director: String,
+    /// `sha256:<hex>` of the site CA's public key, at most [`PINS_MAX`].
+    pub pins: Vec<String>,
+    /// Identity in the site's registry.
+    pub agent_id: String,
+    /// Bearer credential; secret, the file has mode 0600.
+    pub credential: String,
+    /// Issuer known from enrollment.
+    pub issuer: String,
+    /// Proxy URL; absent = from the environment.
+    pub proxy: Option<String>,
+    /// Days after expiry that timestamp and snapshot are still accepted at a site without an outside link.
+    pub offline_site_days: Option<u64>,
+}
+
+/// Most days of `--offline-site`: a year and a month.
+pub const OFFLINE_SITE_MAX: u64 = 400;
+
+const FIELDS: [&str; 8] = ["format", "director", "pins", "agent_id", "credential", "issuer", "proxy", "offline_site_days"];
+
+/// A pin from `sha256:<64 lower-case hex digits>`.
+pub fn parse_pin(text: &str) -> Result<Sha256, Reason> {
+    let digits = text.strip_prefix("sha256:").unwrap_or_default();
+    hex::decode(digits).ok_or_else(|| {
+        let shown: String = text.chars().take(80).collect();
+        Reason::new("bad_pin", format!("'{shown}' is no pin; expected sha256: and 64 hex digits, as `vmetric-director` prints it"))
+    })
+}
+
+impl ConfigWire {
+    /// From the file's bytes. Unknown fields are returned by name, to be warned of.
+    pub fn parse(bytes: &[u8]) -> Result<(ConfigWire, Vec<String>), Reason> {
+        let bad = |why: String| Reason::new("bad_config", why);
+        let text = std::str::from_utf8(bytes).map_err(|_| bad("is not UTF-8".into()))?;
+        let value: Value = json::from_str(text).map_err(|_| bad("is not JSON".into()))?;
+        let Value::Object(fields) = &value else { return Err(bad("is no JSON object".into())) };
+        let unknown = fields.iter().map(|(k, _)| k.clone()).filter(|k| !FIELDS.contains(&k.as_str())).collect();
+        check_types(&value)?;
+        let config: ConfigWire = json::from_str(text).map_err(|_| bad("a field is missing or has the wrong type".into()))?;
+        config.check()?;
+        Ok((config, unknown))
+    }
+
+    /// The values' own rules.
+    pub fn check(&self) -> Result<(), Reason> {
+        let bad = |why: String| Err(Reason::new("bad_config", why));
+        if !self.director.starts_with("https://") || self.director.len() > 256 {
+            return bad(format!("field director: '{}' must start with https:// and have at most 256 bytes", self.director));
+        }
+        if self.pins.is_empty() || self.pins.len() > PINS_MAX {
+            return bad(format!("field pins: {} pins, expected 1 to {PINS_MAX}", self.pins.len()));
+        }
+        for pin in &self.pins {
+            parse_pin(pin)?;
+        }
+        match self.offline_site_days {
+            Some(days) if days > OFFLINE_SITE_MAX => bad(format!("field offline_site_days: {days}, at most {OFFLINE_SITE_MAX}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The pins.
+    pub fn pin_hashes(&self) -> Vec<Sha256> {
+        self.pins.iter().filter_map(|p| parse_pin(p).ok()).collect()
+    }
+}
+
+/// miniserde names no field in its errors, so the types are walked here first.
+fn check_types(value: &Value) -> Result<(), Reason> {
+    let Value::Object(fields) = value else { return Ok(()) };
+    let get = |name: &str| fields.iter().find(|(k, _)| k.as_str() == name).map(|(_, v)| v);
+    for name in ["director", "agent_id", "credential", "issuer"] {
+        match get(name) {
+            Some(Value::String(_)) => {}
+            Some(_) => return Err(Reason::new("bad_config", format!("field {name}: expected a string"))),
+            None => return Err(Reason::new("bad_config", format!("field {name} is missing; enroll again"))),
+        }
+    }
+    match get("pins") {
+        Some(Value::Array(pins)) if pins.iter().all(|p| matches!(p, Value::String(_))) => Ok(()),
+        _ => Err(Reason::new("bad_config", "field pins: expected a list of strings")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> ConfigWire {
+        ConfigWire {
+            format: 1,
+            director: "https://10.0.0.1:8443".into(),
+            pins: vec![format!("sha256:{}", hex::encode(&[1; 32]))],
+            agent_id: "a-1".into(),
+            credential: "c".into(),
+            issuer: "i".into(),
+            proxy: None,
+            offline_site_days: None,
+        }
+    }
+
+    #[test]
+    fn round_trip_and_unknown_fields() {
+        let text = json::to_string(&config());
+        assert_eq!(ConfigWire::parse(text.as_bytes()).unwrap(), (config(), vec![]));
+        let newer = text.replacen('{', "{\"zone\":\"x\",", 1);
+        assert_eq!(ConfigWire::parse(newer.as_bytes()).unwrap(), (config(), vec!["zone".to_string()]));
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        let good = json::to_string(&config());
+        for (from, to, field) in [
+            ("\"https://10.0.0.1:8443\"", "\"http://10.0.0.1\"", "director"),
+            ("\"https://10.0.0.1:8443\"", "7", "director"),
+            ("\"agent_id\":\"a-1\",", "", "agent_id"),
+            ("sha256:", "md5:", "pin"),
+            ("\"offline_site_days\":null", "\"offline_site_days\":401", "offline_site_days"),
+        ] {
+            let text = good.replacen(from, to, 1);
+            assert_ne!(text, good, "{from}");
+            let error = ConfigWire::parse(text.as_bytes()).unwrap_err();
+            assert!(error.detail.contains(field), "{field}: {error}");
+        }
+        for garbage in [&b"[]"[..], b"", b"{", &[0xff]] {
+            assert!(ConfigWire::parse(garbage).is_err());
+        }
+    }
+}

@@ -1,1 +1,271 @@
-//! To come.
+//! The agent's small state files: `order.json`, `results.json`, `rejected.json`, `status.json`, `request.json`.
+
+use miniserde::{Deserialize, Serialize};
+
+use super::agent_api::{OrderWire, ResultWire};
+use crate::core::hex;
+use crate::core::reason::Reason;
+use crate::core::rejected::{Moment, Rejected};
+use crate::core::times::Times;
+use crate::core::update::{Accepted, Kind, Order};
+
+/// Longest of these files that is read, bytes: 32 rejections of about 700 bytes.
+pub const RECORD_MAX: u64 = 64 * 1024;
+/// Results kept until they are taken; the oldest goes first. An agent has one order at a time.
+pub const RESULTS_MAX: usize = 8;
+
+/// `order.json`: the order in force and what the device remembers of it.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub struct AcceptedWire {
+    /// The order as it came.
+    pub order: OrderWire,
+    /// Wall clock at receipt.
+    pub at: u64,
+    /// Monotonic clock at receipt.
+    pub at_monotonic: u64,
+    /// Boot id at receipt.
+    pub boot_id: String,
+    /// Has come to its end.
+    pub ended: bool,
+    /// Bytes fetched for it.
+    pub bytes: u64,
+}
+
+/// An order that may not be obeyed: which field, and why.
+pub fn order(wire: &OrderWire, times: &Times) -> Result<Order, Reason> {
+    let bad = |field: &str, why: &str| Reason::new("bad_order", format!("the order's field {field} {why}"));
+    let kind = match wire.kind.as_str() {
+        "update" => Kind::Update,
+        "cancel" => Kind::Cancel,
+        _ => return Err(bad("kind", "is neither update nor cancel")),
+    };
+    if wire.issuer.is_empty() || wire.issuer.len() > 64 {
+        return Err(bad("issuer", "must have 1 to 64 bytes"));
+    }
+    // A cancel order names the update it withdraws, so both kinds are whole.
+    let target: crate::core::release::TargetPath = wire.target.parse().map_err(|e: String| bad("target", &e))?;
+    if target.version.to_string() != wire.version {
+        return Err(bad("version", "is not the target path's"));
+    }
+    let contact = if wire.contact_deadline_s == 0 { times.contact_default_s } else { wire.contact_deadline_s };
+    Ok(Order {
+        issuer: wire.issuer.clone(),
+        generation: wire.generation,
+        kind,
+        target,
+        sha256: hex::decode(&wire.sha256).ok_or_else(|| bad("sha256", "is no SHA-256"))?,
+        length: wire.length,
+        switch_in_s: wire.switch_in_s,
+        contact_deadline_s: contact.clamp(times.contact_min_s, times.contact_max_s),
+        unattended: wire.unattended,
+        trial_max_s: wire.trial_max_s.clamp(times.contact_min_s, times.trial_max_s),
+        end_probation: wire.end_probation,
+        retry: wire.retry,
+    })
+}
+
+impl AcceptedWire {
+    /// An order as it is received now.
+    pub fn receive(order: OrderWire, now: &Moment) -> AcceptedWire {
+        AcceptedWire { order, at: now.unix, at_monotonic: now.monotonic, boot_id: now.boot_id.clone(), ended: false, bytes: 0 }
+    }
+
+    /// The core's view of it.
+    pub fn accepted(&self, times: &Times) -> Result<Accepted, Reason> {
+        Ok(Accepted {
+            order: order(&self.order, times)?,
+            at: Moment { unix: self.at, monotonic: self.at_monotonic, boot_id: self.boot_id.clone() },
+            ended: self.ended,
+            bytes: self.bytes,
+        })
+    }
+}
+
+/// `results.json`.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct ResultsWire {
+    /// Oldest first.
+    pub results: Vec<ResultWire>,
+}
+
+/// `rejected.json`.
+#[derive(Serialize, Deserialize, Debug, Clone, Default)]
+pub struct RejectedListWire {
+    /// Oldest first.
+    pub rejected: Vec<RejectedWire>,
+}
+
+/// One entry of `rejected.json`.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct RejectedWire {
+    /// Hash, hex.
+    pub sha256: String,
+    /// Version, for people.
+    pub version: String,
+    /// `bad` or `could_not_tell`.
+    pub verdict: String,
+    /// Why; stable code.
+    pub code: String,
+    /// Why; one sentence.
+    pub detail: String,
+    /// Times it lost.
+    pub count: u32,
+    /// Order in force.
+    pub issuer: String,
+    /// Its generation.
+    pub generation: u64,
+    /// When, wall clock.
+    pub since: u64,
+    /// When, monotonic.
+    pub since_monotonic: u64,
+    /// Boot.
+    pub boot_id: String,
+}
+
+/// The words for a verdict.
+pub fn verdict_word(bad: bool) -> &'static str {
+    if bad { "bad" } else { "could_not_tell" }
+}
+
+impl From<&Rejected> for RejectedWire {
+    fn from(r: &Rejected) -> RejectedWire {
+        RejectedWire {
+            sha256: hex::encode(&r.sha256),
+            version: r.version.clone(),
+            verdict: verdict_word(r.bad).into(),
+            code: r.reason.code.to_string(),
+            detail: r.reason.detail.clone(),
+            count: r.count,
+            issuer: r.issuer.clone(),
+            generation: r.generation,
+            since: r.since,
+            since_monotonic: r.since_monotonic,
+            boot_id: r.boot_id.clone(),
+        }
+    }
+}
+
+impl TryFrom<RejectedWire> for Rejected {
+    type Error = String;
+
+    fn try_from(w: RejectedWire) -> Result<Rejected, String> {
+        Ok(Rejected {
+            sha256: hex::decode(&w.sha256).ok_or("rejected.json: field sha256 is no SHA-256")?,
+            version: w.version,
+            bad: w.verdict != verdict_word(false),
+            reason: Reason::received(w.code, w.detail),
+            count: w.count,
+            issuer: w.issuer,
+            generation: w.generation,
+            since: w.since,
+            since_monotonic: w.since_monotonic,
+            boot_id: w.boot_id,
+        })
+    }
+}
+
+/// `status.json`: what the running agent does right now; volatile, rewritten at each change.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct StatusWire {
+    /// Process id of the writer.
+    pub pid: u32,
+    /// As in the report.
+    pub step: String,
+    /// Stable code.
+    pub code: String,
+    /// One sentence.
+    pub detail: String,
+    /// Since when, seconds since 1970.
+    pub since: u64,
+    /// Until when.
+    pub until: Option<u64>,
+    /// Bytes of the ordered file on disk.
+    pub bytes_done: u64,
+    /// Its length.
+    pub bytes_total: u64,
+    /// Last authenticated answer of the Director, seconds since 1970; 0 = none by this process.
+    pub contact_at: u64,
+    /// Nonce of the running trial: the operator's command acknowledges a local update with it.
+    pub trial_nonce: Option<String>,
+    /// Trusted root, timestamp, snapshot, targets versions.
+    pub root_version: u64,
+    /// See above.
+    pub timestamp_version: u64,
+    /// See above.
+    pub snapshot_version: u64,
+    /// See above.
+    pub targets_version: u64,
+}
+
+/// `request.json`: what a command asks of the running agent; taken (removed) by it.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct RequestWire {
+    /// `rollback`, `update_file`, `acknowledge`.
+    pub kind: String,
+    /// `update_file`: the release tree's folder, absolute.
+    pub tree: String,
+    /// `update_file`: the order, issued by the command.
+    pub order: Option<OrderWire>,
+    /// `acknowledge`: the trial's nonce.
+    pub nonce: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use miniserde::json;
+
+    fn wire() -> OrderWire {
+        OrderWire {
+            issuer: "site".into(),
+            generation: 4,
+            kind: "update".into(),
+            target: "vmetric-agent/2.5.0/linux-amd64/vmetric-agent".into(),
+            version: "2.5.0".into(),
+            sha256: hex::encode(&[1; 32]),
+            length: 9,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn orders_are_clamped_and_checked() {
+        let t = Times::DEFAULT;
+        let ok = order(&wire(), &t).unwrap();
+        assert_eq!((ok.contact_deadline_s, ok.kind, ok.generation), (300, Kind::Update, 4));
+        let long = OrderWire { contact_deadline_s: u64::MAX, trial_max_s: u64::MAX, ..wire() };
+        assert_eq!(order(&long, &t).unwrap().contact_deadline_s, t.contact_max_s);
+        assert_eq!(order(&long, &t).unwrap().trial_max_s, t.trial_max_s);
+        assert_eq!(order(&OrderWire { contact_deadline_s: 1, ..wire() }, &t).unwrap().contact_deadline_s, t.contact_min_s);
+        let refused = |w: OrderWire| order(&w, &t).unwrap_err().detail;
+        assert!(refused(OrderWire { kind: "format".into(), ..wire() }).contains("kind"));
+        assert!(refused(OrderWire { issuer: String::new(), ..wire() }).contains("issuer"));
+        assert!(refused(OrderWire { target: "../../etc".into(), ..wire() }).contains("target"));
+        assert!(refused(OrderWire { version: "2.5.1".into(), ..wire() }).contains("version"));
+        assert!(refused(OrderWire { sha256: "AA".into(), ..wire() }).contains("sha256"));
+    }
+
+    #[test]
+    fn rejections_survive_the_round_trip() {
+        let now = Moment { unix: 5, monotonic: 6, boot_id: "b".into() };
+        let entry = Rejected {
+            sha256: [2; 32],
+            version: "2.5.0".into(),
+            bad: false,
+            reason: Reason::new("no_contact", "x"),
+            count: 2,
+            issuer: "site".into(),
+            generation: 4,
+            since: now.unix,
+            since_monotonic: now.monotonic,
+            boot_id: now.boot_id.clone(),
+        };
+        let text = json::to_string(&RejectedWire::from(&entry));
+        let back: RejectedWire = json::from_str(&text).unwrap();
+        assert_eq!(Rejected::try_from(back).unwrap(), entry);
+        let damaged = RejectedWire { verdict: "???".into(), ..RejectedWire::from(&entry) };
+        assert!(Rejected::try_from(damaged).unwrap().bad, "an unknown verdict is the careful one");
+        let accepted = AcceptedWire::receive(wire(), &now);
+        assert_eq!(accepted.accepted(&Times::DEFAULT).unwrap().at, now);
+    }
+}
