@@ -161,7 +161,7 @@ pub struct SlotMarks {
 /// Everything the launcher decides from. One durable record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Marks {
-    /// Rises with each write; the higher valid copy counts.
+    /// Rises with each write, set by the writer; the higher valid copy counts.
     pub sequence: u64,
     /// What should run.
     pub active: Image,
@@ -251,7 +251,6 @@ impl Marks {
         if self.active == Image::Slot(slot) {
             self.active = self.fallback(Image::Slot(slot)).map_or(Image::Factory, Image::Slot);
         }
-        self.sequence += 1;
         self
     }
 
@@ -261,7 +260,6 @@ impl Marks {
         *self.slot_mut(slot) = SlotMarks { condition: Condition::Trial, sha256, ..SlotMarks::default() };
         self.active = Image::Slot(slot);
         self.manual = false;
-        self.sequence += 1;
         self
     }
 
@@ -276,7 +274,6 @@ impl Marks {
         self.floor = self.floor.max(counter);
         self.probation_boot = boot_id.to_string();
         self.probation_until = now.saturating_add(PROBATION_S);
-        self.sequence += 1;
         self
     }
 
@@ -285,7 +282,6 @@ impl Marks {
     pub fn reach(mut self, image: Image, reached: Reached) -> Marks {
         let evidence = self.evidence_mut(image);
         evidence.reached = evidence.reached.max(reached);
-        self.sequence += 1;
         self
     }
 
@@ -293,7 +289,6 @@ impl Marks {
     #[must_use]
     pub fn end(mut self, image: Image, ended: Ended) -> Marks {
         self.evidence_mut(image).ended = ended;
-        self.sequence += 1;
         self
     }
 
@@ -305,7 +300,6 @@ impl Marks {
         let reason = Reason::new("operator", "the operator asked for the rollback");
         self.fail(running, reason, true);
         self.active = self.fallback(Image::Slot(running)).map_or(Image::Factory, Image::Slot);
-        self.sequence += 1;
         self
     }
 
@@ -398,7 +392,6 @@ pub struct Boot {
 /// the factory image is always the last resort.
 pub fn next_boot(marks: &Marks, seen: &Seen) -> Boot {
     let mut marks = marks.clone();
-    marks.sequence += 1;
     if marks.factory != seen.factory {
         // Never started before, or replaced by an operator: a manual update runs, the slots stay as fallback.
         if marks.factory != [0; 32] {

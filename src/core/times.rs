@@ -14,7 +14,9 @@ pub struct Times {
     pub contact_default_s: u64,
     /// The authority must have answered within this time before a switch.
     pub contact_fresh_s: u64,
-    /// Longest unattended trial.
+    /// Longest trial when the order names none.
+    pub trial_default_s: u64,
+    /// Longest trial an order may name.
     pub trial_max_s: u64,
     /// Waits after *could not tell*: the specification's cooldown, then patience.
     pub cooldown_s: [u64; 4],
@@ -36,6 +38,7 @@ impl Times {
         contact_max_s: 24 * 3600,
         contact_default_s: 300,
         contact_fresh_s: 60,
+        trial_default_s: 24 * 3600,
         trial_max_s: 7 * 24 * 3600,
         cooldown_s: [600, 3600, 6 * 3600, 24 * 3600],
         settled_s: 600,

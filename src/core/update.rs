@@ -316,7 +316,10 @@ pub struct TrialFacts<'a> {
     pub self_check: &'a SelfCheck,
     /// The authority echoed this process's nonce.
     pub acknowledged: bool,
-    /// Seconds since this process started, monotonic.
+    /// Seconds since this process started, or since the authority last said that it is busy (authenticated 429 or 5xx):
+    /// a manager must not cause false rollbacks.
+    pub silent_s: u64,
+    /// Seconds since this process started.
     pub age_s: u64,
     /// The order's terms.
     pub order: &'a Order,
@@ -341,17 +344,18 @@ pub enum TrialStep {
 /// Decides for a process on trial. Going back is the default; only the acknowledgement of the authority that ordered
 /// this update makes it permanent.
 pub fn trial_step(f: &TrialFacts) -> TrialStep {
-    let limit = if f.order.unattended { f.order.trial_max_s } else { f.order.contact_deadline_s };
+    let silence = if f.order.unattended { f.order.trial_max_s } else { f.order.contact_deadline_s };
+    let left = silence.saturating_sub(f.silent_s).min(f.order.trial_max_s.max(silence).saturating_sub(f.age_s));
     match f.self_check {
         SelfCheck::NotRun => TrialStep::SelfCheck,
         SelfCheck::Failed(reason) => TrialStep::RollBack(Ended::SelfCheckFailed, reason.clone()),
         SelfCheck::Passed if f.acknowledged => TrialStep::Confirm,
-        SelfCheck::Passed if f.age_s >= limit => {
+        SelfCheck::Passed if left == 0 => {
             let who = if f.order.is_local() { "the operator's command" } else { "the managing Director" };
-            let detail = format!("{who} did not acknowledge the new version within {limit} s");
+            let detail = format!("{who} did not acknowledge the new version within {silence} s");
             TrialStep::RollBack(Ended::NoContact, Reason::new("no_contact", detail))
         }
-        SelfCheck::Passed => TrialStep::Ask { for_s: limit - f.age_s },
+        SelfCheck::Passed => TrialStep::Ask { for_s: left },
     }
 }
 

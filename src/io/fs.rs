@@ -1,1 +1,151 @@
-//! To come.
+//! Durable files. *Durable* means: a temporary file in the same folder, fsync, rename, fsync of the folder.
+#![expect(clippy::disallowed_methods, reason = "this is the one place that writes files")]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Readable and writable by the owner only.
+pub const PRIVATE: u32 = 0o600;
+/// Readable by all.
+pub const PUBLIC: u32 = 0o644;
+/// Program.
+pub const PROGRAM: u32 = 0o755;
+
+/// Replaces `path` by `bytes`: whoever looks, at whatever moment, power cuts included, sees the old file or the new one.
+pub fn write_durable(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace(path, bytes, mode, true)
+}
+
+/// Replaces `path` whole, but not durably: for what is only true while the writer lives.
+pub fn write_volatile(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace(path, bytes, mode, false)
+}
+
+fn replace(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()> {
+    let temp = temp_name(path);
+    let result = write_temp(&temp, bytes, mode, durable).and_then(|()| fs::rename(&temp, path));
+    if result.is_err() {
+        // The first error is the one that matters; the name is used again by the next try.
+        let _ = fs::remove_file(&temp);
+    } else if durable {
+        sync_folder_of(path)?;
+    }
+    result
+}
+
+fn write_temp(temp: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()> {
+    // A leftover of a crash may have another mode, or be a link: it is never written through.
+    remove_if_there(temp)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temp)?;
+    file.write_all(bytes)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    if durable { file.sync_all() } else { Ok(()) }
+}
+
+fn temp_name(path: &Path) -> PathBuf {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    path.with_file_name(format!(".{name}.tmp"))
+}
+
+/// Makes a rename, creation or removal in the folder of `path` durable.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+/// The file's bytes, or `None` when there is none. More than `limit` bytes is an error, not a truncation.
+pub fn read_limited(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > limit {
+        true => Err(io::Error::new(io::ErrorKind::InvalidData, format!("larger than {limit} bytes"))),
+        false => Ok(Some(bytes)),
+    }
+}
+
+/// Overwrites the first bytes of a file that is there already, durably, without needing a free block.
+pub fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_data()
+}
+
+/// Removes a file; none is fine.
+pub fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a folder and those above it, private to the owner; one that is there keeps its mode.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    sync_folder_of(path)
+}
+
+/// Bytes that this user can still write in the file system of `path`.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let name = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    #[expect(unsafe_code, reason = "statvfs reads a C string and fills one struct, both ours")]
+    let stat = unsafe {
+        if libc::statvfs(name.as_ptr(), stat.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        stat.assume_init()
+    };
+    #[allow(clippy::unnecessary_cast, reason = "the field types differ between platforms")]
+    Ok((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_durable_file_is_whole_and_has_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write_durable(&path, b"one", PUBLIC).unwrap();
+        fs::write(temp_name(&path), b"left by a crash").unwrap();
+        write_durable(&path, b"two", PRIVATE).unwrap();
+        assert_eq!(read_limited(&path, 3).unwrap().unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
+        assert!(!temp_name(&path).exists());
+        assert!(read_limited(&path, 2).is_err() && read_limited(&dir.path().join("b"), 2).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_link_in_the_way_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, victim) = (dir.path().join("a"), dir.path().join("victim"));
+        fs::write(&victim, b"precious").unwrap();
+        std::os::unix::fs::symlink(&victim, temp_name(&path)).unwrap();
+        write_durable(&path, b"new", PUBLIC).unwrap();
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn overwriting_keeps_the_length_and_needs_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        assert!(overwrite(&path, b"x").is_err());
+        fs::write(&path, b"12345").unwrap();
+        overwrite(&path, b"ab").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"ab345");
+        assert!(free_bytes(dir.path()).unwrap() > 0);
+    }
+}

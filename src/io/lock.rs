@@ -1,1 +1,133 @@
-//! To come.
+//! The two locks: `lock` around a change of the marks, `run.lock` for the life of the running agent.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// An exclusive lock, until dropped.
+#[derive(Debug)]
+pub struct Lock(File);
+
+/// Somebody else holds it.
+#[derive(Debug)]
+pub enum Taken {
+    /// The holder's process id, as far as the file tells.
+    By(Option<u32>),
+    /// The lock file cannot be used.
+    Error(io::Error),
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+impl Lock {
+    /// Waits for the lock. Holders keep `lock` for one write, milliseconds.
+    pub fn wait(path: &Path) -> io::Result<Lock> {
+        let file = open(path)?;
+        file.lock()?;
+        Ok(Lock(file))
+    }
+
+    /// Takes the lock and writes this process's id into the file, or says who has it.
+    pub fn take(path: &Path) -> Result<Lock, Taken> {
+        let mut file = open(path).map_err(Taken::Error)?;
+        match file.try_lock() {
+            Ok(()) => {
+                let lock = Lock(file);
+                lock.write_pid().map_err(Taken::Error)?;
+                Ok(lock)
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let _ = (&mut file).take(20).read_to_string(&mut text);
+                Err(Taken::By(text.trim().parse().ok()))
+            }
+            Err(TryLockError::Error(e)) => Err(Taken::Error(e)),
+        }
+    }
+
+    /// Writes this process's id into the file: commands signal it. Not durable, it is only true while the process lives.
+    pub fn write_pid(&self) -> io::Result<()> {
+        let mut file = &self.0;
+        file.set_len(0)?;
+        file.rewind()?;
+        write!(file, "{}", std::process::id())
+    }
+
+    /// Takes over the lock that the previous program of this process held across `exec`. `None` when the descriptor is not
+    /// that file: the number came through the environment, which anyone may set.
+    pub fn inherit(fd: RawFd, path: &Path) -> Option<Lock> {
+        let expected = std::fs::metadata(path).ok()?;
+        if fd <= 2 || !is_open(fd) {
+            return None;
+        }
+        #[expect(unsafe_code, reason = "the descriptor is open and nobody else in this process owns it: it came through exec")]
+        let file = unsafe { File::from_raw_fd(fd) };
+        let found = file.metadata().ok();
+        if found.is_some_and(|m| m.dev() == expected.dev() && m.ino() == expected.ino()) {
+            set_inheritable(fd, false).ok()?;
+            // The same open file description: this only confirms what exec carried over.
+            file.try_lock().ok()?;
+            return Some(Lock(file));
+        }
+        std::mem::forget(file);
+        None
+    }
+
+    /// Lets the lock survive the next `exec`; returns the descriptor to name to the next program.
+    pub fn pass_on(&self) -> io::Result<RawFd> {
+        set_inheritable(self.0.as_raw_fd(), true)?;
+        Ok(self.0.as_raw_fd())
+    }
+
+    /// Undoes [`Lock::pass_on`] after an `exec` that failed.
+    pub fn keep(&self) {
+        let _ = set_inheritable(self.0.as_raw_fd(), false);
+    }
+}
+
+fn is_open(fd: RawFd) -> bool {
+    #[expect(unsafe_code, reason = "F_GETFD reads a flag of any number")]
+    unsafe {
+        libc::fcntl(fd, libc::F_GETFD) >= 0
+    }
+}
+
+fn set_inheritable(fd: RawFd, yes: bool) -> io::Result<()> {
+    let flags = if yes { 0 } else { libc::FD_CLOEXEC };
+    #[expect(unsafe_code, reason = "sets one flag of a descriptor that we own")]
+    let rc = unsafe { libc::fcntl(fd, libc::F_SETFD, flags) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_one_learns_who_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.lock");
+        let first = Lock::take(&path).unwrap();
+        match Lock::take(&path) {
+            Err(Taken::By(pid)) => assert_eq!(pid, Some(std::process::id())),
+            other => panic!("{other:?}"),
+        }
+        drop(first);
+        assert!(Lock::take(&path).is_ok());
+    }
+
+    #[test]
+    fn a_strange_descriptor_is_not_taken_for_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.lock");
+        let _lock = Lock::take(&path).unwrap();
+        let other = File::create(dir.path().join("other")).unwrap();
+        assert!(Lock::inherit(other.as_raw_fd(), &path).is_none());
+        assert!(Lock::inherit(1, &path).is_none() && Lock::inherit(9999, &path).is_none());
+        assert!(other.metadata().is_ok(), "the strange descriptor was left alone");
+    }
+}

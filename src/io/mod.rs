@@ -7,5 +7,6 @@ pub mod lock;
 pub mod process;
 #[cfg(feature = "director")]
 pub mod serve;
+pub mod state;
 pub mod tls;
 pub mod trust_store;

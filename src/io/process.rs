@@ -1,1 +1,329 @@
-//! To come.
+//! Processes and signals: exec, the liveness alarm, the stop record, the wake pipe, bounded children.
+//!
+//! **Stopping at any moment.** SIGTERM and SIGINT are handled by writing one record that the main program has prepared
+//! (the marks with `ended: stopped`), syncing it and leaving, all with async-signal-safe calls. So a stop needs no turn
+//! of the main loop: it interrupts a hash, a download, a child, a sleep alike, and the next start knows that it was a stop.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
+use std::time::Duration;
+
+use super::clock;
+
+/// Re-arms (or, with 0, ends) the alarm that survives exec and kills a binary that hangs.
+pub fn alarm(seconds: u32) {
+    #[expect(unsafe_code, reason = "alarm takes a number and touches no memory")]
+    unsafe {
+        libc::alarm(seconds);
+    }
+}
+
+/// SIGALRM kills again, whatever was inherited: a parent may have ignored or blocked it.
+pub fn make_alarm_deadly() {
+    #[expect(unsafe_code, reason = "sets a default disposition and unblocks one signal; the set is ours")]
+    unsafe {
+        libc::signal(libc::SIGALRM, libc::SIG_DFL);
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGALRM);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut());
+    }
+}
+
+/// What the stop handler writes, and where.
+struct StopRecord {
+    file: File,
+    bytes: Vec<u8>,
+}
+
+static STOP: AtomicPtr<StopRecord> = AtomicPtr::new(std::ptr::null_mut());
+static STOPPING: AtomicBool = AtomicBool::new(false);
+static STOP_CHILD: AtomicI32 = AtomicI32::new(0);
+static WAKE_READ: AtomicI32 = AtomicI32::new(-1);
+static WAKE_WRITE: AtomicI32 = AtomicI32::new(-1);
+
+#[expect(unsafe_code, reason = "async-signal-safe calls only: kill, pwrite, fsync, _exit; the record is leaked until replaced")]
+extern "C" fn on_stop(signal: libc::c_int) {
+    STOPPING.store(true, Ordering::SeqCst);
+    let child = STOP_CHILD.load(Ordering::SeqCst);
+    unsafe {
+        if child > 0 {
+            // A supervised child stops itself, with its own record; a hook or self-test dies with us.
+            libc::kill(child, signal);
+            if STOP.load(Ordering::SeqCst).is_null() {
+                return;
+            }
+        }
+        if let Some(record) = STOP.load(Ordering::SeqCst).as_ref() {
+            libc::pwrite(record.file.as_raw_fd(), record.bytes.as_ptr().cast(), record.bytes.len(), 0);
+            libc::fsync(record.file.as_raw_fd());
+        }
+        libc::_exit(0);
+    }
+}
+
+#[expect(unsafe_code, reason = "async-signal-safe: write of one byte to our own pipe")]
+extern "C" fn on_wake(_: libc::c_int) {
+    unsafe {
+        libc::write(WAKE_WRITE.load(Ordering::SeqCst), b"!".as_ptr().cast(), 1);
+    }
+}
+
+/// Installs the handlers: SIGTERM and SIGINT stop, SIGHUP wakes. Returns the read end of the wake pipe.
+pub fn install_signals() -> io::Result<RawFd> {
+    let mut fds = [-1; 2];
+    #[expect(unsafe_code, reason = "pipe fills two numbers; flags are set on descriptors we own")]
+    unsafe {
+        if libc::pipe(fds.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        for fd in fds {
+            libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK);
+        }
+    }
+    WAKE_READ.store(fds[0], Ordering::SeqCst);
+    WAKE_WRITE.store(fds[1], Ordering::SeqCst);
+    handle(libc::SIGHUP, on_wake);
+    install_stop();
+    Ok(fds[0])
+}
+
+/// SIGTERM and SIGINT only: for the supervising parent.
+pub fn install_stop() {
+    handle(libc::SIGTERM, on_stop);
+    handle(libc::SIGINT, on_stop);
+}
+
+fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) {
+    #[expect(unsafe_code, reason = "installs a handler that makes async-signal-safe calls only")]
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as *const () as usize;
+        libc::sigemptyset(&mut action.sa_mask);
+        libc::sigaction(signal, &action, std::ptr::null_mut());
+        // exec keeps the mask of whoever started us.
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, signal);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut());
+    }
+}
+
+/// What a stop writes from now on: `bytes` at the start of `path`, in place.
+pub fn prepare_stop(path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    let new = Box::into_raw(Box::new(StopRecord { file, bytes }));
+    drop_record(STOP.swap(new, Ordering::SeqCst));
+    Ok(())
+}
+
+fn drop_record(old: *mut StopRecord) {
+    if !old.is_null() {
+        // One thread, and the handler never returns: nobody can be using the old record.
+        #[expect(unsafe_code, reason = "the pointer came from Box::into_raw and was swapped out")]
+        drop(unsafe { Box::from_raw(old) });
+    }
+}
+
+/// Stops are held back while this lives: the marks and the prepared record change together.
+pub struct StopsHeld(libc::sigset_t);
+
+impl StopsHeld {
+    /// Holds SIGTERM and SIGINT back until dropped.
+    #[expect(clippy::new_without_default, reason = "it has an effect; a default would hide it")]
+    pub fn new() -> StopsHeld {
+        #[expect(unsafe_code, reason = "blocks two signals; the sets are ours")]
+        unsafe {
+            let (mut set, mut old) = (std::mem::zeroed(), std::mem::zeroed());
+            libc::sigemptyset(&mut set);
+            libc::sigaddset(&mut set, libc::SIGTERM);
+            libc::sigaddset(&mut set, libc::SIGINT);
+            libc::sigprocmask(libc::SIG_BLOCK, &set, &mut old);
+            StopsHeld(old)
+        }
+    }
+}
+
+impl Drop for StopsHeld {
+    fn drop(&mut self) {
+        #[expect(unsafe_code, reason = "restores the mask that `new` saved")]
+        unsafe {
+            libc::sigprocmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut());
+        }
+    }
+}
+
+/// Waits until somebody wakes this process (SIGHUP), at most `time`. True when woken.
+pub fn sleep(time: Duration) -> bool {
+    let fd = WAKE_READ.load(Ordering::SeqCst);
+    let millis = time.as_millis().min(i32::MAX as u128) as i32;
+    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    #[expect(unsafe_code, reason = "poll looks at one struct of ours; a negative descriptor is ignored by it")]
+    let rc = unsafe { libc::poll(&mut poll, 1, millis) };
+    rc != 0 && drain_wake()
+}
+
+/// Empties the wake pipe; true when something was in it.
+pub fn drain_wake() -> bool {
+    let mut buf = [0u8; 64];
+    let mut any = false;
+    #[expect(unsafe_code, reason = "reads into our buffer from our non-blocking pipe")]
+    while unsafe { libc::read(WAKE_READ.load(Ordering::SeqCst), buf.as_mut_ptr().cast(), buf.len()) } > 0 {
+        any = true;
+    }
+    any
+}
+
+/// Wakes the agent with that process id. False when there is no such process.
+pub fn wake(pid: u32) -> bool {
+    #[expect(unsafe_code, reason = "kill takes two numbers")]
+    unsafe {
+        i32::try_from(pid).is_ok_and(|pid| pid > 1 && libc::kill(pid, libc::SIGHUP) == 0)
+    }
+}
+
+/// Dies with its parent (Linux): a supervised program never lives on alone.
+pub fn die_with_parent(parent: u32) {
+    #[cfg(target_os = "linux")]
+    {
+        #[expect(unsafe_code, reason = "prctl and getppid take and return numbers")]
+        let orphan = unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+            libc::getppid() as u32 != parent
+        };
+        if orphan {
+            std::process::exit(1);
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = parent;
+}
+
+/// How a child ended within its time.
+#[derive(Debug)]
+pub enum ChildEnd {
+    /// Exit code and the last lines it wrote (at most [`OUTPUT_MAX`] bytes).
+    Exited(i32, String),
+    /// Killed by this signal.
+    Signal(i32, String),
+    /// Did not end in time and was killed.
+    TimedOut,
+    /// Could not be started.
+    NotStarted(io::Error),
+}
+
+/// Most output of a child that is kept, bytes: its last line goes into a report.
+pub const OUTPUT_MAX: usize = 2048;
+
+/// Runs a program with a time limit, in a process group of its own, with its output read. A stop of this process stops it.
+pub fn run_limited(program: &Path, args: &[&str], limit: Duration) -> ChildEnd {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(e) => return ChildEnd::NotStarted(e),
+    };
+    let group = -(child.id() as i32);
+    STOP_CHILD.store(group, Ordering::SeqCst);
+    let end = clock::monotonic() + limit;
+    let (output, in_time) = child.stdout.take().map(|out| read_until(out, end)).unwrap_or_default();
+    let status = loop {
+        match child.try_wait() {
+            _ if !in_time => break None,
+            Ok(Some(status)) => break Some(status),
+            Ok(None) if clock::monotonic() < end => {
+                sleep(Duration::from_millis(5));
+            }
+            _ => break None,
+        }
+    };
+    #[expect(unsafe_code, reason = "kill takes two numbers; the group is our child's own")]
+    unsafe {
+        libc::kill(group, libc::SIGKILL);
+    }
+    let _ = child.wait();
+    STOP_CHILD.store(0, Ordering::SeqCst);
+    match status {
+        None => ChildEnd::TimedOut,
+        Some(status) => match status.signal() {
+            Some(signal) => ChildEnd::Signal(signal, output),
+            None => ChildEnd::Exited(status.code().unwrap_or(-1), output),
+        },
+    }
+}
+
+/// Reads until the end of the stream (true) or the deadline (false); keeps the last [`OUTPUT_MAX`] bytes.
+fn read_until(mut out: impl Read + AsRawFd, end: Duration) -> (String, bool) {
+    let (mut kept, mut buf) = (Vec::new(), [0u8; 512]);
+    let in_time = loop {
+        let left = end.saturating_sub(clock::monotonic()).as_millis().min(i32::MAX as u128) as i32;
+        let mut poll = libc::pollfd { fd: out.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        #[expect(unsafe_code, reason = "poll looks at one struct of ours")]
+        let ready = unsafe { libc::poll(&mut poll, 1, left) };
+        if ready == 0 || left == 0 {
+            break false;
+        }
+        match out.read(&mut buf) {
+            Ok(0) => break true,
+            Ok(n) => kept.extend_from_slice(&buf[..n]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break true,
+        }
+        let surplus = kept.len().saturating_sub(OUTPUT_MAX);
+        kept.drain(..surplus);
+    };
+    (String::from_utf8_lossy(&kept).trim().to_string(), in_time)
+}
+
+/// True once a stop was passed on to a supervised child.
+pub fn stopping() -> bool {
+    STOPPING.load(Ordering::SeqCst)
+}
+
+/// Replaces this program. Returns only when that fails.
+pub fn exec(program: &Path, args: &[String], env: &[(&str, String)], unset: &[&str]) -> io::Error {
+    let mut command = Command::new(program);
+    command.args(args).envs(env.iter().map(|(k, v)| (k, v)));
+    for name in unset {
+        command.env_remove(name);
+    }
+    command.exec()
+}
+
+/// Runs a supervised child to its end. Stops of this process are passed on to it.
+pub fn supervise(program: &Path, args: &[String], env: &[(&str, String)]) -> io::Result<std::process::ExitStatus> {
+    let held = StopsHeld::new();
+    let mut command = Command::new(program);
+    command.args(args).envs(env.iter().map(|(k, v)| (k, v)));
+    let mut child = command.spawn()?;
+    STOP_CHILD.store(child.id() as i32, Ordering::SeqCst);
+    drop(held);
+    let status = child.wait();
+    STOP_CHILD.store(0, Ordering::SeqCst);
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str, millis: u64) -> ChildEnd {
+        run_limited(Path::new("/bin/sh"), &["-c", script], Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn children_are_bounded_in_time_and_output() {
+        assert!(matches!(sh("echo well; exit 7", 5000), ChildEnd::Exited(7, out) if out == "well"));
+        assert!(matches!(sh("kill -9 $$", 5000), ChildEnd::Signal(9, _)));
+        assert!(matches!(sh("sleep 60", 50), ChildEnd::TimedOut));
+        assert!(matches!(sh("exec >&-; sleep 60", 50), ChildEnd::TimedOut));
+        assert!(matches!(sh("yes", 100), ChildEnd::TimedOut));
+        assert!(matches!(run_limited(Path::new("/nonexistent"), &[], Duration::from_secs(1)), ChildEnd::NotStarted(_)));
+    }
+}

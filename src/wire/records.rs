@@ -48,6 +48,7 @@ pub fn order(wire: &OrderWire, times: &Times) -> Result<Order, Reason> {
         return Err(bad("version", "is not the target path's"));
     }
     let contact = if wire.contact_deadline_s == 0 { times.contact_default_s } else { wire.contact_deadline_s };
+    let trial_max = if wire.trial_max_s == 0 { times.trial_default_s } else { wire.trial_max_s };
     Ok(Order {
         issuer: wire.issuer.clone(),
         generation: wire.generation,
@@ -58,7 +59,7 @@ pub fn order(wire: &OrderWire, times: &Times) -> Result<Order, Reason> {
         switch_in_s: wire.switch_in_s,
         contact_deadline_s: contact.clamp(times.contact_min_s, times.contact_max_s),
         unattended: wire.unattended,
-        trial_max_s: wire.trial_max_s.clamp(times.contact_min_s, times.trial_max_s),
+        trial_max_s: trial_max.clamp(times.contact_min_s, times.trial_max_s),
         end_probation: wire.end_probation,
         retry: wire.retry,
     })

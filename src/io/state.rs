@@ -1,0 +1,330 @@
+//! The device's state folder: where each file lies, and how it is read and written.
+//!
+//! ```text
+//! <state>/slots/{a,b}/   vmetric-agent  slot.json  confirmed  <sha256>.part
+//! <state>/marks.0 marks.1   order.json results.json rejected.json request.json status.json
+//! <state>/config/agent.json   trust/   storage/   lock   run.lock
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use miniserde::{Deserialize, Serialize, json};
+
+use super::fs::{PRIVATE, make_folder, overwrite, read_limited, remove_if_there, sync_folder_of, write_durable, write_volatile};
+use super::lock::Lock;
+use crate::core::hex::{self, Sha256};
+use crate::core::reason::Reason;
+use crate::core::slots::{Marks, Slot, SlotFiles, rebuild};
+use crate::wire::config::{CONFIG_MAX, ConfigWire};
+use crate::wire::marks::{RECORD, decode, encode, newest};
+use crate::wire::records::RECORD_MAX;
+use crate::wire::slot::{self, CONFIRMED_MAX, SLOT_MAX, SlotWire, confirmed_text};
+
+/// The state folder of an agent.
+#[derive(Clone, Debug)]
+pub struct State {
+    root: PathBuf,
+}
+
+/// What the marks files said.
+#[derive(Debug)]
+pub struct LoadedMarks {
+    /// The marks in force.
+    pub marks: Marks,
+    /// Which file they came from; `None` = neither was whole, they were rebuilt or are new.
+    pub from: Option<usize>,
+    /// Why they had to be rebuilt, or which copy was lost.
+    pub note: Option<Reason>,
+}
+
+/// An error of a state file, with its name and the remedy.
+pub fn file_error(path: &Path, what: &str, error: &io::Error) -> Reason {
+    let code = match error.kind() {
+        io::ErrorKind::StorageFull => "disk_full",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "state_not_writable",
+        _ => "state_error",
+    };
+    Reason::new(code, format!("{}: {what}: {error}", path.display()))
+}
+
+impl State {
+    /// The folder, made with its sub-folders if it is not there.
+    pub fn open(root: &Path) -> Result<State, Reason> {
+        let state = State { root: root.to_path_buf() };
+        for sub in ["", "slots/a", "slots/b", "config", "trust", "storage"] {
+            let folder = root.join(sub);
+            make_folder(&folder).map_err(|e| file_error(&folder, "make the folder", &e))?;
+        }
+        Ok(state)
+    }
+
+    /// The folder as it is, for commands that only look.
+    pub fn look(root: &Path) -> State {
+        State { root: root.to_path_buf() }
+    }
+
+    /// A path in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// A slot's folder.
+    pub fn slot_folder(&self, slot: Slot) -> PathBuf {
+        self.root.join("slots").join(slot.name())
+    }
+
+    /// A slot's program.
+    pub fn slot_program(&self, slot: Slot) -> PathBuf {
+        self.slot_folder(slot).join(crate::core::update::AGENT_PRODUCT)
+    }
+
+    /// The part of an artifact that has been fetched into a slot: named by content, so that it is never taken for another.
+    pub fn part(&self, slot: Slot, sha256: &Sha256) -> PathBuf {
+        self.slot_folder(slot).join(format!("{}.part", hex::encode(sha256)))
+    }
+
+    fn marks_path(&self, copy: usize) -> PathBuf {
+        self.root.join(["marks.0", "marks.1"][copy % 2])
+    }
+
+    /// The newest whole copy of the marks; none whole: rebuilt from the slots' own files, confirmed ones first. Never fails.
+    pub fn load_marks(&self) -> LoadedMarks {
+        let read = |copy| match read_limited(&self.marks_path(copy), RECORD as u64) {
+            Ok(Some(bytes)) => decode(&bytes),
+            Ok(None) => Err("is missing".to_string()),
+            Err(e) => Err(e.to_string()),
+        };
+        let copies = [read(0), read(1)];
+        let lost = copies.iter().position(Result::is_err);
+        let new = copies.iter().all(|c| c.as_ref().is_err_and(|e| e == "is missing"));
+        match newest(copies) {
+            Ok((marks, from)) => {
+                let note = lost.map(|copy| Reason::new("marks_copy_lost", format!("{} was not whole; the other copy counts", self.marks_path(copy).display())));
+                LoadedMarks { marks, from: Some(from), note }
+            }
+            Err(why) => {
+                let marks = rebuild(self.slot_files(Slot::A).as_ref(), self.slot_files(Slot::B).as_ref());
+                let fresh = new && marks == (Marks { sequence: 1, ..Marks::default() });
+                let note = (!fresh).then(|| Reason::new("marks_rebuilt", format!("{why}; rebuilt from the slots' own files")));
+                LoadedMarks { marks, from: None, note }
+            }
+        }
+    }
+
+    /// Makes marks durable in the copy that does not hold the current ones, and returns them with their sequence and that
+    /// copy's number. Holds `lock`. A torn write costs this one write only.
+    pub fn save_marks(&self, mut marks: Marks, current: Option<usize>, sequence: u64) -> Result<(Marks, usize), Reason> {
+        let copy = current.map_or(0, |c| 1 - c % 2);
+        let path = self.marks_path(copy);
+        let failed = |what| move |e: io::Error| file_error(&path, what, &e);
+        let lock_path = self.path("lock");
+        let _lock = Lock::wait(&lock_path).map_err(|e| file_error(&lock_path, "lock", &e))?;
+        marks.sequence = sequence.saturating_add(1);
+        let record = encode(&marks);
+        self.allocate_marks().map_err(failed.clone()("allocate"))?;
+        overwrite(&self.marks_path(copy), &record).map_err(failed("write"))?;
+        Ok((marks, copy))
+    }
+
+    /// Both copies exist at full length from the first start on: a full disk cannot stop a rollback.
+    fn allocate_marks(&self) -> io::Result<()> {
+        for copy in 0..2 {
+            let path = self.marks_path(copy);
+            if fs::metadata(&path).map_or(0, |m| m.len()) < RECORD as u64 {
+                write_durable(&path, &[b' '; RECORD], PRIVATE)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a stop record for the marks after `copy` goes.
+    pub fn next_marks_path(&self, copy: usize) -> PathBuf {
+        self.marks_path(copy + 1)
+    }
+
+    fn slot_files(&self, slot: Slot) -> Option<SlotFiles> {
+        let folder = self.slot_folder(slot);
+        let slot_json = read_limited(&folder.join("slot.json"), SLOT_MAX).ok()??;
+        let confirmed = read_limited(&folder.join("confirmed"), CONFIRMED_MAX).ok().flatten();
+        slot::files(&slot_json, confirmed.as_deref())
+    }
+
+    /// A slot's description of itself.
+    pub fn slot_json(&self, slot: Slot) -> Result<SlotWire, Reason> {
+        let path = self.slot_folder(slot).join("slot.json");
+        let damaged = |why: String| Reason::new("slot_damaged", format!("{}: {why}", path.display()));
+        match read_limited(&path, SLOT_MAX) {
+            Ok(Some(bytes)) => SlotWire::parse(&bytes).map_err(damaged),
+            Ok(None) => Err(damaged("is missing".into())),
+            Err(e) => Err(damaged(e.to_string())),
+        }
+    }
+
+    /// Describes a slot's tested file; before the marks speak of it.
+    pub fn write_slot_json(&self, slot: Slot, wire: &SlotWire) -> Result<(), Reason> {
+        self.write(&format!("slots/{}/slot.json", slot.name()), wire)
+    }
+
+    /// A slot's confirmation in its own folder; before the marks say so.
+    pub fn write_confirmed(&self, slot: Slot, sha256: &Sha256, sequence: u64) -> Result<(), Reason> {
+        let path = self.slot_folder(slot).join("confirmed");
+        write_durable(&path, confirmed_text(sha256, sequence).as_bytes(), PRIVATE).map_err(|e| file_error(&path, "write", &e))
+    }
+
+    /// Removes everything in a slot but the part that is still wanted. The marks no longer speak of the slot.
+    pub fn clear_slot(&self, slot: Slot, keep: Option<&Sha256>) -> Result<(), Reason> {
+        let folder = self.slot_folder(slot);
+        let keep = keep.map(|sha256| self.part(slot, sha256));
+        let clear = || -> io::Result<()> {
+            // The claims go before the file they speak of.
+            for name in ["confirmed", "slot.json"] {
+                remove_if_there(&folder.join(name))?;
+            }
+            for entry in fs::read_dir(&folder)? {
+                let path = entry?.path();
+                if Some(&path) != keep.as_ref() {
+                    remove_if_there(&path)?;
+                }
+            }
+            sync_folder_of(&folder.join("any"))
+        };
+        clear().map_err(|e| file_error(&folder, "clear the slot", &e))
+    }
+
+    /// A JSON record of the state folder; `None` when it is missing. A damaged one is set aside as `<name>.damaged`
+    /// and told, not obeyed.
+    pub fn read<T: Deserialize>(&self, name: &str) -> Result<Option<T>, Reason> {
+        let path = self.path(name);
+        let bytes = match read_limited(&path, RECORD_MAX) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
+            Err(e) => return Err(file_error(&path, "read", &e)),
+        };
+        let parsed = std::str::from_utf8(&bytes).ok().and_then(|text| json::from_str(text).ok());
+        parsed.map(Some).ok_or_else(|| {
+            let aside = self.path(&format!("{name}.damaged"));
+            let _ = fs::rename(&path, &aside);
+            Reason::new("record_damaged", format!("{}: a field is missing or has the wrong type; kept as {}", path.display(), aside.display()))
+        })
+    }
+
+    /// Makes a JSON record durable, private to the owner.
+    pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Reason> {
+        let path = self.path(name);
+        write_durable(&path, json::to_string(value).as_bytes(), PRIVATE).map_err(|e| file_error(&path, "write", &e))
+    }
+
+    /// Replaces `status.json`; its loss costs nothing.
+    pub fn write_status<T: Serialize>(&self, value: &T) {
+        let _ = write_volatile(&self.path("status.json"), json::to_string(value).as_bytes(), PRIVATE);
+    }
+
+    /// Removes a record durably.
+    pub fn remove(&self, name: &str) -> Result<(), Reason> {
+        let path = self.path(name);
+        remove_if_there(&path).and_then(|()| sync_folder_of(&path)).map_err(|e| file_error(&path, "remove", &e))
+    }
+
+    /// The configuration, with the names of fields it does not know. `None`: not enrolled.
+    pub fn config(&self) -> Result<Option<(ConfigWire, Vec<String>)>, Reason> {
+        let path = self.path("config/agent.json");
+        match read_limited(&path, CONFIG_MAX) {
+            Ok(None) => Ok(None),
+            Ok(Some(bytes)) => ConfigWire::parse(&bytes).map(Some).map_err(|mut reason| {
+                reason.detail = format!("{}: {}", path.display(), reason.detail);
+                reason
+            }),
+            Err(e) => Err(file_error(&path, "read", &e)),
+        }
+    }
+
+    /// Writes the configuration after a strict check.
+    pub fn write_config(&self, config: &ConfigWire) -> Result<(), Reason> {
+        config.check()?;
+        self.write("config/agent.json", config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::slots::{Condition, Image};
+
+    fn state() -> (tempfile::TempDir, State) {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(&dir.path().join("s")).unwrap();
+        (dir, state)
+    }
+
+    fn slot_wire(sha: u8) -> SlotWire {
+        SlotWire {
+            format: 1,
+            target: "vmetric-agent/1.0.0/linux-amd64/vmetric-agent".into(),
+            version: "1.0.0".into(),
+            length: 1,
+            sha256: hex::encode(&[sha; 32]),
+            counter: u64::from(sha),
+            build_keyid: "k".into(),
+            build_sig: hex::encode(&[0; 64]),
+            issuer: "i".into(),
+            generation: 1,
+        }
+    }
+
+    #[test]
+    fn marks_alternate_between_the_copies() {
+        let (_dir, state) = state();
+        let first = state.load_marks();
+        assert!(first.from.is_none() && first.note.is_none(), "a fresh folder is no damage");
+        let (one, copy) = state.save_marks(first.marks, first.from, 0).unwrap();
+        assert_eq!((one.sequence, copy), (1, 0));
+        let (two, copy) = state.save_marks(one.start_trial(Slot::A, [1; 32]), Some(copy), 1).unwrap();
+        assert_eq!((two.sequence, copy), (2, 1));
+        assert_eq!(state.load_marks().marks, two);
+        fs::write(state.path("marks.1"), b"rotten").unwrap();
+        let back = state.load_marks();
+        assert_eq!((back.marks.sequence, back.from), (1, Some(0)));
+        assert_eq!(back.note.unwrap().code, "marks_copy_lost");
+    }
+
+    #[test]
+    fn both_copies_lost_are_rebuilt_from_the_slots() {
+        let (_dir, state) = state();
+        state.write_slot_json(Slot::A, &slot_wire(1)).unwrap();
+        state.write_slot_json(Slot::B, &slot_wire(2)).unwrap();
+        state.write_confirmed(Slot::A, &[1; 32], 9).unwrap();
+        let loaded = state.load_marks();
+        assert_eq!((loaded.marks.active, loaded.marks.floor), (Image::Slot(Slot::A), 1));
+        assert_eq!(loaded.marks.b.condition, Condition::Empty, "an unconfirmed slot does not start without its evidence");
+        assert_eq!(loaded.note.unwrap().code, "marks_rebuilt");
+        state.write_confirmed(Slot::B, &[2; 32], 12).unwrap();
+        assert_eq!(state.load_marks().marks.active, Image::Slot(Slot::B), "the last confirmed first");
+    }
+
+    #[test]
+    fn clearing_keeps_only_the_wanted_part() {
+        let (_dir, state) = state();
+        for name in ["slot.json", "confirmed", "vmetric-agent"] {
+            fs::write(state.slot_folder(Slot::B).join(name), b"x").unwrap();
+        }
+        fs::write(state.part(Slot::B, &[1; 32]), b"x").unwrap();
+        fs::write(state.part(Slot::B, &[2; 32]), b"x").unwrap();
+        state.clear_slot(Slot::B, Some(&[2; 32])).unwrap();
+        let left: Vec<_> = fs::read_dir(state.slot_folder(Slot::B)).unwrap().map(|e| e.unwrap().path()).collect();
+        assert_eq!(left, [state.part(Slot::B, &[2; 32])]);
+    }
+
+    #[test]
+    fn a_damaged_record_is_set_aside_and_told() {
+        let (_dir, state) = state();
+        fs::write(state.path("slots/a/slot.json"), b"{").unwrap();
+        assert_eq!(state.slot_json(Slot::A).unwrap_err().code, "slot_damaged");
+        fs::write(state.path("results.json"), b"{").unwrap();
+        let error = state.read::<crate::wire::records::ResultsWire>("results.json").unwrap_err();
+        assert_eq!(error.code, "record_damaged");
+        assert!(state.path("results.json.damaged").exists());
+        assert!(state.read::<crate::wire::records::ResultsWire>("results.json").unwrap().is_none());
+    }
+}
