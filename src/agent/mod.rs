@@ -1,1 +1,21 @@
-//! To come.
+//! The agent: look, decide, do, report. One thread, blocking, constant memory.
+//!
+//! ```text
+//! service manager -> factory image = launcher --exec--> slot a | slot b | (stays) factory
+//!                        ^                                   |
+//!                        +------- orderly switch: exec ------+
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`launcher`] | which image starts; no network, no TLS; falls through until something runs |
+//! | [`engine`] | one turn of work, over a [`world::World`], so that the power-cut test runs this very code |
+//! | [`device`] | the world as it is: files, processes, the Director |
+//! | [`link`] | the protocol with the Director |
+//! | [`download`] | the artifact, in slices, with resume, checked as it is written |
+//! | [`run`] | the main loop and the start of the process |
+//! | [`command`] | `enroll`, `status`, `rollback`, `update --file` |
+
+pub mod engine;
+pub mod launcher;
+pub mod world;

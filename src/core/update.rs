@@ -229,6 +229,8 @@ fn rejection(accepted: &Accepted, f: &Facts) -> Option<Step> {
             let detail = format!("cooling down after: {}", entry.reason);
             Some(Step::Wait { reason: Reason::new("cooldown", detail), for_s })
         }
+        // This very order found it out, and the power failed before it could say so.
+        None if own => Some(Step::Refuse(entry.reason.clone())),
         None => {
             let detail = format!("{} was rejected: {}; release it with an order that says retry", entry.version, entry.reason);
             Some(Step::Refuse(Reason::new("rejected", detail)))

@@ -1,1 +1,3 @@
 //! One integration binary: the module list only.
+
+mod power_cut;

@@ -1,0 +1,606 @@
+//! The power is cut before every durable operation of a whole update, once and in pairs, in a model of the device.
+//!
+//! The model runs the real launcher and the real engine; only the disk, the clock, the Director and the releases are
+//! played. Writes of marks can tear; other durable writes are atomic, as `io::fs` makes them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+
+use vmetric::agent::engine::{Turn, turn};
+use vmetric::agent::launcher::{Site, launch};
+use vmetric::agent::world::{Fetched, Tested, World};
+use vmetric::core::hex;
+use vmetric::core::reason::Reason;
+use vmetric::core::rejected::{Moment, Rejected, reject};
+use vmetric::core::release::{Artifact, Platform};
+use vmetric::core::slots::{Condition, Image, Marks, Reached, Slot, rebuild};
+use vmetric::core::times::Times;
+use vmetric::core::update::{Accepted, Kind, Order, Running, SelfCheck, Staged, Target};
+use vmetric::wire::agent_api::ResultWire;
+use vmetric::wire::marks::newest;
+use vmetric::wire::slot::{SlotWire, confirmed_text, files};
+
+type Sha = [u8; 32];
+const OLD: Sha = [1; 32];
+const NEW: Sha = [2; 32];
+const FACTORY: Sha = [9; 32];
+const SLICES: u32 = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kindof {
+    Good,
+    Crashes,
+    Hangs,
+    NoContact,
+    FailsSelfCheck,
+    FailsSelfTest,
+}
+
+struct PowerCut;
+
+#[derive(Clone, Default)]
+struct SlotDisk {
+    file: Option<Sha>,
+    slices: u32,
+    slot_json: Option<SlotWire>,
+    confirmed: Option<String>,
+}
+
+/// What survives a power cut.
+#[derive(Clone)]
+struct Disk {
+    marks: [Option<Marks>; 2],
+    slots: [SlotDisk; 2],
+    accepted: Option<Accepted>,
+    rejected: Vec<Rejected>,
+    results: Vec<ResultWire>,
+}
+
+struct Device {
+    disk: Disk,
+    release: Kindof,
+    ops: u32,
+    cuts: Vec<u32>,
+    boot: u32,
+    now: u64,
+    booted_at: u64,
+    taken: Vec<ResultWire>,
+    order_given: Order,
+    // the running process
+    running: Running,
+    current: Option<usize>,
+    marks: Marks,
+    target: Target,
+    staged: Staged,
+    self_check: SelfCheck,
+    acked: bool,
+    started_at: u64,
+    starts: u32,
+    trial_starts: u32,
+}
+
+fn artifact() -> Artifact {
+    Artifact {
+        path: format!("vmetric-agent/2.0.0/{}/vmetric-agent", Platform::here()).parse().unwrap(),
+        length: 3,
+        sha256: NEW,
+        min_version: None,
+        counter: 5,
+        build_keyid: "k".into(),
+        build_sig: [0; 64],
+    }
+}
+
+fn order() -> Order {
+    Order {
+        issuer: "site".into(),
+        generation: 1,
+        kind: Kind::Update,
+        target: artifact().path,
+        sha256: NEW,
+        length: 3,
+        switch_in_s: 0,
+        contact_deadline_s: 300,
+        unattended: false,
+        trial_max_s: 3600,
+        end_probation: false,
+        retry: false,
+    }
+}
+
+fn running(sha256: Sha) -> Running {
+    let version = if sha256 == NEW { "2.0.0" } else { "1.0.0" };
+    Running { image: Image::Factory, sha256, version: version.parse().unwrap() }
+}
+
+impl Device {
+    /// With slot A confirmed, or fresh from the factory.
+    fn new(release: Kindof, fresh: bool, cuts: Vec<u32>) -> Device {
+        let old = Artifact { sha256: OLD, counter: 1, ..artifact() };
+        let slot_a = SlotDisk {
+            file: Some(OLD),
+            slices: 0,
+            slot_json: Some(SlotWire::new(&old, "site", 0)),
+            confirmed: Some(confirmed_text(&OLD, 1)),
+        };
+        let confirmed = Marks::default().start_trial(Slot::A, OLD).confirm(Slot::A, 1, "long ago", 0);
+        let confirmed = Marks { factory: FACTORY, sequence: 7, probation_boot: String::new(), ..confirmed };
+        let empty = Disk { marks: [None, None], slots: Default::default(), accepted: None, rejected: vec![], results: vec![] };
+        let disk = match fresh {
+            true => empty,
+            false => Disk { marks: [Some(confirmed), None], slots: [slot_a, SlotDisk::default()], ..empty },
+        };
+        Device {
+            disk,
+            release,
+            ops: 0,
+            cuts,
+            boot: 1,
+            now: 1_900_000_000,
+            booted_at: 1_899_999_000,
+            taken: vec![],
+            order_given: order(),
+            running: running(FACTORY),
+            current: None,
+            marks: Marks::default(),
+            target: Target::Unknown,
+            staged: Staged::Nothing,
+            self_check: SelfCheck::NotRun,
+            acked: false,
+            started_at: 0,
+            starts: 0,
+            trial_starts: 0,
+        }
+    }
+
+    /// A durable operation: the power may fail before it.
+    fn op(&mut self) {
+        self.ops += 1;
+        if self.cuts.contains(&self.ops) {
+            panic_any(PowerCut);
+        }
+    }
+
+    fn slot(&mut self, slot: Slot) -> &mut SlotDisk {
+        &mut self.disk.slots[slot as usize]
+    }
+
+    fn write_marks(&mut self, mut marks: Marks) {
+        let copy = self.current.map_or(0, |c| 1 - c);
+        marks.sequence = self.marks.sequence + 1;
+        self.op();
+        self.disk.marks[copy] = None;
+        self.op();
+        self.disk.marks[copy] = Some(marks.clone());
+        (self.marks, self.current) = (marks, Some(copy));
+    }
+
+    fn read_marks(&mut self) {
+        let slot_files = |disk: &SlotDisk| {
+            let text = miniserde::json::to_string(disk.slot_json.as_ref()?);
+            files(text.as_bytes(), disk.confirmed.as_ref().map(String::as_bytes))
+        };
+        let copies = self.disk.marks.clone().map(|m| m.ok_or("torn".to_string()));
+        (self.marks, self.current) = match newest(copies) {
+            Ok((marks, copy)) => (marks, Some(copy)),
+            Err(_) => (rebuild(slot_files(&self.disk.slots[0]).as_ref(), slot_files(&self.disk.slots[1]).as_ref()), None),
+        };
+    }
+
+    /// From the service manager's start to the end of the process. `Some(reason)`: it rests, nothing more will happen.
+    fn life(&mut self) -> Option<Reason> {
+        let image = match catch_unwind(AssertUnwindSafe(|| launch(self))) {
+            Ok(_) => Image::Factory,
+            Err(payload) => match payload.downcast::<Started>() {
+                Ok(started) => Image::Slot(started.0),
+                Err(payload) => std::panic::resume_unwind(payload),
+            },
+        };
+        self.starts += 1;
+        let sha256 = match image {
+            Image::Slot(slot) => self.slot(slot).file.expect("a slot without a file was started"),
+            Image::Factory => FACTORY,
+        };
+        self.running = Running { image, ..running(sha256) };
+        if sha256 == NEW && self.marks.active == image && !self.is_confirmed(image) {
+            self.trial_starts += 1;
+        }
+        (self.target, self.staged, self.self_check, self.acked) = (Target::Unknown, Staged::Nothing, SelfCheck::NotRun, false);
+        self.started_at = self.now;
+        if sha256 == NEW && matches!(self.release, Kindof::Crashes | Kindof::Hangs) {
+            self.now += if self.release == Kindof::Hangs { 180 } else { 0 };
+            return None;
+        }
+        self.work()
+    }
+
+    fn is_confirmed(&self, image: Image) -> bool {
+        matches!(image, Image::Slot(slot) if self.marks.slot(slot).condition == Condition::Confirmed)
+    }
+
+    fn work(&mut self) -> Option<Reason> {
+        for _ in 0..200 {
+            self.poll();
+            match turn(self).expect("the model's disk has no errors") {
+                Turn::Again => {}
+                Turn::Idle if self.disk.results.is_empty() => return Some(Reason::new("idle", "")),
+                Turn::Idle => {}
+                Turn::Wait { reason, .. } if reason.code == "cooldown" && self.disk.results.is_empty() => return Some(reason),
+                Turn::Wait { for_s, .. } => self.now += for_s,
+                Turn::Relaunch(_) => return None,
+            }
+        }
+        panic!("no rest after 200 turns: {:?} {:?}", self.marks, self.disk.accepted);
+    }
+
+    /// The Director's part: it gives its order until it is accepted, and takes results.
+    fn poll(&mut self) {
+        if self.running.sha256 == NEW && self.release == Kindof::NoContact {
+            return;
+        }
+        let image = self.running.image;
+        let evidence = match image {
+            Image::Slot(slot) => self.marks.slot(slot).evidence.clone(),
+            Image::Factory => self.marks.factory_evidence.clone(),
+        };
+        if evidence.reached < Reached::Contact {
+            let marks = self.marks.clone().reach(image, Reached::Contact);
+            self.write_marks(marks);
+        }
+        if self.disk.accepted.as_ref().is_none_or(|a| a.order.generation != self.order_given.generation) {
+            self.op();
+            self.disk.accepted = Some(Accepted { order: self.order_given.clone(), at: self.moment(), ended: false, bytes: 0 });
+            self.target = Target::Unknown;
+        }
+        if !self.disk.results.is_empty() {
+            let result = self.disk.results[0].clone();
+            if !self.taken.contains(&result) {
+                self.taken.push(result);
+            }
+            self.op();
+            self.disk.results.remove(0);
+        }
+    }
+
+    /// Lives and power cuts until the device rests.
+    fn run(&mut self) -> Reason {
+        for _ in 0..60 {
+            match catch_unwind(AssertUnwindSafe(|| self.life())) {
+                Ok(Some(rest)) => return rest,
+                Ok(None) => {}
+                Err(payload) if payload.is::<PowerCut>() => {
+                    self.boot += 1;
+                    self.now += 60;
+                    self.booted_at = self.now;
+                }
+                Err(payload) => std::panic::resume_unwind(payload),
+            }
+        }
+        panic!("no rest after 60 lives: {:?}", self.marks);
+    }
+}
+
+struct Started(Slot);
+
+impl Site for Device {
+    fn load(&mut self) -> Marks {
+        self.read_marks();
+        self.marks.clone()
+    }
+    fn factory(&mut self) -> Sha {
+        FACTORY
+    }
+    fn boot_id(&mut self) -> String {
+        format!("boot-{}", self.boot)
+    }
+    fn save(&mut self, marks: &Marks) -> Result<(), Reason> {
+        self.write_marks(marks.clone());
+        Ok(())
+    }
+    fn check(&mut self, slot: Slot, sha256: &Sha) -> Result<(), Reason> {
+        let disk = self.slot(slot);
+        let described = disk.slot_json.as_ref().is_some_and(|w| w.sha256 == hex::encode(sha256));
+        match disk.file == Some(*sha256) && described {
+            true => Ok(()),
+            false => Err(Reason::new("slot_damaged", "not the file that the marks speak of")),
+        }
+    }
+    fn start(&mut self, slot: Slot) -> Reason {
+        panic_any(Started(slot))
+    }
+    fn tell(&mut self, _: &str) {}
+}
+
+impl World for Device {
+    fn moment(&self) -> Moment {
+        Moment { unix: self.now, monotonic: self.now - self.booted_at, boot_id: format!("boot-{}", self.boot) }
+    }
+    fn times(&self) -> Times {
+        Times::DEFAULT
+    }
+    fn marks(&self) -> Marks {
+        self.marks.clone()
+    }
+    fn running(&self) -> Running {
+        self.running.clone()
+    }
+    fn platform(&self) -> Platform {
+        Platform::here()
+    }
+    fn accepted(&self) -> Option<Accepted> {
+        self.disk.accepted.clone()
+    }
+    fn target(&self) -> Target {
+        self.target.clone()
+    }
+    fn staged(&self, _: Slot, _: &Order) -> Staged {
+        self.staged
+    }
+    fn rejected(&self, sha256: &Sha) -> Option<Rejected> {
+        self.disk.rejected.iter().find(|r| r.sha256 == *sha256).cloned()
+    }
+    fn preflight(&self, _: Slot, _: u64) -> Option<Reason> {
+        None
+    }
+    fn contact_age_s(&self) -> Option<u64> {
+        Some(0)
+    }
+    fn was_confirmed(&self, slot: Slot, sha256: &Sha) -> bool {
+        self.disk.slots[slot as usize].confirmed.as_ref().is_some_and(|c| c.starts_with(&hex::encode(sha256)))
+    }
+    fn slot_json(&self, slot: Slot) -> Result<SlotWire, Reason> {
+        self.disk.slots[slot as usize].slot_json.clone().ok_or_else(|| Reason::new("slot_damaged", "missing"))
+    }
+    fn save_marks(&mut self, marks: Marks) -> Result<(), Reason> {
+        self.write_marks(marks);
+        Ok(())
+    }
+    fn look_up(&mut self, _: &Order) -> Result<(), Reason> {
+        self.target = Target::Signed(artifact());
+        Ok(())
+    }
+    fn clear_slot(&mut self, slot: Slot, _: Option<Sha>) -> Result<(), Reason> {
+        self.op();
+        self.slot(slot).confirmed = None;
+        self.op();
+        self.slot(slot).slot_json = None;
+        self.op();
+        self.slot(slot).file = None;
+        self.staged = Staged::Nothing;
+        Ok(())
+    }
+    fn download(&mut self, slot: Slot, artifact: &Artifact) -> Result<Fetched, Reason> {
+        assert_eq!(self.marks.slot(slot).condition, Condition::Empty, "a slot that may start was written");
+        assert_ne!(self.running.image, Image::Slot(slot), "the running slot was written");
+        while self.slot(slot).file != Some(artifact.sha256) && self.slot(slot).slices < SLICES {
+            self.op();
+            self.slot(slot).slices += 1;
+        }
+        self.op();
+        *self.slot(slot) = SlotDisk { file: Some(artifact.sha256), slices: 0, ..self.slot(slot).clone() };
+        self.staged = Staged::Verified;
+        Ok(Fetched::Verified)
+    }
+    fn self_test(&mut self, _: Slot) -> Tested {
+        if self.release == Kindof::FailsSelfTest {
+            return Tested::Bad(Reason::new("self_test_failed", "exit code 1"));
+        }
+        self.staged = Staged::Tested;
+        Tested::Passed
+    }
+    fn contact(&mut self) -> Result<(), Reason> {
+        Ok(())
+    }
+    fn write_slot_json(&mut self, slot: Slot, wire: SlotWire) -> Result<(), Reason> {
+        self.op();
+        self.slot(slot).slot_json = Some(wire);
+        Ok(())
+    }
+    fn write_confirmed(&mut self, slot: Slot, sha256: Sha) -> Result<(), Reason> {
+        self.op();
+        let text = confirmed_text(&sha256, self.marks.sequence);
+        self.slot(slot).confirmed = Some(text);
+        Ok(())
+    }
+    fn reject(&mut self, entry: Rejected) -> Result<(), Reason> {
+        self.op();
+        reject(&mut self.disk.rejected, entry);
+        Ok(())
+    }
+    fn add_result(&mut self, result: ResultWire) -> Result<(), Reason> {
+        self.op();
+        if !self.disk.results.iter().any(|r| r.id == result.id) {
+            self.disk.results.push(result);
+        }
+        Ok(())
+    }
+    fn end_order(&mut self) -> Result<(), Reason> {
+        self.op();
+        if let Some(accepted) = &mut self.disk.accepted {
+            accepted.ended = true;
+        }
+        Ok(())
+    }
+    fn self_check(&self) -> SelfCheck {
+        self.self_check.clone()
+    }
+    fn run_self_check(&mut self) {
+        self.self_check = match self.release {
+            Kindof::FailsSelfCheck => SelfCheck::Failed(Reason::new("self_check_failed", "model")),
+            _ => SelfCheck::Passed,
+        };
+    }
+    fn acknowledged(&self) -> bool {
+        self.acked
+    }
+    fn ages_s(&self) -> (u64, u64) {
+        (self.now - self.started_at, self.now - self.started_at)
+    }
+    fn ask(&mut self) -> Result<(), Reason> {
+        if self.release == Kindof::NoContact {
+            return Err(Reason::new("unreachable", "model"));
+        }
+        self.acked = true;
+        Ok(())
+    }
+    fn costs(&self) -> (u64, u64) {
+        (0, 0)
+    }
+}
+
+/// Whatever happened: the device runs something whole, and tells the truth.
+fn check(device: &Device, rest: &Reason, fresh: bool) {
+    let what = format!("{:?} cuts {:?} rest {rest}: {:?} {:?}", device.release, device.cuts, device.marks, device.taken);
+    let old = if fresh { FACTORY } else { OLD };
+    assert!(!device.taken.is_empty(), "nothing was reported: {what}");
+    let last = device.taken.last().unwrap();
+    assert_eq!(last.running_sha256, hex::encode(&device.running.sha256), "untrue report: {what}");
+    assert!(device.trial_starts <= 6, "{what}");
+    match device.release {
+        Kindof::Good => {
+            assert_eq!(device.running.sha256, NEW, "a good release did not land: {what}");
+            assert!(device.is_confirmed(device.running.image), "{what}");
+            assert_eq!((last.outcome.as_str(), device.marks.floor), ("updated", 5), "{what}");
+            assert!(device.disk.rejected.is_empty(), "a good release was rejected: {what}");
+        }
+        Kindof::Crashes | Kindof::Hangs | Kindof::FailsSelfCheck => {
+            assert_eq!(device.running.sha256, old, "a bad release stayed: {what}");
+            assert_eq!((last.outcome.as_str(), last.verdict.as_str()), ("rolled_back", "bad"), "{what}");
+            assert!(device.disk.rejected.iter().any(|r| r.sha256 == NEW && r.bad), "{what}");
+            assert_eq!(rest.code, "idle");
+        }
+        Kindof::NoContact => {
+            assert_eq!(device.running.sha256, old, "{what}");
+            assert_eq!((last.outcome.as_str(), last.verdict.as_str()), ("rolled_back", "could_not_tell"), "{what}");
+            assert_eq!(rest.code, "cooldown", "{what}");
+        }
+        Kindof::FailsSelfTest => {
+            assert_eq!((device.running.sha256, device.trial_starts), (old, 0), "{what}");
+            assert_eq!((last.outcome.as_str(), last.code.as_ref()), ("refused", "self_test_failed"), "{what}");
+        }
+    }
+}
+
+const KINDS: [Kindof; 6] =
+    [Kindof::Good, Kindof::Crashes, Kindof::Hangs, Kindof::NoContact, Kindof::FailsSelfCheck, Kindof::FailsSelfTest];
+
+fn run_with(release: Kindof, fresh: bool, cuts: Vec<u32>) -> Device {
+    let mut device = Device::new(release, fresh, cuts);
+    let rest = device.run();
+    check(&device, &rest, fresh);
+    device
+}
+
+fn quiet() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !info.payload().is::<PowerCut>() && !info.payload().is::<Started>() {
+                default(info);
+            }
+        }));
+    });
+}
+
+#[test]
+fn without_a_cut() {
+    quiet();
+    for fresh in [false, true] {
+        for release in KINDS {
+            let device = run_with(release, fresh, vec![]);
+            assert!(device.ops > 8, "{release:?}: {} operations are too few to be the whole update", device.ops);
+        }
+    }
+}
+
+#[test]
+fn a_cut_before_every_operation_and_every_pair() {
+    quiet();
+    let mut runs = 0;
+    for fresh in [false, true] {
+        for release in KINDS {
+            // A cut adds operations of its own; twice the undisturbed count covers them.
+            let ops = 2 * run_with(release, fresh, vec![]).ops;
+            for first in 1..=ops {
+                run_with(release, fresh, vec![first]);
+                for second in first + 1..=ops {
+                    run_with(release, fresh, vec![first, second]);
+                    runs += 1;
+                }
+            }
+        }
+    }
+    assert!(runs > 5_000, "{runs} pairs are too few to be all");
+}
+
+#[test]
+fn a_good_release_lands_after_any_five_cuts() {
+    quiet();
+    // Five cuts in the trial are below its six starts.
+    let mut seed = 1u64;
+    for _ in 0..3_000 {
+        let cuts = (0..5)
+            .map(|_| {
+                seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                1 + (seed >> 33) as u32 % 60
+            })
+            .collect();
+        run_with(Kindof::Good, seed & 1 == 0, cuts);
+    }
+}
+
+#[test]
+fn a_release_that_could_not_be_judged_is_tried_again_after_the_cooldown() {
+    quiet();
+    let mut device = run_with(Kindof::NoContact, false, vec![]);
+    let starts = device.trial_starts;
+    device.now += 599;
+    assert_eq!(device.run().code, "cooldown");
+    assert_eq!(device.trial_starts, starts, "tried before the cooldown ended");
+    device.now += 1;
+    device.release = Kindof::Good;
+    assert_eq!(device.run().code, "idle");
+    assert_eq!(device.running.sha256, NEW);
+}
+
+#[test]
+fn a_confirmed_release_that_crash_loops_later_is_left() {
+    quiet();
+    let mut device = run_with(Kindof::Good, false, vec![]);
+    device.release = Kindof::Crashes;
+    let rest = device.run();
+    assert_eq!((device.running.sha256, rest.code.as_ref()), (OLD, "idle"));
+    let last = device.taken.last().unwrap();
+    assert_eq!((last.outcome.as_str(), last.code.as_str()), ("rolled_back", "crash_loop"));
+}
+
+#[test]
+fn both_slots_damaged_leave_the_factory_image_which_is_repaired() {
+    quiet();
+    let mut device = run_with(Kindof::Good, false, vec![]);
+    for slot in Slot::BOTH {
+        device.slot(slot).file = Some([0xdd; 32]);
+    }
+    device.run();
+    assert_eq!(device.running.image, Image::Factory);
+    device.order_given.generation = 2;
+    device.run();
+    assert_eq!(device.running.sha256, NEW, "the Director's next order repairs it");
+}
+
+#[test]
+fn lost_marks_are_rebuilt_at_every_operation() {
+    quiet();
+    let ops = run_with(Kindof::Good, false, vec![]).ops;
+    for cut in 1..=ops {
+        let mut device = Device::new(Kindof::Good, false, vec![cut]);
+        if catch_unwind(AssertUnwindSafe(|| while device.life().is_none() {})).is_ok() {
+            continue;
+        }
+        device.boot += 1;
+        device.disk.marks = [None, None];
+        let rest = device.run();
+        assert!(matches!(device.running.sha256, OLD | NEW | FACTORY), "{rest}");
+        assert_eq!(device.running.sha256, NEW, "cut {cut}: rebuilt marks must not end the update: {:?}", device.taken);
+    }
+}
