@@ -49,6 +49,20 @@ impl Lock {
         }
     }
 
+    /// Who holds the lock, without taking it for longer than the question and without touching the file.
+    pub fn peek(path: &Path) -> Result<(), Taken> {
+        let mut file = File::open(path).map_err(Taken::Error)?;
+        match file.try_lock_shared() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let _ = (&mut file).take(20).read_to_string(&mut text);
+                Err(Taken::By(text.trim().parse().ok()))
+            }
+            Err(TryLockError::Error(e)) => Err(Taken::Error(e)),
+        }
+    }
+
     /// Writes this process's id into the file: commands signal it. Not durable, it is only true while the process lives.
     pub fn write_pid(&self) -> io::Result<()> {
         let mut file = &self.0;

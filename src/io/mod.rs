@@ -5,6 +5,7 @@ pub mod fs;
 pub mod http;
 pub mod lock;
 pub mod process;
+pub mod random;
 #[cfg(feature = "director")]
 pub mod serve;
 pub mod state;

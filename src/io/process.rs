@@ -188,6 +188,18 @@ pub fn wake(pid: u32) -> bool {
     }
 }
 
+/// Asks a process to stop.
+pub fn stop(pid: u32) {
+    #[expect(unsafe_code, reason = "kill takes two numbers")]
+    unsafe {
+        if let Ok(pid) = i32::try_from(pid)
+            && pid > 1
+        {
+            libc::kill(pid, libc::SIGTERM);
+        }
+    }
+}
+
 /// Dies with its parent (Linux): a supervised program never lives on alone.
 pub fn die_with_parent(parent: u32) {
     #[cfg(target_os = "linux")]

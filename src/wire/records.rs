@@ -7,7 +7,7 @@ use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::rejected::{Moment, Rejected};
 use crate::core::times::Times;
-use crate::core::update::{Accepted, Kind, Order};
+use crate::core::update::{Accepted, Kind, LOCAL_ISSUER, Order};
 
 /// Longest of these files that is read, bytes: 32 rejections of about 700 bytes.
 pub const RECORD_MAX: u64 = 64 * 1024;
@@ -29,6 +29,10 @@ pub struct AcceptedWire {
     pub ended: bool,
     /// Bytes fetched for it.
     pub bytes: u64,
+    /// Issuer of the last order that came from a Director: what the report names, also after a local update.
+    pub director_issuer: String,
+    /// Its generation.
+    pub director_generation: u64,
 }
 
 /// An order that may not be obeyed: which field, and why.
@@ -67,8 +71,21 @@ pub fn order(wire: &OrderWire, times: &Times) -> Result<Order, Reason> {
 
 impl AcceptedWire {
     /// An order as it is received now.
-    pub fn receive(order: OrderWire, now: &Moment) -> AcceptedWire {
-        AcceptedWire { order, at: now.unix, at_monotonic: now.monotonic, boot_id: now.boot_id.clone(), ended: false, bytes: 0 }
+    pub fn receive(order: OrderWire, now: &Moment, before: Option<&AcceptedWire>) -> AcceptedWire {
+        let (director_issuer, director_generation) = match order.issuer.starts_with(LOCAL_ISSUER) {
+            true => before.map(|b| (b.director_issuer.clone(), b.director_generation)).unwrap_or_default(),
+            false => (order.issuer.clone(), order.generation),
+        };
+        AcceptedWire {
+            order,
+            at: now.unix,
+            at_monotonic: now.monotonic,
+            boot_id: now.boot_id.clone(),
+            ended: false,
+            bytes: 0,
+            director_issuer,
+            director_generation,
+        }
     }
 
     /// The core's view of it.
@@ -266,7 +283,10 @@ mod tests {
         assert_eq!(Rejected::try_from(back).unwrap(), entry);
         let damaged = RejectedWire { verdict: "???".into(), ..RejectedWire::from(&entry) };
         assert!(Rejected::try_from(damaged).unwrap().bad, "an unknown verdict is the careful one");
-        let accepted = AcceptedWire::receive(wire(), &now);
+        let accepted = AcceptedWire::receive(wire(), &now, None);
+        assert_eq!((accepted.director_issuer.as_str(), accepted.director_generation), ("site", 4));
+        let local = AcceptedWire::receive(OrderWire { issuer: "local:1".into(), generation: 1, ..wire() }, &now, Some(&accepted));
+        assert_eq!((local.director_issuer.as_str(), local.director_generation), ("site", 4), "a local update hides no order");
         assert_eq!(accepted.accepted(&Times::DEFAULT).unwrap().at, now);
     }
 }

@@ -1,0 +1,260 @@
+//! The operator's commands: `enroll`, `status`, `rollback`, `update --file`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use miniserde::json;
+
+use super::build;
+use super::device::Device;
+use super::link::client;
+use super::run::factory_root;
+use super::world::World;
+use crate::core::hex;
+use crate::core::reason::Reason;
+use crate::core::release::{Platform, TargetPath};
+use crate::core::slots::Image;
+use crate::core::trust::{Goal, Now};
+use crate::core::update::{AGENT_PRODUCT, LOCAL_ISSUER};
+use crate::io::lock::{Lock, Taken};
+use crate::io::state::State;
+use crate::io::trust_store::TrustStore;
+use crate::io::{clock, process, random};
+use crate::wire::agent_api::{BODY_MAX, EnrollWire, EnrolledWire, ErrorWire, OrderWire, PROTOCOL, ResultWire};
+use crate::wire::config::{ConfigWire, OFFLINE_SITE_MAX, parse_pin};
+use crate::wire::records::{RequestWire, StatusWire};
+
+/// Time for the whole enrollment: a person waits for it.
+const ENROLL_TIME: Duration = Duration::from_secs(60);
+/// Time without any change of a local update's progress after which the command gives up waiting: above the contact
+/// deadline, which ends the trial itself.
+const SILENCE: Duration = Duration::from_secs(600);
+
+/// What `enroll` was given.
+pub struct EnrollArgs {
+    /// State folder.
+    pub state: PathBuf,
+    /// `https://host:port`.
+    pub director: String,
+    /// Token of `vmetric-director token create`.
+    pub token: String,
+    /// `sha256:...`
+    pub pins: Vec<String>,
+    /// Proxy URL.
+    pub proxy: Option<String>,
+    /// Days of `--offline-site`.
+    pub offline_site_days: Option<u64>,
+}
+
+/// Makes this device known to its Director and keeps the credential.
+pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
+    let state = State::open(&args.state)?;
+    if let Ok(Some((config, _))) = state.config() {
+        let detail = format!("this device is enrolled at {} as {}; remove config/agent.json to enroll it anew", config.director, config.agent_id);
+        return Err(Reason::new("already_enrolled", detail));
+    }
+    if args.offline_site_days.is_some_and(|days| days > OFFLINE_SITE_MAX) {
+        return Err(Reason::new("bad_argument", format!("--offline-site: at most {OFFLINE_SITE_MAX} days")));
+    }
+    let mut config = ConfigWire {
+        format: 1,
+        director: args.director.trim_end_matches('/').to_string(),
+        pins: args.pins.clone(),
+        proxy: args.proxy.clone(),
+        offline_site_days: args.offline_site_days,
+        ..Default::default()
+    };
+    config.check()?;
+    let pins = args.pins.iter().map(|p| parse_pin(p)).collect::<Result<Vec<_>, _>>()?;
+    let here = Platform::here();
+    let request = EnrollWire {
+        protocol: PROTOCOL,
+        token: args.token.clone(),
+        hostname: super::run::hostname(),
+        os: here.os,
+        architecture: here.arch,
+        version: build::VERSION.into(),
+    };
+    let http = client(pins, args.proxy.clone(), None, || {})?;
+    let url = format!("{}/agent/v1/enroll", config.director);
+    let reply = http.post_json(&url, None, &json::to_string(&request), BODY_MAX, ENROLL_TIME).map_err(|e| e.reason())?;
+    let text = String::from_utf8_lossy(&reply.body);
+    if reply.status != 200 {
+        let said: ErrorWire = json::from_str(&text).unwrap_or_default();
+        let code = if said.code.is_empty() { "enroll_refused".to_string() } else { said.code };
+        return Err(Reason::received(code, format!("{url}: {} {}", reply.status, said.detail)));
+    }
+    let enrolled: EnrolledWire = json::from_str(&text).map_err(|_| Reason::new("bad_answer", format!("{url}: the answer is not of the agent protocol")))?;
+    (config.agent_id, config.credential, config.issuer) = (enrolled.agent_id, enrolled.credential, enrolled.issuer);
+    state.write_config(&config)?;
+    if let Some(pid) = running_agent(&state) {
+        // The agent reads its configuration at its start.
+        process::stop(pid);
+    }
+    Ok(format!("enrolled at {} as {}", config.director, config.agent_id))
+}
+
+/// The process id of the running agent.
+pub fn running_agent(state: &State) -> Option<u32> {
+    let path = state.path("run.lock");
+    if !path.exists() {
+        return None;
+    }
+    match Lock::peek(&path) {
+        Err(Taken::By(pid)) => pid,
+        _ => None,
+    }
+}
+
+/// `rollback`: the running slot is given up for the other one. Works with and without a running agent.
+pub fn rollback(folder: &Path) -> Result<String, Reason> {
+    let state = State::look(folder);
+    let marks = state.load_marks().marks;
+    let Image::Slot(slot) = marks.active else {
+        return Err(Reason::new("nothing_to_roll_back", "the factory image runs; there is nothing to go back from"));
+    };
+    let back_to = marks.fallback(Image::Slot(slot)).map_or("the factory image".to_string(), |s| {
+        format!("{} in slot {}", state.slot_json(s).map(|w| w.version).unwrap_or_default(), s.name())
+    });
+    match running_agent(&state) {
+        Some(pid) => request(&state, pid, &RequestWire { kind: "rollback".into(), ..Default::default() })?,
+        None => {
+            let path = state.path("run.lock");
+            let _lock = Lock::take(&path).map_err(|_| Reason::new("agent_starts", "the agent has just been started; try again"))?;
+            let loaded = state.load_marks();
+            state.save_marks(loaded.marks.clone().roll_back(slot), loaded.from, loaded.marks.sequence)?;
+        }
+    }
+    Ok(format!("rolling back from slot {} to {back_to}; that file is not tried again until an order says retry", slot.name()))
+}
+
+fn request(state: &State, pid: u32, wire: &RequestWire) -> Result<(), Reason> {
+    if state.path("request.json").exists() {
+        return Err(Reason::new("request_pending", format!("{}: another command waits to be obeyed", state.path("request.json").display())));
+    }
+    state.write("request.json", wire)?;
+    match process::wake(pid) {
+        true => Ok(()),
+        false => Err(Reason::new("agent_not_reached", format!("process {pid} cannot be signalled; run this command as the agent's user or root"))),
+    }
+}
+
+/// In the running agent: does what a command has asked for.
+pub fn obey(device: &mut Device, wire: RequestWire) -> Result<(), Reason> {
+    match wire.kind.as_str() {
+        "rollback" => {
+            let Image::Slot(slot) = device.running.image else { return Ok(()) };
+            let marks = device.marks.clone().roll_back(slot);
+            device.save_marks(marks)?;
+            device.relaunch_for = Some(Reason::new("operator", "the operator asked for the rollback"));
+            Ok(())
+        }
+        "update_file" => {
+            let order = wire.order.clone().ok_or_else(|| Reason::new("bad_request", "update_file without an order"))?;
+            device.state.write("tree.json", &wire)?;
+            device.tree = Some(PathBuf::from(&wire.tree));
+            device.accept(order).map(drop)
+        }
+        "acknowledge" => {
+            device.acknowledged |= wire.nonce == device.nonce;
+            Ok(())
+        }
+        other => Err(Reason::new("bad_request", format!("unknown kind '{other}'"))),
+    }
+}
+
+/// What `update --file` was given.
+pub struct UpdateArgs {
+    /// State folder.
+    pub state: PathBuf,
+    /// Folder of a published release tree.
+    pub tree: PathBuf,
+    /// Version; the newest in the tree when absent.
+    pub version: Option<String>,
+    /// The factory image, for its root metadata.
+    pub image: PathBuf,
+}
+
+/// Installs from a folder, attached: this command is the authority, it acknowledges the trial once its self-check has
+/// passed. If it is stopped before, the agent goes back by itself.
+pub fn update_file(args: &UpdateArgs, say: &mut dyn FnMut(&str)) -> Result<String, Reason> {
+    let state = State::look(&args.state);
+    let pid = running_agent(&state)
+        .ok_or_else(|| Reason::new("agent_not_running", "the agent does not run; start the service, then try again"))?;
+    let tree = std::fs::canonicalize(&args.tree).map_err(|e| Reason::new("tree_unreadable", format!("{}: {e}", args.tree.display())))?;
+    let order = local_order(args, &state, &tree)?;
+    say(&format!("{} sha256 {}: signed by the release plane", order.target, order.sha256));
+    let (issuer, sha256) = (order.issuer.clone(), order.sha256.clone());
+    request(&state, pid, &RequestWire { kind: "update_file".into(), tree: tree.display().to_string(), order: Some(order), ..Default::default() })?;
+    attend(&state, &issuer, &sha256, say)
+}
+
+/// Finds the wanted version in the tree as a verifying client, without keeping anything.
+fn local_order(args: &UpdateArgs, state: &State, tree: &Path) -> Result<OrderWire, Reason> {
+    let root = factory_root(&args.image)?;
+    let scratch = state.path("trust");
+    let (store, trusted) = TrustStore::open(&scratch, &root)?;
+    let now = Now { unix: clock::unix(), floor: build::time(), offline_grace_s: 0 };
+    let mut fetch = |name: &str, limit: u64| {
+        let path = tree.join("metadata").join(name);
+        crate::io::fs::read_limited(&path, limit).map_err(|e| Reason::new("tree_unreadable", format!("{}: {e}", path.display())))
+    };
+    let (trusted, result) = store.look(trusted, now, Goal::All, &mut fetch);
+    result?;
+    let here = Platform::here();
+    let wanted: Vec<TargetPath> = trusted
+        .artifacts()
+        .filter_map(|(_, found)| found.ok().map(|a| a.path))
+        .filter(|p| p.product == AGENT_PRODUCT && p.platform == here)
+        .filter(|p| args.version.as_ref().map_or(!p.version.is_pre_release(), |v| p.version.to_string() == *v))
+        .collect();
+    let best = wanted.into_iter().max_by(|a, b| a.version.cmp(&b.version));
+    let path = best.ok_or_else(|| Reason::new("version_not_found", format!("{}: no such {AGENT_PRODUCT} for {here}", tree.display())))?;
+    let artifact = trusted.lookup(&path)?;
+    Ok(OrderWire {
+        issuer: format!("{LOCAL_ISSUER}{}", hex::encode(&random::bytes::<8>())),
+        generation: 1,
+        kind: "update".into(),
+        target: path.to_string(),
+        version: path.version.to_string(),
+        sha256: hex::encode(&artifact.sha256),
+        length: artifact.length,
+        issued_at: clock::unix(),
+        end_probation: true,
+        retry: true,
+        ..Default::default()
+    })
+}
+
+/// Stays with a local update: shows what happens, acknowledges the trial, and says how it ended.
+fn attend(state: &State, issuer: &str, sha256: &str, say: &mut dyn FnMut(&str)) -> Result<String, Reason> {
+    let (mut last, mut changed) = (String::new(), clock::monotonic());
+    let mut acknowledged = String::new();
+    loop {
+        if let Some(result) = state.read::<ResultWire>("last-result.json").ok().flatten().filter(|r| r.issuer == issuer) {
+            let text = format!("{} {}: {} ({})", result.outcome, result.version, result.detail, result.code);
+            return match result.outcome.as_str() {
+                "updated" | "already" => Ok(text),
+                _ => Err(Reason::received(result.code, format!("{} {}: {}", result.outcome, result.version, result.detail))),
+            };
+        }
+        let status: StatusWire = state.read("status.json").ok().flatten().unwrap_or_default();
+        let now = format!("{}: {}", status.step, status.detail);
+        if now != last {
+            say(&now);
+            (last, changed) = (now, clock::monotonic());
+        }
+        let on_trial = state.load_marks().marks.active;
+        let ours = matches!(on_trial, Image::Slot(slot) if state.slot_json(slot).is_ok_and(|w| w.sha256 == sha256 && w.issuer == issuer));
+        if let Some(nonce) = status.trial_nonce.filter(|n| ours && *n != acknowledged) {
+            if let Some(pid) = running_agent(state) {
+                request(state, pid, &RequestWire { kind: "acknowledge".into(), nonce: nonce.clone(), ..Default::default() })?;
+                acknowledged = nonce;
+            }
+        }
+        if clock::monotonic().saturating_sub(changed) > SILENCE {
+            return Err(Reason::new("no_progress", format!("nothing has changed for {} s; see `vmetric-agent status`", SILENCE.as_secs())));
+        }
+        process::sleep(Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,484 @@
+//! The world as it is: files, processes, the Director.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::download::{self, Between};
+use super::fault::{self, Fault};
+use super::link::{Link, LinkError};
+use super::source::{Source, SourceError};
+use super::trial;
+use super::world::{Fetched, Tested, World};
+use crate::core::backoff;
+use crate::core::hex::{self, Sha256};
+use crate::core::reason::Reason;
+use crate::core::rejected::{Moment, Rejected, reject};
+use crate::core::release::{Artifact, Platform};
+use crate::core::slots::{Image, Marks, Reached, Slot};
+use crate::core::times::Times;
+use crate::core::trust::{Goal, Now, Trusted};
+use crate::core::update::{Accepted, Order, Running, SelfCheck, Staged, Target};
+use crate::io::fs::free_bytes;
+use crate::io::state::State;
+use crate::io::trust_store::TrustStore;
+use crate::io::{clock, process, random};
+use crate::wire::agent_api::{AnswerWire, ResultWire};
+use crate::wire::records::{AcceptedWire, RESULTS_MAX, RejectedListWire, RejectedWire, ResultsWire, StatusWire};
+use crate::wire::slot::SlotWire;
+
+/// Kept free whatever happens: room for state and rollback. 16 MiB, or a tenth of what is needed.
+const DISK_RESERVE: u64 = 16 * 1024 * 1024;
+
+/// Everything the running agent holds.
+pub struct Device {
+    pub(super) state: State,
+    pub(super) times: Times,
+    pub(super) running: Running,
+    pub(super) marks: Marks,
+    /// Which marks file holds `marks`.
+    pub(super) copy: Option<usize>,
+    pub(super) accepted: Option<AcceptedWire>,
+    pub(super) results: Vec<ResultWire>,
+    pub(super) rejected: Vec<Rejected>,
+    pub(super) target: Target,
+    pub(super) staged: Staged,
+    pub(super) self_check: SelfCheck,
+    pub(super) acknowledged: bool,
+    pub(super) nonce: String,
+    pub(super) started: Duration,
+    pub(super) link: Option<Link>,
+    pub(super) trust: Option<(TrustStore, Trusted)>,
+    pub(super) trust_note: Result<(), Reason>,
+    /// Release tree of a local update.
+    pub(super) tree: Option<PathBuf>,
+    pub(super) status: StatusWire,
+    pub(super) hostname: String,
+    pub(super) offline_grace_s: u64,
+    pub(super) clock_ahead: bool,
+    pub(super) failures: u32,
+    pub(super) switched_at_ms: Option<u64>,
+    pub(super) gap_ms: u64,
+    /// A request has to be followed by the launcher.
+    pub(super) relaunch_for: Option<Reason>,
+}
+
+impl Device {
+    /// The floor of the clock: what has been signed.
+    pub(super) fn floor(&self) -> u64 {
+        super::build::time().max(self.trust.as_ref().and_then(|(_, t)| t.issued()).unwrap_or(0))
+    }
+
+    pub(super) fn image_reached(&self) -> Reached {
+        match self.running.image {
+            Image::Slot(slot) => self.marks.slot(slot).evidence.reached,
+            Image::Factory => self.marks.factory_evidence.reached,
+        }
+    }
+
+    /// The running image came this far; one durable write per start at most.
+    pub(super) fn reached(&mut self, reached: Reached) -> Result<(), Reason> {
+        if self.image_reached() >= reached {
+            return Ok(());
+        }
+        let marks = self.marks.clone().reach(self.running.image, reached);
+        self.save_marks(marks)
+    }
+
+    /// Saves the accepted order as it stands.
+    pub(super) fn save_order(&self) -> Result<(), Reason> {
+        self.accepted.as_ref().map_or(Ok(()), |a| self.state.write("order.json", a))
+    }
+
+    /// Takes an order unless it is the one in force, an older one, or may not interrupt what runs.
+    pub(super) fn accept(&mut self, order: crate::wire::agent_api::OrderWire) -> Result<bool, Reason> {
+        let before = self.accepted.as_ref();
+        let local_runs = before.is_some_and(|a| !a.ended && a.order.issuer.starts_with(crate::core::update::LOCAL_ISSUER));
+        let from_director = !order.issuer.starts_with(crate::core::update::LOCAL_ISSUER);
+        let known = before.is_some_and(|a| a.director_issuer == order.issuer && order.generation <= a.director_generation);
+        if self.on_trial() || from_director && (local_runs || known) {
+            return Ok(false);
+        }
+        let wire = AcceptedWire::receive(order, &self.moment(), before);
+        // An order that cannot be obeyed is kept, ended, so that it is not sent for ever; its refusal is a result.
+        let refusal = wire.accepted(&self.times).err();
+        self.state.write("order.json", &wire)?;
+        self.accepted = Some(wire);
+        (self.target, self.staged, self.failures) = (Target::Unknown, Staged::Nothing, 0);
+        if let Some(reason) = refusal {
+            self.refuse_unreadable(reason)?;
+        }
+        Ok(true)
+    }
+
+    fn refuse_unreadable(&mut self, reason: Reason) -> Result<(), Reason> {
+        let Some(order) = self.accepted.as_ref().map(|a| a.order.clone()) else { return Ok(()) };
+        self.add_result(ResultWire {
+            id: hex::encode(&hex::sha256(format!("{}\0{}\0{}", order.issuer, order.generation, reason.code).as_bytes())[..8]),
+            issuer: order.issuer,
+            generation: order.generation,
+            outcome: "refused".into(),
+            code: reason.code.to_string(),
+            detail: reason.detail,
+            version: order.version,
+            sha256: order.sha256,
+            running_version: self.running.version.to_string(),
+            running_sha256: hex::encode(&self.running.sha256),
+            at: self.moment().unix,
+            ..Default::default()
+        })?;
+        self.end_order()
+    }
+
+    pub(super) fn on_trial(&self) -> bool {
+        use crate::core::slots::Condition;
+        matches!(self.running.image, Image::Slot(slot) if self.marks.slot(slot).condition == Condition::Trial)
+    }
+
+    /// Sends a report to `path` and takes the answer in. True when something new came.
+    pub(super) fn exchange(&mut self, path: &str, park_s: u64) -> Result<bool, LinkError> {
+        if fault::built_in() == Fault::NoContact {
+            let reason = Reason::new("unreachable", "this build does not find its Director");
+            return Err(LinkError { reason, retry_after_s: None, woken: false });
+        }
+        let report = self.report(park_s);
+        let Some(link) = &self.link else {
+            let reason = Reason::new("not_enrolled", "no Director is configured; run `vmetric-agent enroll`");
+            return Err(LinkError { reason, retry_after_s: None, woken: false });
+        };
+        let answer = link.exchange(path, &report)?;
+        self.failures = 0;
+        self.take_answer(answer).map_err(|reason| LinkError { reason, retry_after_s: None, woken: false })
+    }
+
+    fn take_answer(&mut self, answer: AnswerWire) -> Result<bool, Reason> {
+        if let Some(at) = self.switched_at_ms.take() {
+            self.gap_ms = (clock::monotonic().as_millis() as u64).saturating_sub(at).max(1);
+        }
+        self.status.contact_at = clock::unix();
+        self.clock_ahead = clock::unix() > answer.time.saturating_add(24 * 3600);
+        let mut news = false;
+        if let Some(taken) = answer.result_taken {
+            let before = self.results.len();
+            self.results.retain(|r| r.id != taken);
+            if self.results.len() != before {
+                self.state.write("results.json", &ResultsWire { results: self.results.clone() })?;
+                news = true;
+            }
+        }
+        if answer.acknowledged.as_deref() == Some(&self.nonce) && !self.acknowledged {
+            self.acknowledged = true;
+            news = true;
+        }
+        if let Some(order) = answer.order {
+            news |= self.accept(order)?;
+        }
+        self.reached(Reached::Contact)?;
+        Ok(news)
+    }
+
+    /// What the agent does now, for `status` and the report; written when it changes.
+    pub(super) fn doing(&mut self, step: &str, reason: &Reason, for_s: Option<u64>) {
+        let now = clock::unix();
+        if self.status.step != step || self.status.code != reason.code.as_ref() {
+            self.status.since = now;
+        }
+        self.status.step = step.to_string();
+        self.status.code = reason.code.to_string();
+        self.status.detail = reason.detail.clone();
+        self.status.until = for_s.map(|s| now.saturating_add(s));
+        self.publish_status();
+    }
+
+    pub(super) fn publish_status(&mut self) {
+        self.status.pid = std::process::id();
+        self.status.trial_nonce = (self.on_trial() && self.self_check == SelfCheck::Passed).then(|| self.nonce.clone());
+        self.status.bytes_total = self.accepted.as_ref().filter(|a| !a.ended).map_or(0, |a| a.order.length);
+        if let Some((_, trusted)) = &self.trust {
+            [self.status.root_version, self.status.timestamp_version, self.status.snapshot_version, self.status.targets_version] =
+                trusted.versions();
+        }
+        self.state.write_status(&self.status);
+    }
+
+    /// Writes the stop record that belongs to the marks as they are now.
+    pub(super) fn prepare_stop(&self) {
+        use crate::core::slots::Ended;
+        let Some(copy) = self.copy else { return };
+        let mut stopped = self.marks.clone().end(self.running.image, Ended::Stopped);
+        stopped.sequence = self.marks.sequence.saturating_add(1);
+        let record = crate::wire::marks::encode(&stopped);
+        if let Err(e) = process::prepare_stop(&self.state.next_marks_path(copy), record) {
+            log::warn!("a stop will not be recorded: {e}");
+        }
+    }
+
+    fn is_local(&self) -> bool {
+        self.accepted.as_ref().is_some_and(|a| a.order.issuer.starts_with(crate::core::update::LOCAL_ISSUER))
+    }
+}
+
+/// What is said between two slices of a download. The Director's answer may replace the order.
+struct Slices<'a> {
+    device: RefCell<&'a mut Device>,
+    reports: bool,
+}
+
+impl Between for Slices<'_> {
+    fn slice(&mut self, on_disk: u64, fetched: u64) -> bool {
+        let device = self.device.get_mut();
+        device.status.bytes_done = on_disk;
+        if let Some(accepted) = &mut device.accepted {
+            accepted.bytes = accepted.bytes.max(fetched);
+        }
+        device.doing("downloading", &Reason::new("downloading", format!("{on_disk} bytes are on disk")), None);
+        // A report that fails does not stop the download: the bytes are flowing.
+        let news = self.reports && device.exchange("/agent/v1/report", 0).unwrap_or(false);
+        !news && !process::drain_wake()
+    }
+
+    fn wait_s(&mut self, error: &SourceError) -> u64 {
+        let device = self.device.get_mut();
+        device.failures = device.failures.saturating_add(1);
+        backoff::wait_ms(device.failures, random::seed(), error.retry_after_s).div_ceil(1000)
+    }
+}
+
+impl World for Device {
+    fn moment(&self) -> Moment {
+        clock::moment(self.floor())
+    }
+
+    fn times(&self) -> Times {
+        self.times
+    }
+
+    fn marks(&self) -> Marks {
+        self.marks.clone()
+    }
+
+    fn running(&self) -> Running {
+        self.running.clone()
+    }
+
+    fn platform(&self) -> Platform {
+        Platform::here()
+    }
+
+    fn accepted(&self) -> Option<Accepted> {
+        self.accepted.as_ref().and_then(|a| a.accepted(&self.times).ok())
+    }
+
+    fn target(&self) -> Target {
+        self.target.clone()
+    }
+
+    fn staged(&self, _: Slot, _: &Order) -> Staged {
+        self.staged
+    }
+
+    fn rejected(&self, sha256: &Sha256) -> Option<Rejected> {
+        self.rejected.iter().find(|r| r.sha256 == *sha256).cloned()
+    }
+
+    fn preflight(&self, slot: Slot, bytes: u64) -> Option<Reason> {
+        let folder = self.state.slot_folder(slot);
+        // What is there of the slot is overwritten or resumed: both count for us.
+        let there: u64 = std::fs::read_dir(&folder).ok()?.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum();
+        let free = match free_bytes(&folder) {
+            Ok(free) => free.saturating_add(there),
+            Err(e) => return Some(Reason::new("state_error", format!("{}: {e}", folder.display()))),
+        };
+        let need = bytes.saturating_add(DISK_RESERVE.max(bytes / 10));
+        if free < need {
+            let detail = format!("{}: {free} bytes are free, {need} are needed (file and reserve); make room", folder.display());
+            return Some(Reason::new("disk_full", detail));
+        }
+        self.state.write("storage/preflight", &1u32).err()
+    }
+
+    fn contact_age_s(&self) -> Option<u64> {
+        self.link.as_ref().and_then(Link::contact_age_s)
+    }
+
+    fn was_confirmed(&self, slot: Slot, sha256: &Sha256) -> bool {
+        let path = self.state.slot_folder(slot).join("confirmed");
+        let text = crate::io::fs::read_limited(&path, crate::wire::slot::CONFIRMED_MAX).ok().flatten().unwrap_or_default();
+        text.starts_with(hex::encode(sha256).as_bytes())
+    }
+
+    fn slot_json(&self, slot: Slot) -> Result<SlotWire, Reason> {
+        self.state.slot_json(slot)
+    }
+
+    fn save_marks(&mut self, marks: Marks) -> Result<(), Reason> {
+        let _held = process::StopsHeld::new();
+        let (marks, copy) = self.state.save_marks(marks, self.copy, self.marks.sequence)?;
+        (self.marks, self.copy) = (marks, Some(copy));
+        self.prepare_stop();
+        Ok(())
+    }
+
+    fn look_up(&mut self, order: &Order) -> Result<(), Reason> {
+        self.doing("looking", &Reason::new("refreshing", "refreshing the trusted metadata"), None);
+        self.target = self.find_target(order);
+        self.publish_status();
+        Ok(())
+    }
+
+    fn clear_slot(&mut self, slot: Slot, keep: Option<Sha256>) -> Result<(), Reason> {
+        self.staged = Staged::Nothing;
+        self.state.clear_slot(slot, keep.as_ref())
+    }
+
+    fn download(&mut self, slot: Slot, artifact: &Artifact) -> Result<Fetched, Reason> {
+        let Some(key) = self.trust.as_ref().and_then(|(_, t)| t.build_key(&artifact.build_keyid)) else {
+            return Ok(Fetched::Refused(Reason::new("build_key_unknown", "the trusted root does not list the build key of this artifact")));
+        };
+        self.doing("downloading", &Reason::new("downloading", format!("fetching {}", artifact.path)), None);
+        let state = self.state.clone();
+        let (link, tree, local) = (self.link.take(), self.tree.clone(), self.is_local());
+        let source = match (&tree, &link) {
+            (Some(tree), _) if local => Source::Folder(tree),
+            (_, Some(link)) => Source::Director(link),
+            _ => return Ok(Fetched::Later(Reason::new("not_enrolled", "no Director is configured"), self.times.recheck_s)),
+        };
+        // Only one client: while the artifact flows through it, reports go through a second connection of its own.
+        let reporter = self.reporter();
+        self.link = reporter;
+        let mut between = Slices { reports: !local && self.link.is_some(), device: RefCell::new(self) };
+        let result = download::fetch(&state, slot, artifact, key, &source, &mut between);
+        if link.is_some() {
+            self.link = link;
+        }
+        let _ = self.save_order();
+        if result == Ok(Fetched::Verified) {
+            self.staged = Staged::Verified;
+            self.doing("staged", &Reason::new("signature_verified", format!("signature verified: build key {}", short(&artifact.build_keyid))), None);
+        }
+        result
+    }
+
+    fn self_test(&mut self, slot: Slot) -> Tested {
+        self.doing("staged", &Reason::new("self_test", "running the staged file's self-test"), None);
+        super::link::tick();
+        let tested = trial::run_self_test(&self.state.slot_program(slot), self.times.self_test_s);
+        if tested == Tested::Passed {
+            self.staged = Staged::Tested;
+        }
+        tested
+    }
+
+    fn contact(&mut self) -> Result<(), Reason> {
+        self.exchange("/agent/v1/report", 0).map(drop).map_err(|e| e.reason)
+    }
+
+    fn write_slot_json(&mut self, slot: Slot, wire: SlotWire) -> Result<(), Reason> {
+        self.doing("switching", &Reason::new("switching", format!("switching to {}", wire.version)), None);
+        self.state.write_slot_json(slot, &wire)
+    }
+
+    fn write_confirmed(&mut self, slot: Slot, sha256: Sha256) -> Result<(), Reason> {
+        self.state.write_confirmed(slot, &sha256, self.marks.sequence)
+    }
+
+    fn reject(&mut self, entry: Rejected) -> Result<(), Reason> {
+        reject(&mut self.rejected, entry);
+        let rejected = self.rejected.iter().map(RejectedWire::from).collect();
+        self.state.write("rejected.json", &RejectedListWire { rejected })
+    }
+
+    fn add_result(&mut self, result: ResultWire) -> Result<(), Reason> {
+        log::info!("{} {}: {} ({})", result.outcome, result.version, result.detail, result.code);
+        if self.results.iter().any(|r| r.id == result.id) {
+            return Ok(());
+        }
+        if self.results.len() >= RESULTS_MAX {
+            self.results.remove(0);
+        }
+        self.state.write("last-result.json", &result)?;
+        self.results.push(result);
+        self.state.write("results.json", &ResultsWire { results: self.results.clone() })
+    }
+
+    fn end_order(&mut self) -> Result<(), Reason> {
+        if let Some(accepted) = &mut self.accepted {
+            accepted.ended = true;
+        }
+        self.status.bytes_done = 0;
+        self.save_order()
+    }
+
+    fn self_check(&self) -> SelfCheck {
+        self.self_check.clone()
+    }
+
+    fn run_self_check(&mut self) {
+        let expected = match self.running.image {
+            Image::Slot(slot) => Some(self.marks.slot(slot).sha256),
+            Image::Factory => None,
+        };
+        self.self_check = trial::self_check(&self.state, &self.running.sha256, expected.as_ref(), &self.trust_note);
+    }
+
+    fn acknowledged(&self) -> bool {
+        self.acknowledged
+    }
+
+    fn ages_s(&self) -> (u64, u64) {
+        let age = clock::monotonic().saturating_sub(self.started).as_secs();
+        let busy = self.link.as_ref().and_then(Link::busy_age_s).unwrap_or(u64::MAX);
+        (age, age.min(busy))
+    }
+
+    fn ask(&mut self) -> Result<(), Reason> {
+        let reason = Reason::new("trial", "on trial: waiting for the acknowledgement of the authority");
+        self.doing("trial", &reason, None);
+        if self.is_local() {
+            // The operator's command reads the nonce from status.json and sends it back as a request.
+            return Ok(());
+        }
+        self.exchange("/agent/v1/report", 0).map(drop).map_err(|e| e.reason)
+    }
+
+    fn costs(&self) -> (u64, u64) {
+        (self.accepted.as_ref().map_or(0, |a| a.bytes), self.gap_ms)
+    }
+}
+
+impl Device {
+    fn find_target(&mut self, order: &Order) -> Target {
+        let Some((mut store, trusted)) = self.trust.take() else {
+            let reason = self.trust_note.clone().err().unwrap_or_else(|| Reason::new("no_root", "no root metadata"));
+            return Target::Unavailable(reason);
+        };
+        let now = Now { unix: clock::unix(), floor: super::build::time(), offline_grace_s: self.offline_grace_s };
+        let source = match (&self.tree, &self.link) {
+            (Some(tree), _) if order.is_local() => Some(Source::Folder(tree)),
+            (_, Some(link)) => Some(Source::Director(link)),
+            _ => None,
+        };
+        let mut fetch = |name: &str, limit: u64| match &source {
+            Some(source) => source.metadata(name, limit).map_err(|e| e.reason),
+            None => Err(Reason::new("not_enrolled", "no Director is configured")),
+        };
+        let (trusted, result) = store.refresh(trusted, now, Goal::Find(order.target.clone()), &mut fetch);
+        let found = trusted.find(&order.target);
+        self.trust = Some((store, trusted));
+        match (result, found) {
+            (Ok(()), Ok(artifact)) => Target::Signed(artifact),
+            (Ok(()), Err(refusal)) => Target::Refused(refusal.into()),
+            (Err(reason), _) => Target::Unavailable(reason),
+        }
+    }
+
+    /// A second way to the Director, for the reports between slices.
+    fn reporter(&self) -> Option<Link> {
+        let (config, _) = self.state.config().ok()??;
+        Link::new(&config, None, super::link::tick).ok()
+    }
+}
+
+fn short(keyid: &str) -> &str {
+    keyid.get(..12).unwrap_or(keyid)
+}

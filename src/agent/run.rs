@@ -1,0 +1,481 @@
+//! The start of the process and the main loop.
+//!
+//! `run` is three things, told apart by the environment that each passes to the next (frozen, see FROZEN.md):
+//! the supervisor (`--supervise`, or no respawning service manager), the launcher (the factory image, nothing in
+//! `VMETRIC_RUNNING`), and the program (`VMETRIC_RUNNING` = `a`, `b`; or the factory image that found nothing better).
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::device::Device;
+use super::engine::{Turn, turn};
+use super::fault::{self, Fault};
+use super::launcher::{Site, launch};
+use super::link::{Link, tick};
+use super::world::World;
+use super::{build, download, trial};
+use crate::core::backoff;
+use crate::core::hex::{self, Sha256};
+use crate::core::reason::Reason;
+use crate::core::rejected::Rejected;
+use crate::core::slots::{Image, Marks, Reached, Slot};
+use crate::core::update::{Running, SelfCheck, Staged, Target};
+use crate::io::fs::read_limited;
+use crate::io::lock::{Lock, Taken};
+use crate::io::process;
+use crate::io::state::State;
+use crate::io::trust_store::{TrustStore, load_root_chain};
+use crate::io::{clock, random};
+use crate::wire::records::{AcceptedWire, RejectedListWire, RequestWire, ResultsWire, StatusWire};
+
+/// Which image this process runs as: set by the launcher.
+pub const ENV_RUNNING: &str = "VMETRIC_RUNNING";
+/// Path of the factory image: set by the launcher, executed at an orderly switch.
+pub const ENV_IMAGE: &str = "VMETRIC_IMAGE";
+/// Descriptor of `run.lock`, held across exec.
+pub const ENV_LOCK: &str = "VMETRIC_RUN_LOCK";
+/// Monotonic milliseconds at which the old program ended.
+pub const ENV_SWITCHED: &str = "VMETRIC_SWITCHED_AT";
+/// Process id of the supervisor.
+pub const ENV_SUPERVISOR: &str = "VMETRIC_SUPERVISOR";
+
+/// Exit code when another agent runs with this state folder.
+pub const EXIT_RUNS_ALREADY: i32 = 3;
+/// Largest root metadata file, bytes.
+const ROOT_MAX: u64 = 64 * 1024;
+/// First and longest wait of the supervisor before it starts a dead program again.
+const RESPAWN_MS: (u64, u64) = (100, 5_000);
+
+/// What `run` was given.
+#[derive(Clone, Debug)]
+pub struct RunArgs {
+    /// State folder.
+    pub state: PathBuf,
+    /// Supervise with a process of our own.
+    pub supervise: bool,
+    /// All arguments as given, for the next program.
+    pub raw: Vec<String>,
+    /// The environment's part.
+    pub env: RunEnv,
+}
+
+/// What the previous program of this process passed on.
+#[derive(Clone, Debug, Default)]
+pub struct RunEnv {
+    /// [`ENV_RUNNING`].
+    pub running: Option<String>,
+    /// [`ENV_IMAGE`].
+    pub image: Option<PathBuf>,
+    /// [`ENV_LOCK`].
+    pub lock: Option<i32>,
+    /// [`ENV_SWITCHED`].
+    pub switched_at: Option<u64>,
+    /// [`ENV_SUPERVISOR`].
+    pub supervisor: Option<u32>,
+}
+
+/// Runs until the end of this process; returns its exit code, or does not return.
+pub fn run(args: &RunArgs) -> i32 {
+    if args.supervise && args.env.supervisor.is_none() {
+        return supervise(args);
+    }
+    if let Some(parent) = args.env.supervisor {
+        process::die_with_parent(parent);
+    }
+    match start(args) {
+        Ok(code) => code,
+        Err(reason) => {
+            log::error!("{reason}");
+            1
+        }
+    }
+}
+
+/// Starts the launcher again whenever it ends, faster after a long life than after a short one.
+fn supervise(args: &RunArgs) -> i32 {
+    process::install_stop();
+    let own = match trial::own_file().and_then(std::fs::canonicalize) {
+        Ok(own) => own,
+        Err(e) => {
+            log::error!("cannot find the own program file: {e}");
+            return 1;
+        }
+    };
+    let env = [(ENV_SUPERVISOR, std::process::id().to_string())];
+    let mut wait = RESPAWN_MS.0;
+    loop {
+        let began = clock::monotonic();
+        match process::supervise(&own, &args.raw, &env) {
+            _ if process::stopping() => return 0,
+            Ok(status) if status.code() == Some(0) => return 0,
+            Ok(status) if status.code() == Some(EXIT_RUNS_ALREADY) => return EXIT_RUNS_ALREADY,
+            Ok(status) => log::warn!("the agent ended ({status}); it is started again in {wait} ms"),
+            Err(e) => log::error!("{}: cannot be started: {e}; next try in {wait} ms", own.display()),
+        }
+        let long_life = clock::monotonic().saturating_sub(began) > Duration::from_secs(60);
+        wait = if long_life { RESPAWN_MS.0 } else { (wait * 2).min(RESPAWN_MS.1) };
+        process::sleep(Duration::from_millis(wait));
+        if process::stopping() {
+            return 0;
+        }
+    }
+}
+
+fn start(args: &RunArgs) -> Result<i32, Reason> {
+    let own = trial::own_file().map_err(|e| Reason::new("own_file", format!("cannot find the own program file: {e}")))?;
+    let own_hash = trial::hash_file(&own).map_err(|e| Reason::new("own_file", format!("cannot read the own program file: {e}")))?;
+    let state = State::open(&args.state)?;
+    let lock = match take_lock(&state, args)? {
+        Some(lock) => lock,
+        None => return Ok(EXIT_RUNS_ALREADY),
+    };
+    let image = match &args.env.image {
+        Some(image) => image.clone(),
+        None => std::fs::canonicalize(&own).unwrap_or(own),
+    };
+    let running = args.env.running.as_deref().and_then(Image::from_name);
+    match running {
+        Some(running) => program(args, state, lock, image, running, own_hash),
+        None => {
+            process::make_alarm_deadly();
+            let mut here = Here { args, state: state.clone(), lock: &lock, image: image.clone(), own_hash, copy: None, sequence: 0 };
+            launch(&mut here);
+            program(args, state, lock, image, Image::Factory, own_hash)
+        }
+    }
+}
+
+fn take_lock(state: &State, args: &RunArgs) -> Result<Option<Lock>, Reason> {
+    let path = state.path("run.lock");
+    if let Some(lock) = args.env.lock.and_then(|fd| Lock::inherit(fd, &path)) {
+        return Ok(Some(lock));
+    }
+    match Lock::take(&path) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(Taken::By(pid)) => {
+            let who = pid.map_or("another process".to_string(), |p| format!("process {p}"));
+            log::error!("{}: an agent runs already with this state folder: {who}", path.display());
+            Ok(None)
+        }
+        Err(Taken::Error(e)) => Err(crate::io::state::file_error(&path, "lock", &e)),
+    }
+}
+
+/// The launcher's device.
+struct Here<'a> {
+    args: &'a RunArgs,
+    state: State,
+    lock: &'a Lock,
+    image: PathBuf,
+    own_hash: Sha256,
+    copy: Option<usize>,
+    sequence: u64,
+}
+
+impl Site for Here<'_> {
+    fn load(&mut self) -> Marks {
+        let loaded = self.state.load_marks();
+        if let Some(note) = &loaded.note {
+            log::warn!("{note}");
+        }
+        (self.copy, self.sequence) = (loaded.from, loaded.marks.sequence);
+        loaded.marks
+    }
+
+    fn factory(&mut self) -> Sha256 {
+        self.own_hash
+    }
+
+    fn boot_id(&mut self) -> String {
+        clock::boot_id()
+    }
+
+    fn save(&mut self, marks: &Marks) -> Result<(), Reason> {
+        let (saved, copy) = self.state.save_marks(marks.clone(), self.copy, self.sequence)?;
+        (self.copy, self.sequence) = (Some(copy), saved.sequence);
+        Ok(())
+    }
+
+    fn check(&mut self, slot: Slot, sha256: &Sha256) -> Result<(), Reason> {
+        let artifact = self.state.slot_json(slot)?.artifact().map_err(|why| Reason::new("slot_damaged", why))?;
+        if artifact.sha256 != *sha256 {
+            return Err(Reason::new("slot_damaged", "slot.json speaks of another file than the marks"));
+        }
+        let trusted = load_root_chain(&self.state.path("trust"), &factory_root(&self.image)?)?;
+        let key = trusted.build_key(&artifact.build_keyid);
+        let key = key.ok_or_else(|| Reason::new("slot_signature", "the trusted root does not list this slot's build key"))?;
+        let path = self.state.slot_program(slot);
+        let mut file = std::fs::File::open(&path).map_err(|e| Reason::new("slot_missing", format!("{}: {e}", path.display())))?;
+        match download::check_file(&mut file, &artifact, key) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(reason)) => Err(Reason::new("slot_damaged", format!("{}: {reason}", path.display()))),
+            Err(e) => Err(Reason::new("slot_damaged", format!("{}: {e}", path.display()))),
+        }
+    }
+
+    fn start(&mut self, slot: Slot) -> Reason {
+        let mut env = vec![(ENV_RUNNING, slot.name().to_string()), (ENV_IMAGE, self.image.display().to_string())];
+        if let Ok(fd) = self.lock.pass_on() {
+            env.push((ENV_LOCK, fd.to_string()));
+        }
+        let program = self.state.slot_program(slot);
+        process::alarm(fault::times().liveness_s);
+        let error = process::exec(&program, &self.args.raw, &env, &[]);
+        process::alarm(0);
+        self.lock.keep();
+        Reason::new("exec_failed", format!("{}: {error}", program.display()))
+    }
+
+    fn tell(&mut self, what: &str) {
+        log::warn!("{what}");
+    }
+}
+
+/// The root of the factory date: beside the image, else built in. The newer of the two would be found by the walk anyway.
+pub fn factory_root(image: &Path) -> Result<Vec<u8>, Reason> {
+    let path = image.with_file_name("root.json");
+    match read_limited(&path, ROOT_MAX) {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) if !build::ROOT.is_empty() => Ok(build::ROOT.to_vec()),
+        Ok(None) => Err(Reason::new("no_root", format!("{}: is missing; put the root.json of `vmetric-release init` beside the image", path.display()))),
+        Err(e) => Err(Reason::new("no_root", format!("{}: {e}", path.display()))),
+    }
+}
+
+fn program(args: &RunArgs, state: State, lock: Lock, image: PathBuf, running: Image, own_hash: Sha256) -> Result<i32, Reason> {
+    if lock.write_pid().is_err() {
+        log::warn!("run.lock: the process id could not be written");
+    }
+    tick();
+    let wake_fd = process::install_signals().map_err(|e| Reason::new("signals", e.to_string()))?;
+    show_fault(&state);
+    let mut device = load(args, state, &image, running, own_hash, Some(wake_fd))?;
+    device.prepare_stop();
+    log::info!("vmetric-agent {} runs: {} ({})", build::VERSION, running.name(), running_as(&device));
+    loop {
+        let reason = work(&mut device);
+        log::info!("starting the launcher: {reason}");
+        relaunch(args, &device, &lock, &image);
+        // The image could not be executed: this program goes on, the marks are as they are.
+        process::sleep(Duration::from_secs(5));
+    }
+}
+
+fn show_fault(state: &State) {
+    match fault::built_in() {
+        Fault::Crash => std::process::abort(),
+        Fault::CrashLater if state.path("storage/crash-later").exists() => std::process::abort(),
+        Fault::Hang => loop {
+            process::sleep(Duration::from_secs(3600));
+        },
+        _ => {}
+    }
+}
+
+/// An orderly switch: the launcher takes over in this very process.
+fn relaunch(args: &RunArgs, device: &Device, lock: &Lock, image: &Path) {
+    let mut env = vec![(ENV_SWITCHED, (clock::monotonic().as_millis() as u64).to_string())];
+    if let Ok(fd) = lock.pass_on() {
+        env.push((ENV_LOCK, fd.to_string()));
+    }
+    let error = process::exec(image, &args.raw, &env, &[ENV_RUNNING, ENV_IMAGE]);
+    lock.keep();
+    log::error!("{}: {error}; the running version goes on", image.display());
+    device.prepare_stop();
+}
+
+/// `trial`, `confirmed`, `factory` or `manual`.
+pub fn running_as(device: &Device) -> &'static str {
+    match device.running.image {
+        Image::Slot(_) if device.on_trial() => "trial",
+        Image::Slot(_) => "confirmed",
+        Image::Factory if device.marks.manual => "manual",
+        Image::Factory => "factory",
+    }
+}
+
+/// Reads everything this process works with. A damaged record is told and set aside; only the folder itself can stop it.
+pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha256, wake_fd: Option<i32>) -> Result<Device, Reason> {
+    fn told<T>(result: Result<Option<T>, Reason>) -> Option<T> {
+        result.unwrap_or_else(|reason| {
+            log::warn!("{reason}");
+            None
+        })
+    }
+    let loaded = state.load_marks();
+    let accepted: Option<AcceptedWire> = told(state.read("order.json"));
+    let results = told(state.read::<ResultsWire>("results.json")).unwrap_or_default().results;
+    let rejected = told(state.read::<RejectedListWire>("rejected.json")).unwrap_or_default().rejected;
+    let config = told(state.config());
+    if let Some((_, unknown)) = &config {
+        unknown.iter().for_each(|field| log::warn!("config/agent.json: unknown field {field} is ignored"));
+    }
+    let link = config.as_ref().and_then(|(config, _)| told(Link::new(config, wake_fd, tick).map(Some)));
+    let opened = factory_root(image).and_then(|root| TrustStore::open(&state.path("trust"), &root));
+    let (trust, trust_note) = match opened {
+        Ok((mut store, trusted)) => {
+            store.take_left_out().iter().for_each(|note| log::warn!("trust: {note}"));
+            (Some((store, trusted)), Ok(()))
+        }
+        Err(reason) => {
+            log::error!("trust: {reason}");
+            (None, Err(reason))
+        }
+    };
+    let request: Option<RequestWire> = told(state.read("tree.json"));
+    Ok(Device {
+        times: fault::times(),
+        running: Running { image: running, sha256: own, version: build::VERSION.parse().map_err(|_| Reason::new("version", build::VERSION))? },
+        marks: loaded.marks,
+        copy: loaded.from,
+        accepted,
+        results,
+        rejected: rejected.into_iter().filter_map(|r| Rejected::try_from(r).ok()).collect(),
+        target: Target::Unknown,
+        staged: Staged::Nothing,
+        self_check: SelfCheck::NotRun,
+        acknowledged: false,
+        nonce: hex::encode(&random::bytes::<16>()),
+        started: clock::monotonic(),
+        link,
+        trust,
+        trust_note,
+        tree: request.map(|r| PathBuf::from(r.tree)),
+        status: StatusWire::default(),
+        hostname: hostname(),
+        offline_grace_s: config.and_then(|(c, _)| c.offline_site_days).unwrap_or(0) * 24 * 3600,
+        clock_ahead: false,
+        failures: 0,
+        switched_at_ms: args.env.switched_at,
+        gap_ms: 0,
+        relaunch_for: None,
+        state,
+    })
+}
+
+/// The device's name, for people.
+pub fn hostname() -> String {
+    let name = read_limited(Path::new("/proc/sys/kernel/hostname"), 256).ok().flatten().unwrap_or_default();
+    String::from_utf8_lossy(&name).trim().chars().take(64).collect()
+}
+
+/// Turns until the launcher has to run.
+fn work(device: &mut Device) -> Reason {
+    loop {
+        tick();
+        take_requests(device);
+        if let Some(reason) = device.relaunch_for.take() {
+            return reason;
+        }
+        settle(device);
+        let turn = turn(device);
+        let (step, reason, for_s) = match turn {
+            Ok(Turn::Relaunch(reason)) => return reason,
+            Ok(Turn::Again) => continue,
+            Ok(Turn::Idle) => ("idle", Reason::new("idle", "nothing is ordered"), None),
+            Ok(Turn::Wait { reason, for_s }) => (if device.on_trial() { "trial" } else { "waiting" }, reason, Some(for_s)),
+            Err(reason) => {
+                log::error!("{reason}");
+                ("waiting", reason, Some(device.times.recheck_s))
+            }
+        };
+        device.doing(step, &reason, for_s);
+        listen(device, for_s.unwrap_or(u64::MAX));
+        if step == "waiting" {
+            // What was unavailable is looked at again after the wait.
+            if matches!(device.target, Target::Unavailable(_)) {
+                device.target = Target::Unknown;
+            }
+        }
+    }
+}
+
+/// Ten minutes of passed checks settle a start even without contact.
+fn settle(device: &mut Device) {
+    let age = clock::monotonic().saturating_sub(device.started).as_secs();
+    if !device.on_trial() && age >= device.times.settled_s && device.image_reached() < Reached::Contact {
+        if device.self_check == SelfCheck::NotRun {
+            device.run_self_check();
+        }
+        if device.self_check == SelfCheck::Passed && device.reached(Reached::Contact).is_err() {
+            log::warn!("the settled start could not be recorded");
+        }
+    }
+}
+
+/// Waits for the Director, for a request of an operator, or for the time to pass: whatever comes first.
+fn listen(device: &mut Device, for_s: u64) {
+    let until = clock::monotonic() + Duration::from_secs(for_s.min(3600));
+    loop {
+        let left = until.saturating_sub(clock::monotonic());
+        if left.is_zero() || device.state.path("request.json").exists() {
+            return;
+        }
+        if device.link.is_none() {
+            sleep(left.min(Duration::from_secs(60)));
+            return;
+        }
+        let park = if device.on_trial() { 0 } else { backoff::park_s(device.times.park_s, random::seed()).min(left.as_secs().max(1)) };
+        let path = if park == 0 { "/agent/v1/report" } else { "/agent/v1/poll" };
+        let began = clock::monotonic();
+        match device.exchange(path, park) {
+            Ok(true) => return,
+            Ok(false) => {
+                // An answer that is early and says nothing new must not become a loop.
+                let took = clock::monotonic().saturating_sub(began);
+                if took < Duration::from_millis(900) {
+                    sleep(Duration::from_secs(1).min(left));
+                }
+            }
+            Err(error) if error.woken => {
+                process::drain_wake();
+                return;
+            }
+            Err(error) => {
+                device.failures = device.failures.saturating_add(1);
+                let wait = Duration::from_millis(backoff::wait_ms(device.failures, random::seed(), error.retry_after_s));
+                if device.failures <= 3 || device.failures.is_multiple_of(10) {
+                    log::warn!("{}; next try in {} s", error.reason, wait.as_secs());
+                }
+                if sleep(wait.min(until.saturating_sub(clock::monotonic()))) {
+                    return;
+                }
+            }
+        }
+        tick();
+    }
+}
+
+/// Sleeps in pieces that keep the liveness alarm armed. True when woken.
+fn sleep(time: Duration) -> bool {
+    let end = clock::monotonic() + time;
+    loop {
+        tick();
+        let left = end.saturating_sub(clock::monotonic());
+        if left.is_zero() {
+            return false;
+        }
+        if process::sleep(left.min(Duration::from_secs(1 + u64::from(fault::times().liveness_s) / 3))) {
+            return true;
+        }
+    }
+}
+
+/// What an operator's command has left in `request.json`.
+fn take_requests(device: &mut Device) {
+    process::drain_wake();
+    let request = match device.state.read::<RequestWire>("request.json") {
+        Ok(Some(request)) => request,
+        Ok(None) => return,
+        Err(reason) => {
+            log::warn!("{reason}");
+            return;
+        }
+    };
+    if let Err(reason) = super::command::obey(device, request) {
+        log::error!("request.json: {reason}");
+    }
+    if let Err(reason) = device.state.remove("request.json") {
+        log::error!("{reason}");
+    }
+}

@@ -1,0 +1,301 @@
+//! What the agent says of itself: the report to the Director, and `status` for the operator.
+
+use miniserde::{Serialize, json};
+
+use super::device::Device;
+use super::run::running_as;
+use crate::core::hex;
+use crate::core::release::Platform;
+use crate::core::slots::{Condition, Image, Marks, Slot};
+use crate::core::time;
+use crate::core::update::{Kind, SelfCheck};
+use crate::io::clock;
+use crate::io::state::State;
+use crate::wire::agent_api::{PARK_MAX_S, PROTOCOL, ReportWire};
+use crate::wire::records::{AcceptedWire, RejectedListWire, ResultsWire, StatusWire};
+
+impl Device {
+    /// The report as it stands now.
+    pub(super) fn report(&self, park_s: u64) -> ReportWire {
+        let here = Platform::here();
+        let accepted = self.accepted.as_ref();
+        let open = accepted.filter(|a| !a.ended);
+        let trial = self.on_trial() && self.self_check == SelfCheck::Passed;
+        let trusted = self.trust.as_ref().map_or([0; 4], |(_, t)| t.versions());
+        let now = clock::unix();
+        ReportWire {
+            protocol: PROTOCOL,
+            agent_id: self.state.config().ok().flatten().map(|(c, _)| c.agent_id).unwrap_or_default(),
+            version: self.running.version.to_string(),
+            scheduled_version: open.filter(|a| a.order.kind == "update").map(|a| a.order.version.clone()),
+            architecture: here.arch,
+            os: here.os,
+            hostname: self.hostname.clone(),
+            running: self.running.image.name().into(),
+            running_sha256: hex::encode(&self.running.sha256),
+            running_as: running_as(self).into(),
+            fallback_version: self.marks.fallback(self.running.image).and_then(|s| self.state.slot_json(s).ok()).map(|w| w.version),
+            issuer: accepted.map(|a| a.director_issuer.clone()).unwrap_or_default(),
+            generation: accepted.map_or(0, |a| a.director_generation),
+            step: if self.status.step.is_empty() { "starting".into() } else { self.status.step.clone() },
+            code: self.status.code.clone(),
+            detail: self.status.detail.clone(),
+            until: self.status.until,
+            bytes_done: self.status.bytes_done,
+            bytes_total: self.status.bytes_total,
+            trial_nonce: trial.then(|| self.nonce.clone()),
+            trial_sha256: trial.then(|| hex::encode(&self.running.sha256)),
+            result: self.results.first().cloned(),
+            root_version: trusted[0],
+            timestamp_version: trusted[1],
+            snapshot_version: trusted[2],
+            targets_version: trusted[3],
+            clock: if self.clock_ahead {
+                "ahead".into()
+            } else if now < self.floor() {
+                "unsure".into()
+            } else {
+                "ok".into()
+            },
+            time: now,
+            park_s: park_s.min(PARK_MAX_S),
+            rejected: self.rejected.len() as u64,
+        }
+    }
+}
+
+/// `status --json`: additive, documented in the README.
+#[derive(Serialize, Debug, Default)]
+pub struct StatusReport {
+    version: String,
+    scheduled_version: Option<String>,
+    architecture: String,
+    os: String,
+    enrolled: bool,
+    director: String,
+    agent_id: String,
+    runs: bool,
+    pid: u32,
+    running: String,
+    running_as: String,
+    slots: Vec<SlotReport>,
+    trial: Option<TrialReport>,
+    step: String,
+    code: String,
+    detail: String,
+    since: Option<String>,
+    until: Option<String>,
+    bytes_done: u64,
+    bytes_total: u64,
+    last_contact: Option<String>,
+    last_result: Option<LastResult>,
+    rejected: Vec<RejectedReport>,
+    security_floor: u64,
+    metadata: MetadataReport,
+}
+
+#[derive(Serialize, Debug)]
+struct SlotReport {
+    slot: String,
+    condition: String,
+    version: String,
+    sha256: String,
+    failure: Option<String>,
+}
+
+#[derive(Serialize, Debug)]
+struct TrialReport {
+    slot: String,
+    version: String,
+    starts: u32,
+    reached: String,
+    ended: String,
+}
+
+#[derive(Serialize, Debug)]
+struct LastResult {
+    outcome: String,
+    version: String,
+    code: String,
+    detail: String,
+    at: String,
+    reported: bool,
+}
+
+#[derive(Serialize, Debug)]
+struct RejectedReport {
+    version: String,
+    sha256: String,
+    verdict: String,
+    code: String,
+    detail: String,
+    since: String,
+    count: u32,
+}
+
+#[derive(Serialize, Debug, Default)]
+struct MetadataReport {
+    root: u64,
+    timestamp: u64,
+    snapshot: u64,
+    targets: u64,
+}
+
+fn condition_word(condition: Condition) -> &'static str {
+    match condition {
+        Condition::Empty => "empty",
+        Condition::Trial => "trial",
+        Condition::Confirmed => "confirmed",
+        Condition::Failed => "failed",
+    }
+}
+
+fn slot_report(state: &State, marks: &Marks, slot: Slot) -> SlotReport {
+    let m = marks.slot(slot);
+    let empty = m.condition == Condition::Empty;
+    SlotReport {
+        slot: slot.name().into(),
+        condition: condition_word(m.condition).into(),
+        version: if empty { String::new() } else { state.slot_json(slot).map(|w| w.version).unwrap_or_else(|_| "?".into()) },
+        sha256: if empty { String::new() } else { hex::encode(&m.sha256) },
+        failure: m.failure.as_ref().map(ToString::to_string),
+    }
+}
+
+/// Reads the state folder, which needs no running agent. `own_version` is that of the asking file.
+pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport {
+    let marks = state.load_marks().marks;
+    let here = Platform::here();
+    let now: StatusWire = state.read("status.json").ok().flatten().unwrap_or_default();
+    let now = if pid == Some(now.pid) { now } else { StatusWire::default() };
+    let accepted: Option<AcceptedWire> = state.read("order.json").ok().flatten();
+    let open = accepted.as_ref().filter(|a| !a.ended && a.order.kind == kind_word(Kind::Update));
+    let config = state.config().ok().flatten().map(|(c, _)| c);
+    let results = state.read::<ResultsWire>("results.json").ok().flatten().unwrap_or_default().results;
+    let last: Option<crate::wire::agent_api::ResultWire> = state.read("last-result.json").ok().flatten();
+    let rejected = state.read::<RejectedListWire>("rejected.json").ok().flatten().unwrap_or_default().rejected;
+    let running = match marks.active {
+        Image::Slot(slot) => state.slot_json(slot).map(|w| w.version).unwrap_or_else(|_| "?".into()),
+        Image::Factory => own_version.to_string(),
+    };
+    let trial = match marks.active {
+        Image::Slot(slot) if marks.slot(slot).condition == Condition::Trial => {
+            let e = &marks.slot(slot).evidence;
+            let (reached, ended) = (format!("{:?}", e.reached).to_lowercase(), format!("{:?}", e.ended).to_lowercase());
+            Some(TrialReport { slot: slot.name().into(), version: running.clone(), starts: e.starts, reached, ended })
+        }
+        _ => None,
+    };
+    let when = |at: u64| (at > 0).then(|| time::format(at));
+    StatusReport {
+        version: running,
+        scheduled_version: open.map(|a| a.order.version.clone()),
+        architecture: here.arch,
+        os: here.os,
+        enrolled: config.is_some(),
+        director: config.as_ref().map(|c| c.director.clone()).unwrap_or_default(),
+        agent_id: config.map(|c| c.agent_id).unwrap_or_default(),
+        runs: pid.is_some(),
+        pid: pid.unwrap_or(0),
+        running: marks.active.name().into(),
+        running_as: match marks.active {
+            Image::Slot(slot) => condition_word(marks.slot(slot).condition).into(),
+            Image::Factory if marks.manual => "manual".into(),
+            Image::Factory => "factory".into(),
+        },
+        slots: Slot::BOTH.map(|s| slot_report(state, &marks, s)).into(),
+        trial,
+        since: when(now.since),
+        until: now.until.and_then(when),
+        step: now.step,
+        code: now.code,
+        detail: now.detail,
+        bytes_done: now.bytes_done,
+        bytes_total: now.bytes_total,
+        last_contact: when(now.contact_at),
+        last_result: last.map(|r| LastResult {
+            reported: !results.iter().any(|open| open.id == r.id),
+            outcome: r.outcome,
+            version: r.version,
+            code: r.code,
+            detail: r.detail,
+            at: time::format(r.at),
+        }),
+        rejected: rejected
+            .into_iter()
+            .map(|r| RejectedReport {
+                version: r.version,
+                sha256: r.sha256,
+                verdict: r.verdict,
+                code: r.code,
+                detail: r.detail,
+                since: time::format(r.since),
+                count: r.count,
+            })
+            .collect(),
+        security_floor: marks.floor,
+        metadata: MetadataReport {
+            root: now.root_version,
+            timestamp: now.timestamp_version,
+            snapshot: now.snapshot_version,
+            targets: now.targets_version,
+        },
+    }
+}
+
+fn kind_word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Update => "update",
+        Kind::Cancel => "cancel",
+    }
+}
+
+impl StatusReport {
+    /// One JSON document.
+    pub fn json(&self) -> String {
+        json::to_string(self)
+    }
+
+    /// The same for people.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let mut line = |name: &str, value: String| out.push_str(&format!("{name:<13}{value}\n"));
+        line("version", format!("{} ({}, {})", self.version, place(&self.running), self.running_as));
+        if let Some(version) = &self.scheduled_version {
+            line("scheduled", version.clone());
+        }
+        line("agent", if self.runs { format!("runs, process {}", self.pid) } else { "does not run".into() });
+        let director = if self.enrolled { format!("{} as {}", self.director, self.agent_id) } else { "not enrolled".into() };
+        line("director", director);
+        line("last contact", self.last_contact.clone().unwrap_or_else(|| "none by this process".into()));
+        if self.runs && !self.step.is_empty() {
+            let until = self.until.as_ref().map_or(String::new(), |u| format!(", until {u}"));
+            line("doing", format!("{}: {} ({}){until}", self.step, self.detail, self.code));
+            if self.bytes_total > 0 {
+                line("fetched", format!("{} of {} bytes", self.bytes_done, self.bytes_total));
+            }
+        }
+        for slot in &self.slots {
+            let failure = slot.failure.as_ref().map_or(String::new(), |f| format!(": {f}"));
+            line(&format!("slot {}", slot.slot), format!("{} {}{failure}", slot.condition, slot.version).trim_end().to_string());
+        }
+        if let Some(t) = &self.trial {
+            line("trial", format!("{} in slot {}, start {} of 6, reached {}", t.version, t.slot, t.starts, t.reached));
+        }
+        if let Some(r) = &self.last_result {
+            let reported = if r.reported { "reported" } else { "not reported yet" };
+            line("last result", format!("{} {} at {}: {} ({}; {reported})", r.outcome, r.version, r.at, r.detail, r.code));
+        }
+        for r in &self.rejected {
+            line("rejected", format!("{} {} since {}: {} ({})", r.version, r.verdict, r.since, r.detail, r.code));
+        }
+        line("floor", format!("security counter {}", self.security_floor));
+        let m = &self.metadata;
+        line("metadata", format!("root {}, timestamp {}, snapshot {}, targets {}", m.root, m.timestamp, m.snapshot, m.targets));
+        out
+    }
+}
+
+fn place(running: &str) -> String {
+    if running == "factory" { "factory image".into() } else { format!("slot {running}") }
+}
