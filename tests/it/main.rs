@@ -1,1 +1,4 @@
 //! One integration binary: the module list only.
+
+mod http_client;
+mod serve;
