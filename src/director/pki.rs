@@ -268,3 +268,6 @@ fn unreadable(file: &Path, why: &dyn fmt::Display) -> Reason {
 fn unwritable(file: &Path, why: &dyn fmt::Display) -> Reason {
     Reason::new("pki_unwritable", format!("{}: {why}", file.display()))
 }
+
+#[cfg(test)]
+mod tests;

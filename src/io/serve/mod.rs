@@ -22,7 +22,7 @@ pub use request::Request;
 pub use response::{Body, Response};
 
 use std::future::Future;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -98,7 +98,7 @@ pub async fn serve(
     service: Rc<dyn Service>,
     executor: &Rc<smol::LocalExecutor<'static>>,
     limits: Limits,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = Async::new(listener)?;
     let server = Rc::new(Server { tls, service, limits, scratch: Rc::new(Scratch::new()) });
@@ -139,22 +139,21 @@ struct Server {
 impl Server {
     async fn connection(&self, stream: Async<TcpStream>, peer: SocketAddr) {
         let Ok(mut conn) = Conn::new(stream, self.tls.clone(), self.scratch.clone()) else { return };
-        match within(self.limits.handshake, conn.handshake()).await {
+        match within(self.limits.handshake, Box::pin(conn.handshake())).await {
             Some(Ok(())) => {}
             Some(Err(NoHandshake::PlainHttp)) => {
                 log::info!("plain_http: {peer} speaks plain HTTP to the HTTPS port; it was told so");
-                return conn.answer_plain().await;
+                return Box::pin(conn.answer_plain()).await;
             }
             Some(Err(NoHandshake::Failed(e))) => return log::debug!("handshake_failed: {peer}: {e}"),
             None => return log::debug!("handshake_failed: {peer}: took too long"),
         }
-        let stall = self.limits.write_stall;
         let linger = loop {
             match request::next(&mut conn, &*self.service, &self.limits, Some(peer)).await {
                 Incoming::Closed => break false,
                 Incoming::Refused(response) => {
                     log::debug!("request_refused: {peer}: {}", response.status);
-                    if response::send(&mut conn, &self.scratch, response, false, false, stall).await.is_err() {
+                    if self.send(&mut conn, response, false, false).await.is_err() {
                         return;
                     }
                     break true;
@@ -163,7 +162,7 @@ impl Server {
                     let head_only = request.method == "HEAD";
                     // The peer left: the handler's future ends here with everything that it registered.
                     let Some(response) = conn.park(self.service.call(request)).await else { break false };
-                    if let Err(e) = response::send(&mut conn, &self.scratch, response, head_only, keep, stall).await {
+                    if let Err(e) = self.send(&mut conn, response, head_only, keep).await {
                         return log::debug!("answer_lost: {peer}: {e}");
                     }
                     if !keep {
@@ -172,7 +171,18 @@ impl Server {
                 }
             }
         };
-        conn.close(stall, linger).await;
+        Box::pin(conn.close(self.limits.write_stall, linger)).await;
+    }
+
+    /// On the heap, like everything that is not there while a call is parked: a future is as large as its largest part.
+    fn send<'a>(
+        &'a self,
+        conn: &'a mut Conn,
+        response: Response,
+        head_only: bool,
+        keep: bool,
+    ) -> Pin<Box<impl Future<Output = io::Result<()>>>> {
+        Box::pin(response::send(conn, &self.scratch, response, head_only, keep, self.limits.write_stall))
     }
 }
 

@@ -84,7 +84,8 @@ pub(super) async fn next(conn: &mut Conn, service: &dyn Service, limits: &Limits
             _ => return Incoming::Closed,
         }
     }
-    match within(limits.request, read(conn, service, limits, peer)).await {
+    // On the heap: none of this is there while a call is parked.
+    match within(limits.request, Box::pin(read(conn, service, limits, peer))).await {
         Some(Ok((request, keep))) => Incoming::Complete { request, keep },
         Some(Err(Refusal::Answer(response))) => Incoming::Refused(response),
         Some(Err(Refusal::Gone)) => Incoming::Closed,
