@@ -1,3 +1,5 @@
 //! One integration binary: the module list only.
 
+mod http_client;
 mod power_cut;
+mod serve;

@@ -1,0 +1,190 @@
+//! What the application answers.
+
+use std::fmt::Write;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::time::Duration;
+
+use ureq_proto::http::{HeaderName, StatusCode};
+
+use super::conn::Conn;
+use super::scratch::{PIECE, Scratch};
+use crate::wire::agent_api::ErrorWire;
+
+/// The body of an answer; its length is always known before the first byte.
+#[derive(Debug)]
+pub enum Body {
+    /// Nothing.
+    Empty,
+    /// Bytes in memory.
+    Bytes(Vec<u8>),
+    /// `length` bytes of a file from `offset` on, streamed in pieces. A file that turns out shorter ends the connection
+    /// without `close_notify`, so that the client never takes it for complete.
+    File {
+        /// Open for reading.
+        file: File,
+        /// First byte to send.
+        offset: u64,
+        /// How many bytes to send.
+        length: u64,
+    },
+}
+
+impl Body {
+    /// Bytes to send.
+    pub fn len(&self) -> u64 {
+        match self {
+            Body::Empty => 0,
+            Body::Bytes(bytes) => bytes.len() as u64,
+            Body::File { length, .. } => *length,
+        }
+    }
+
+    /// No bytes at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// An answer. `Content-Length` and `Connection` are added when it is sent.
+#[derive(Debug)]
+pub struct Response {
+    /// 200 to 599.
+    pub status: u16,
+    /// Names in lower case; a value with a control character is dropped with a log line instead of being sent.
+    pub headers: Vec<(&'static str, String)>,
+    /// What follows.
+    pub body: Body,
+}
+
+impl Response {
+    /// An answer without a body.
+    pub fn empty(status: u16) -> Response {
+        Response { status, headers: Vec::new(), body: Body::Empty }
+    }
+
+    /// `application/json`.
+    pub fn json(status: u16, json: String) -> Response {
+        Response::of(status, "application/json", json.into_bytes())
+    }
+
+    /// `text/plain; charset=utf-8`.
+    pub fn text(status: u16, text: impl Into<String>) -> Response {
+        Response::of(status, "text/plain; charset=utf-8", text.into().into_bytes())
+    }
+
+    /// Any content type.
+    pub fn of(status: u16, content_type: &str, bytes: Vec<u8>) -> Response {
+        Response { status, headers: vec![("content-type", content_type.to_string())], body: Body::Bytes(bytes) }
+    }
+
+    /// An [`ErrorWire`]: a stable code and one sentence that says what to do.
+    pub fn error(status: u16, code: &str, detail: impl Into<String>) -> Response {
+        let wire = ErrorWire { code: code.to_string(), detail: detail.into() };
+        Response::json(status, miniserde::json::to_string(&wire))
+    }
+
+    /// Adds a header.
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Response {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+/// Sends an answer: head and body, the latter in pieces. Between two pieces other connections have their turn.
+///
+/// Files are read on this thread: local disks and the page cache answer faster than a second thread would.
+///
+/// # Errors
+/// The connection cannot be used any more; nothing that was sent can be taken for complete.
+pub(super) async fn send(
+    conn: &mut Conn,
+    scratch: &Scratch,
+    response: Response,
+    head_only: bool,
+    keep: bool,
+    stall: Duration,
+) -> io::Result<()> {
+    let head = head(&response, head_only, keep);
+    let body = if head_only || !has_body(response.status) { Body::Empty } else { response.body };
+    match body {
+        Body::Empty => conn.send(head.as_bytes(), stall).await,
+        Body::Bytes(bytes) => {
+            let mut all = head.into_bytes();
+            all.extend_from_slice(&bytes);
+            drop(bytes);
+            for piece in all.chunks(PIECE) {
+                conn.send(piece, stall).await?;
+            }
+            Ok(())
+        }
+        Body::File { mut file, offset, length } => {
+            conn.seal(head.as_bytes())?;
+            file.seek(SeekFrom::Start(offset))?;
+            let mut left = length;
+            while left > 0 {
+                left -= seal_piece(conn, scratch, &mut file, left)?;
+                conn.flush(stall).await?;
+                smol::future::yield_now().await;
+            }
+            conn.flush(stall).await
+        }
+    }
+}
+
+fn seal_piece(conn: &mut Conn, scratch: &Scratch, file: &mut File, left: u64) -> io::Result<u64> {
+    let mut piece = scratch.file.borrow_mut();
+    let want = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+    match file.read(&mut piece[..want])? {
+        0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was sent")),
+        n => conn.seal(&piece[..n]).map(|()| n as u64),
+    }
+}
+
+fn has_body(status: u16) -> bool {
+    !matches!(status, 100..=199 | 204 | 304)
+}
+
+/// Status line and headers. Written by hand: nothing of the request machine has to live while a call is parked.
+fn head(response: &Response, head_only: bool, keep: bool) -> String {
+    let status = StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut head = format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or("Status"));
+    // For HEAD the application may know the length without having the body.
+    let own_length = head_only && response.headers.iter().any(|(name, _)| *name == "content-length");
+    for (name, value) in &response.headers {
+        let framing = matches!(*name, "connection" | "transfer-encoding") || (*name == "content-length" && !own_length);
+        if framing {
+            continue;
+        }
+        if value.bytes().any(|b| b.is_ascii_control()) || HeaderName::from_bytes(name.as_bytes()).is_err() {
+            log::warn!("bad_header: an answer's `{name}` holds a control character and is left out");
+            continue;
+        }
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    if has_body(response.status) && !own_length {
+        let _ = write!(head, "content-length: {}\r\n", response.body.len());
+    }
+    head.push_str(if keep { "\r\n" } else { "connection: close\r\n\r\n" });
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_header_can_be_split() {
+        let response = Response::text(200, "x").with("x-a", "b\r\nx-evil: 1").with("content-length", "999");
+        let text = head(&response, false, true);
+        assert!(!text.contains("evil") && text.contains("content-length: 1\r\n") && !text.contains("999"));
+    }
+
+    #[test]
+    fn head_knows_the_length_without_the_body() {
+        let head_of = |r: &Response| head(r, true, true);
+        assert!(head_of(&Response::text(200, "four")).contains("content-length: 4\r\n"));
+        assert!(head_of(&Response::empty(200).with("content-length", "77")).contains("content-length: 77\r\n"));
+        assert!(!head(&Response::empty(304), false, false).contains("content-length"));
+    }
+}
