@@ -14,7 +14,7 @@ use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::release::{Platform, TargetPath};
 use crate::core::slots::Image;
-use crate::core::trust::{Goal, Now};
+use crate::core::trust::{Fetched, Goal, Now, Refresh, Want};
 use crate::core::update::{AGENT_PRODUCT, LOCAL_ISSUER};
 use crate::io::lock::{Lock, Taken};
 use crate::io::state::State;
@@ -50,7 +50,8 @@ pub struct EnrollArgs {
 pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
     let state = State::open(&args.state)?;
     if let Ok(Some((config, _))) = state.config() {
-        let detail = format!("this device is enrolled at {} as {}; remove config/agent.json to enroll it anew", config.director, config.agent_id);
+        let detail =
+            format!("this device is enrolled at {} as {}; remove config/agent.json to enroll it anew", config.director, config.agent_id);
         return Err(Reason::new("already_enrolled", detail));
     }
     if args.offline_site_days.is_some_and(|days| days > OFFLINE_SITE_MAX) {
@@ -84,7 +85,8 @@ pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
         let code = if said.code.is_empty() { "enroll_refused".to_string() } else { said.code };
         return Err(Reason::received(code, format!("{url}: {} {}", reply.status, said.detail)));
     }
-    let enrolled: EnrolledWire = json::from_str(&text).map_err(|_| Reason::new("bad_answer", format!("{url}: the answer is not of the agent protocol")))?;
+    let enrolled: EnrolledWire =
+        json::from_str(&text).map_err(|_| Reason::new("bad_answer", format!("{url}: the answer is not of the agent protocol")))?;
     (config.agent_id, config.credential, config.issuer) = (enrolled.agent_id, enrolled.credential, enrolled.issuer);
     state.write_config(&config)?;
     if let Some(pid) = running_agent(&state) {
@@ -130,12 +132,18 @@ pub fn rollback(folder: &Path) -> Result<String, Reason> {
 
 fn request(state: &State, pid: u32, wire: &RequestWire) -> Result<(), Reason> {
     if state.path("request.json").exists() {
-        return Err(Reason::new("request_pending", format!("{}: another command waits to be obeyed", state.path("request.json").display())));
+        return Err(Reason::new(
+            "request_pending",
+            format!("{}: another command waits to be obeyed", state.path("request.json").display()),
+        ));
     }
     state.write("request.json", wire)?;
     match process::wake(pid) {
         true => Ok(()),
-        false => Err(Reason::new("agent_not_reached", format!("process {pid} cannot be signalled; run this command as the agent's user or root"))),
+        false => Err(Reason::new(
+            "agent_not_reached",
+            format!("process {pid} cannot be signalled; run this command as the agent's user or root"),
+        )),
     }
 }
 
@@ -185,7 +193,11 @@ pub fn update_file(args: &UpdateArgs, say: &mut dyn FnMut(&str)) -> Result<Strin
     let order = local_order(args, &state, &tree)?;
     say(&format!("{} sha256 {}: signed by the release plane", order.target, order.sha256));
     let (issuer, sha256) = (order.issuer.clone(), order.sha256.clone());
-    request(&state, pid, &RequestWire { kind: "update_file".into(), tree: tree.display().to_string(), order: Some(order), ..Default::default() })?;
+    request(
+        &state,
+        pid,
+        &RequestWire { kind: "update_file".into(), tree: tree.display().to_string(), order: Some(order), ..Default::default() },
+    )?;
     attend(&state, &issuer, &sha256, say)
 }
 
@@ -193,14 +205,18 @@ pub fn update_file(args: &UpdateArgs, say: &mut dyn FnMut(&str)) -> Result<Strin
 fn local_order(args: &UpdateArgs, state: &State, tree: &Path) -> Result<OrderWire, Reason> {
     let root = factory_root(&args.image)?;
     let scratch = state.path("trust");
-    let (store, trusted) = TrustStore::open(&scratch, &root)?;
+    let (_, trusted) = TrustStore::open(&scratch, &root)?;
     let now = Now { unix: clock::unix(), floor: build::time(), offline_grace_s: 0 };
-    let mut fetch = |name: &str, limit: u64| {
-        let path = tree.join("metadata").join(name);
-        crate::io::fs::read_limited(&path, limit).map_err(|e| Reason::new("tree_unreadable", format!("{}: {e}", path.display())))
-    };
-    let (trusted, result) = store.look(trusted, now, Goal::All, &mut fetch);
-    result?;
+    let mut refresh = Refresh::new(trusted, now, Goal::All);
+    // Nothing is made durable here: the agent itself refreshes from the same folder.
+    while let Want::Fetch(file) = refresh.want() {
+        let path = tree.join("metadata").join(&file.name);
+        let bytes = crate::io::fs::read_limited(&path, file.limit)
+            .map_err(|e| Reason::new("tree_unreadable", format!("{}: {e}", path.display())))?;
+        refresh.give(bytes.as_deref().map_or(Fetched::NotFound, Fetched::Bytes))?;
+    }
+    let (trusted, outcome) = refresh.finish();
+    outcome.refused.map_or(Ok(()), Err)?;
     let here = Platform::here();
     let wanted: Vec<TargetPath> = trusted
         .artifacts()

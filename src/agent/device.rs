@@ -354,7 +354,11 @@ impl World for Device {
         let _ = self.save_order();
         if result == Ok(Fetched::Verified) {
             self.staged = Staged::Verified;
-            self.doing("staged", &Reason::new("signature_verified", format!("signature verified: build key {}", short(&artifact.build_keyid))), None);
+            self.doing(
+                "staged",
+                &Reason::new("signature_verified", format!("signature verified: build key {}", short(&artifact.build_keyid))),
+                None,
+            );
         }
         result
     }
@@ -448,7 +452,7 @@ impl World for Device {
 
 impl Device {
     fn find_target(&mut self, order: &Order) -> Target {
-        let Some((mut store, trusted)) = self.trust.take() else {
+        let Some((store, trusted)) = self.trust.take() else {
             let reason = self.trust_note.clone().err().unwrap_or_else(|| Reason::new("no_root", "no root metadata"));
             return Target::Unavailable(reason);
         };
@@ -463,12 +467,13 @@ impl Device {
             None => Err(Reason::new("not_enrolled", "no Director is configured")),
         };
         let (trusted, result) = store.refresh(trusted, now, Goal::Find(order.target.clone()), &mut fetch);
-        let found = trusted.find(&order.target);
+        let found = trusted.lookup(&order.target);
         self.trust = Some((store, trusted));
         match (result, found) {
-            (Ok(()), Ok(artifact)) => Target::Signed(artifact),
-            (Ok(()), Err(refusal)) => Target::Refused(refusal.into()),
-            (Err(reason), _) => Target::Unavailable(reason),
+            (Ok(_), Ok(artifact)) => Target::Signed(artifact),
+            (Ok(_), Err(refusal)) => Target::Refused(refusal.into()),
+            // Metadata that were refused or not reached may be good tomorrow; the order waits with that reason.
+            (Err(stopped), _) => Target::Unavailable(stopped.into()),
         }
     }
 

@@ -16,6 +16,17 @@
 //! | [`run`] | the main loop and the start of the process |
 //! | [`command`] | `enroll`, `status`, `rollback`, `update --file` |
 
+pub mod args;
+pub mod build;
+pub mod command;
+pub mod device;
+pub mod download;
 pub mod engine;
+pub mod fault;
 pub mod launcher;
+pub mod link;
+pub mod run;
+pub mod source;
+pub mod status;
+pub mod trial;
 pub mod world;

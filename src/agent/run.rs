@@ -237,7 +237,10 @@ pub fn factory_root(image: &Path) -> Result<Vec<u8>, Reason> {
     match read_limited(&path, ROOT_MAX) {
         Ok(Some(bytes)) => Ok(bytes),
         Ok(None) if !build::ROOT.is_empty() => Ok(build::ROOT.to_vec()),
-        Ok(None) => Err(Reason::new("no_root", format!("{}: is missing; put the root.json of `vmetric-release init` beside the image", path.display()))),
+        Ok(None) => Err(Reason::new(
+            "no_root",
+            format!("{}: is missing; put the root.json of `vmetric-release init` beside the image", path.display()),
+        )),
         Err(e) => Err(Reason::new("no_root", format!("{}: {e}", path.display()))),
     }
 }
@@ -325,7 +328,11 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
     let request: Option<RequestWire> = told(state.read("tree.json"));
     Ok(Device {
         times: fault::times(),
-        running: Running { image: running, sha256: own, version: build::VERSION.parse().map_err(|_| Reason::new("version", build::VERSION))? },
+        running: Running {
+            image: running,
+            sha256: own,
+            version: build::VERSION.parse().map_err(|_| Reason::new("version", build::VERSION))?,
+        },
         marks: loaded.marks,
         copy: loaded.from,
         accepted,
@@ -343,7 +350,7 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         tree: request.map(|r| PathBuf::from(r.tree)),
         status: StatusWire::default(),
         hostname: hostname(),
-        offline_grace_s: config.and_then(|(c, _)| c.offline_site_days).unwrap_or(0) * 24 * 3600,
+        offline_grace_s: config.as_ref().and_then(|(c, _)| c.offline_site_days).unwrap_or(0) * 24 * 3600,
         clock_ahead: false,
         failures: 0,
         switched_at_ms: args.env.switched_at,

@@ -251,6 +251,14 @@ fn kind_word(kind: Kind) -> &'static str {
 }
 
 impl StatusReport {
+    /// `running: 2.5.0 (slot b, confirmed)`.
+    pub fn running_line(&self) -> String {
+        match self.runs {
+            true => format!("running: {} ({}, {})", self.version, place(&self.running), self.running_as),
+            false => "running: nothing".into(),
+        }
+    }
+
     /// One JSON document.
     pub fn json(&self) -> String {
         json::to_string(self)

@@ -1,2 +1,108 @@
-//! To come.
-fn main() {}
+//! `vmetric-agent`: arguments, log set-up, exit code.
+
+use std::path::PathBuf;
+use std::process::exit;
+
+use vmetric::agent::args::{Args, USAGE, parse};
+use vmetric::agent::command::{self, EnrollArgs, UpdateArgs};
+use vmetric::agent::run::{self, ENV_IMAGE, ENV_LOCK, ENV_RUNNING, ENV_SUPERVISOR, ENV_SWITCHED, RunArgs, RunEnv};
+use vmetric::agent::{build, status, trial};
+use vmetric::core::reason::Reason;
+use vmetric::io::state::State;
+
+#[expect(clippy::disallowed_methods, reason = "the shell reads the environment")]
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|v| !v.is_empty())
+}
+
+fn main() {
+    let level = if env("VMETRIC_DEBUG").is_some() { log::LevelFilter::Debug } else { log::LevelFilter::Info };
+    // A second logger cannot exist here; without one the agent still runs.
+    let _ = simple_logger::SimpleLogger::new().with_level(level).init();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let args = match parse(&words) {
+        Ok(args) => args,
+        Err(what) => {
+            eprintln!("vmetric-agent: {what}\n\n{USAGE}");
+            exit(2)
+        }
+    };
+    exit(obey(&args, words))
+}
+
+fn obey(args: &Args, words: Vec<String>) -> i32 {
+    let folder = args.state.clone().or_else(|| env("VMETRIC_STATE").map(PathBuf::from)).unwrap_or_else(|| "/var/lib/vmetric-agent".into());
+    match args.command.as_str() {
+        "help" => {
+            println!("{USAGE}");
+            0
+        }
+        "version" => version(&folder),
+        "self-test" => shown(trial::self_test()),
+        "validate" => shown(validate(&folder)),
+        "status" => {
+            let state = State::look(&folder);
+            let report = status::look(&state, command::running_agent(&state), build::VERSION);
+            print!("{}", if args.json { report.json() + "\n" } else { report.text() });
+            0
+        }
+        "rollback" => shown(command::rollback(&folder)),
+        "enroll" => shown(command::enroll(&EnrollArgs {
+            state: folder,
+            director: args.director.clone().unwrap_or_default(),
+            token: args.token.clone().unwrap_or_default(),
+            pins: args.pins.clone(),
+            proxy: args.proxy.clone(),
+            offline_site_days: args.offline_site,
+        })),
+        "update" => {
+            let image = std::env::current_exe().unwrap_or_default();
+            let update = UpdateArgs { state: folder, tree: args.file.clone().unwrap_or_default(), version: args.version.clone(), image };
+            shown(command::update_file(&update, &mut |line| println!("{line}")))
+        }
+        _ => run::run(&RunArgs {
+            state: folder,
+            supervise: args.supervise || env("VMETRIC_RESPAWN").is_none(),
+            raw: words,
+            env: RunEnv {
+                running: env(ENV_RUNNING),
+                image: env(ENV_IMAGE).map(PathBuf::from),
+                lock: env(ENV_LOCK).and_then(|v| v.parse().ok()),
+                switched_at: env(ENV_SWITCHED).and_then(|v| v.parse().ok()),
+                supervisor: env(ENV_SUPERVISOR).and_then(|v| v.parse().ok()),
+            },
+        }),
+    }
+}
+
+fn shown(result: Result<String, Reason>) -> i32 {
+    match result {
+        Ok(text) => {
+            println!("{text}");
+            0
+        }
+        Err(reason) => {
+            eprintln!("vmetric-agent: {reason}");
+            1
+        }
+    }
+}
+
+/// This file's version, then what runs: `running: 2.5.0 (slot b, confirmed)`.
+fn version(folder: &std::path::Path) -> i32 {
+    println!("vmetric-agent {} ({} {})", build::VERSION, build::COMMIT, build::TARGET);
+    let state = State::look(folder);
+    println!("{}", status::look(&state, command::running_agent(&state), build::VERSION).running_line());
+    0
+}
+
+fn validate(folder: &std::path::Path) -> Result<String, Reason> {
+    let path = State::look(folder).path("config/agent.json");
+    match State::look(folder).config()? {
+        None => Err(Reason::new("not_enrolled", format!("{}: is missing; run `vmetric-agent enroll`", path.display()))),
+        Some((_, unknown)) if !unknown.is_empty() => {
+            Err(Reason::new("unknown_field", format!("{}: unknown field {}", path.display(), unknown.join(", "))))
+        }
+        Some(_) => Ok(format!("{}: valid", path.display())),
+    }
+}
