@@ -14,13 +14,14 @@ use super::repo::Repo;
 use super::ring::{BUILD, Ring};
 use crate::core::hex;
 use crate::core::release::{Platform, TargetPath, build_prefix};
+use crate::core::trust::{ROLES_MAX, TARGETS_MAX};
 use crate::core::version::Version;
 
 /// Largest artifact. It is held in memory once: length, hash, signature and the copy come from the same bytes, and the
 /// signature's nonce from key and message, so no random source can leak the build key.
 const ARTIFACT_MAX: u64 = 512 * 1024 * 1024;
-/// Most delegated roles: a device asks at most 32 roles, `targets` included.
-const ROLES_MAX: usize = 30;
+/// Room for signatures in a metadata file: sixteen of 220 bytes.
+const SIGNATURES_SIZE: u64 = 4 * 1024;
 
 /// One file to add.
 pub struct Input {
@@ -110,13 +111,19 @@ impl<'a> Book<'a> {
     }
 
     fn save(mut self) -> Result<()> {
+        let mut drafts = Vec::new();
         for name in std::mem::take(&mut self.changed) {
             let mut role = self.roles[&name].clone();
             role.version = self.repo.next_version(&name)?;
             role.expires = self.repo.settings.expires(&name, self.now);
-            self.repo.save_draft(&name, &Envelope::unsigned(role.to_value()))?;
+            let draft = Envelope::unsigned(role.to_value());
+            if draft.bytes().len() as u64 + SIGNATURES_SIZE > TARGETS_MAX {
+                let text = format!("role '{name}' would be longer than the {TARGETS_MAX} bytes that a device reads; withdraw old releases");
+                return Err(Failure::new("role_full", text));
+            }
+            drafts.push((name, draft));
         }
-        Ok(())
+        drafts.iter().try_for_each(|(name, draft)| self.repo.save_draft(name, draft))
     }
 }
 
@@ -128,14 +135,21 @@ pub fn add(repo: &Repo, ring: &mut Ring, inputs: &[Input], facts: &Facts, now: u
         Failure::new("no_keys", text)
     })?;
     let mut book = Book::open(repo, now)?;
-    let mut out = Vec::new();
+    let (mut histories, mut out) = (BTreeMap::new(), Vec::new());
     for input in inputs {
+        if facts.min_version.as_ref().is_some_and(|min| *min >= input.path.version) {
+            let text = format!("{}: --min-version must be lower than the version itself; it says from where one may update", input.path);
+            return Err(Failure::new("min_version", text));
+        }
         let role = book.delegate(ring, &input.path.product, &input.path.platform)?;
-        let history = repo.history(&role)?;
-        let counter = counter(&history, &book.roles[&role], facts.counter, &role)?;
+        if !histories.contains_key(&role) {
+            histories.insert(role.clone(), repo.history(&role)?);
+        }
+        let history = &histories[&role];
+        let counter = counter(history, &book.roles[&role], facts.counter, &role)?;
         let (target, bytes) = describe(input, facts, counter, &key)?;
         let path = input.path.to_string();
-        let is_new = is_new(&history, &book.roles[&role], &path, &target)?;
+        let is_new = is_new(history, &book.roles[&role], &path, &target)?;
         if is_new {
             files::write_once(&repo.artifact(&input.path, &target.sha256), &bytes, files::PUBLIC)?;
             book.edit(&role).targets.insert(path.clone(), target.clone());

@@ -56,7 +56,7 @@ pub fn check(counts: &Counts, settings: &Settings) -> Result<()> {
 /// Makes keys and drafts. Root version 1 is signed at once, because all its keys are at hand only now.
 pub fn init(folder: &Path, ring: &mut Ring, counts: &Counts, settings: Settings, now: u64) -> Result<Repo> {
     check(counts, &settings)?;
-    let repo = Repo::create(folder, settings)?;
+    let mut repo = Repo::create(folder, settings)?;
     let mut keys = BTreeMap::new();
     let mut roles = BTreeMap::new();
     for (role, (count, threshold)) in [(ROOT, counts.root), (TARGETS, counts.targets), (SNAPSHOT, (1, 1)), (TIMESTAMP, (1, 1))] {
@@ -74,6 +74,7 @@ pub fn init(folder: &Path, ring: &mut Ring, counts: &Counts, settings: Settings,
     let signed = repo.root()?.0.bytes();
     repo.record(ROOT, 1, &signed)?;
     repo.save_root(&signed)?;
+    repo.finish()?;
     Ok(repo)
 }
 

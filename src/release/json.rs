@@ -45,7 +45,7 @@ fn write(value: &Value, out: &mut Vec<u8>) {
         // No field of ours is a fraction, and canonical JSON has none.
         Value::Number(Number::F64(n)) => out.extend_from_slice((*n as i64).to_string().as_bytes()),
         Value::String(s) => write_string(s, out),
-        Value::Array(items) => write_items(out, *b"[]", items, |item, out| write(item, out)),
+        Value::Array(items) => write_items(out, *b"[]", items, write),
         Value::Object(fields) => write_items(out, *b"{}", fields.iter(), |(name, field), out| {
             write_string(name, out);
             out.push(b':');

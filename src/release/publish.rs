@@ -15,10 +15,10 @@ use std::path::Path;
 use super::failure::{Failure, Result};
 use super::files;
 use super::json::{self, Node};
-use super::metadata::{Listing, ROOT, Root, SNAPSHOT, TARGETS, TIMESTAMP, Targets, read_header};
+use super::metadata::{Listing, ROOT, SNAPSHOT, TIMESTAMP, Targets, read_header};
 use super::repo::{METADATA_MAX, Repo, consistent_path};
 use super::state::{RoleState, kind};
-use super::verify::{self, Depth};
+use super::verify::{self, Depth, Report};
 use crate::core::hex;
 use crate::core::release::TargetPath;
 use crate::core::time;
@@ -141,7 +141,7 @@ impl Outcome {
 pub fn publish(repo: &Repo, plan: &Plan, out: &Path, allow_gap: bool, now: u64) -> Result<Outcome> {
     not_older_than(out, plan.timestamp.version)?;
     if !allow_gap {
-        no_gap(repo, plan, out)?;
+        no_gap(plan, out, now)?;
     }
     let everything = plan.roots.iter().chain(&plan.documents).chain([&plan.timestamp]);
     for document in everything {
@@ -187,21 +187,9 @@ fn write_document(metadata: &Path, document: &Document) -> Result<bool> {
     files::write_once(&metadata.join(file_name(document)), &document.bytes, files::PUBLIC)
 }
 
-/// Checks the tree as it will be, before a device can see it: roots and timestamp come from the plan, all else from the
-/// tree itself.
+/// Checks the tree as it will be, before a device can see it.
 fn verify_before(plan: &Plan, out: &Path, depth: Depth, now: u64) -> Result<()> {
-    let Some(first) = plan.roots.first() else { return Ok(()) };
-    let report = verify::walk(&first.bytes, out, depth, now, &|wanted| {
-        if let Some(root) = plan.roots.iter().find(|r| file_name(r) == wanted.name) {
-            return Ok(Some(root.bytes.clone()));
-        }
-        match wanted.name.as_str() {
-            "timestamp.json" => Ok(Some(plan.timestamp.bytes.clone())),
-            // A root that the plan does not have is none that devices may find.
-            name if name.ends_with(".root.json") => Ok(None),
-            _ => verify::from_tree(out, wanted),
-        }
-    })?;
+    let report = Overlay { plan, out, roots: true, timestamp: true }.walk(depth, now)?;
     match report.failures().first() {
         None => Ok(()),
         Some(refusal) => {
@@ -229,28 +217,54 @@ fn not_older_than(out: &Path, version: u64) -> Result<()> {
 }
 
 /// A new root is readable before the timestamp is replaced: in between, devices check the old files by the new keys.
-fn no_gap(repo: &Repo, plan: &Plan, out: &Path) -> Result<()> {
+fn no_gap(plan: &Plan, out: &Path, now: u64) -> Result<()> {
+    let has = |name: &str| Ok(files::read_if_there(&out.join("metadata").join(name), METADATA_MAX)?.is_some());
     let Some(newest) = plan.roots.last() else { return Ok(()) };
-    let is_there = |name: &str| files::read_if_there(&out.join("metadata").join(name), METADATA_MAX);
-    if is_there("timestamp.json")?.is_none() || is_there(&format!("{}.root.json", newest.version))?.is_some() {
+    if !has("timestamp.json")? || has(&file_name(newest))? {
         return Ok(());
     }
-    let root = Root::read(&Node::top(&signed(newest)?, ROOT))?;
-    for role in [TARGETS, SNAPSHOT, TIMESTAMP] {
-        let Some(version) = repo.published(role)?.last().copied() else { continue };
-        let old = repo.published_envelope(role, version)?;
-        let authority = root.authority(role);
-        if old.zip(authority).is_some_and(|(old, authority)| !old.is_complete(&[authority])) {
+    // What devices refuse already (it expired) does not get worse.
+    let before = Overlay { plan, out, roots: false, timestamp: false };
+    if !before.walk(Depth::Metadata, now)?.failures().is_empty() {
+        return Ok(());
+    }
+    let between = Overlay { plan, out, roots: true, timestamp: false };
+    match between.walk(Depth::Metadata, now)?.failures().first() {
+        None => Ok(()),
+        Some(refusal) => {
+            let (version, role) = (newest.version, &refusal.role);
             let text = format!(
-                "root version {} would make devices refuse the published {role} version {version} until the new one is there; \
-                 publish it signed by a key that both roots list first ('sign --renew --role {role}' before the root that removes \
-                 keys), or accept the gap with --allow-gap",
-                root.version
+                "under root version {version} devices would refuse what is published until the new timestamp is there: {refusal}. Publish \
+                 {role} signed by a key of both roots first ('sign --renew --role {role}' before the root that removes keys), or accept \
+                 the gap with --allow-gap"
             );
-            return Err(Failure::new("gap", text));
+            Err(Failure::new("gap", text))
         }
     }
-    Ok(())
+}
+
+/// The tree as devices will see it at some moment of the publication.
+struct Overlay<'a> {
+    plan: &'a Plan,
+    out: &'a Path,
+    /// The plan's roots are there already.
+    roots: bool,
+    /// The plan's timestamp is there already.
+    timestamp: bool,
+}
+
+impl Overlay<'_> {
+    fn walk(&self, depth: Depth, now: u64) -> Result<Report> {
+        let oldest = self.plan.roots.first().map_or(&[][..], |r| &r.bytes);
+        verify::walk(oldest, self.out, depth, now, &|wanted| {
+            let planned = self.plan.roots.iter().find(|r| self.roots && file_name(r) == wanted.name);
+            match (planned, wanted.name.as_str()) {
+                (Some(root), _) => Ok(Some(root.bytes.clone())),
+                (None, "timestamp.json") if self.timestamp => Ok(Some(self.plan.timestamp.bytes.clone())),
+                _ => verify::from_tree(self.out, wanted),
+            }
+        })
+    }
 }
 
 fn copy_artifact(repo: &Repo, path: &TargetPath, target: &super::metadata::Target, out: &Path) -> Result<bool> {

@@ -24,6 +24,8 @@ use crate::core::release::TargetPath;
 
 /// First field of the settings.
 const FORMAT: &str = "vmetric-release-v1";
+/// What makes a folder a repository.
+const SETTINGS: &str = "settings.json";
 /// Largest metadata file read; the client's own limits are lower.
 pub const METADATA_MAX: u64 = 4 * 1024 * 1024;
 const DAY: u64 = 86_400;
@@ -83,24 +85,29 @@ pub struct Repo {
 }
 
 impl Repo {
-    /// Makes the folder; refuses one that is already a repository.
-    pub fn create(folder: &Path, mut settings: Settings) -> Result<Repo> {
-        let file = folder.join("settings.json");
-        if files::read_if_there(&file, METADATA_MAX)?.is_some() {
+    /// Makes the folder; refuses one that is already a repository. It is one only after [`Repo::finish`].
+    pub fn create(folder: &Path, settings: Settings) -> Result<Repo> {
+        if files::read_if_there(&folder.join(SETTINGS), METADATA_MAX)?.is_some() {
             let text = format!("{}: there is a repository already; give another folder", folder.display());
             return Err(Failure::new("repository_exists", text));
         }
         files::make_folder(folder, false)?;
-        let lock = files::lock(folder)?;
-        let mut fields: Vec<_> = settings.fields().into_iter().map(|(name, value)| (name, number(*value))).collect();
+        let repo = Repo { folder: folder.into(), settings, _lock: files::lock(folder)? };
+        // Left by an 'init' that was interrupted; nobody was told of it.
+        files::remove(&repo.published_path(ROOT, 1))?;
+        Ok(repo)
+    }
+
+    /// Writes the settings, the last step of `init`.
+    pub fn finish(&mut self) -> Result<()> {
+        let mut fields: Vec<_> = self.settings.fields().into_iter().map(|(name, value)| (name, number(*value))).collect();
         fields.push(("format", text(FORMAT)));
-        files::write(&file, &json::canonical(&object(fields)), files::PUBLIC)?;
-        Ok(Repo { folder: folder.into(), settings, _lock: lock })
+        files::write(&self.folder.join(SETTINGS), &json::canonical(&object(fields)), files::PUBLIC)
     }
 
     /// Opens the folder of an earlier `init`.
     pub fn open(folder: &Path) -> Result<Repo> {
-        let path = folder.join("settings.json");
+        let path = folder.join(SETTINGS);
         let Some(bytes) = files::read_if_there(&path, METADATA_MAX)? else {
             let text = format!("{}: there is no repository; make one with 'init', or give its folder with --repo", folder.display());
             return Err(Failure::new("no_repository", text));

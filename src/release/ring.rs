@@ -74,7 +74,7 @@ impl<'a> Ring<'a> {
 
     /// Where the private half of `public` is, if it is at hand.
     pub fn place(&self, role: &str, public: &Public) -> Result<Option<Place>> {
-        if self.from_variable(role)?.iter().any(|pair| *pair.pk == *public) {
+        if self.in_variable(role)?.iter().any(|pair| *pair.pk == *public) {
             return Ok(Some(Place::Variable(variable(role))));
         }
         Ok(self.files.iter().find(|(_, file)| file.public == *public).map(|(path, _)| Place::File(path.clone())))
@@ -84,7 +84,7 @@ impl<'a> Ring<'a> {
     /// would otherwise sign nothing, silently.
     pub fn pairs(&mut self, role: &str, wanted: &BTreeMap<String, Public>) -> Result<Vec<KeyPair>> {
         let mut out: Vec<KeyPair> = Vec::new();
-        for pair in self.from_variable(role)? {
+        for pair in self.in_variable(role)? {
             let id = keyid(&pair.pk);
             if !wanted.contains_key(&id) {
                 let text =
@@ -106,7 +106,7 @@ impl<'a> Ring<'a> {
     /// `count` new keys for a role that has the keys `old`: those of its variable first, the rest made and sealed in the
     /// folder.
     pub fn make(&mut self, role: &str, count: u64, old: &BTreeMap<String, Public>) -> Result<Vec<Public>> {
-        let given = self.from_variable(role)?.into_iter().map(|pair| *pair.pk);
+        let given = self.in_variable(role)?.into_iter().map(|pair| *pair.pk);
         let mut out: Vec<Public> = given.filter(|public| !old.contains_key(&keyid(public))).collect();
         out.sort();
         out.dedup();
@@ -163,7 +163,7 @@ impl<'a> Ring<'a> {
         Ok(derived)
     }
 
-    fn from_variable(&self, role: &str) -> Result<Vec<KeyPair>> {
+    fn in_variable(&self, role: &str) -> Result<Vec<KeyPair>> {
         let name = variable(role);
         let Some(text) = (self.env)(&name).map(|t| Secret(t.into_bytes())).filter(|t| !t.0.is_empty()) else { return Ok(Vec::new()) };
         let bad = || Failure::new("bad_key", format!("{name}: expected seeds of 64 lower-case hex digits, separated by commas"));

@@ -137,10 +137,9 @@ fn describe(repo: &Repo, role: &str) -> Result<FileMeta> {
 }
 
 fn make_listing(repo: &Repo, role: &str, meta: BTreeMap<String, FileMeta>, renew: bool, now: u64) -> Result<()> {
-    if let Some((_, old)) = repo.listing(role)? {
-        if old.meta == meta && !renew {
-            return Ok(());
-        }
+    let is_same = repo.listing(role)?.is_some_and(|(_, old)| old.meta == meta);
+    if is_same && !renew {
+        return Ok(());
     }
     let issued = (role == TIMESTAMP).then_some(now);
     let listing = Listing { version: repo.next_version(role)?, expires: repo.settings.expires(role, now), meta, issued };

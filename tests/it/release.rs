@@ -214,7 +214,7 @@ fn a_key_that_goes_too_early_is_noticed() {
     assert!(refusal.contains("sign --renew --role timestamp"), "{refusal}");
     bench.good("sign --repo release --renew --role timestamp");
     let refusal = bench.bad("publish --repo release --out public");
-    assert!(refusal.contains("make devices refuse the published timestamp version 1"), "{refusal}");
+    assert!(refusal.contains("devices would refuse what is published until the new timestamp is there"), "{refusal}");
     bench.good(OLDEST_ROOT);
     bench.good("publish --repo release --out public --allow-gap");
     bench.good(OLDEST_ROOT);
@@ -269,6 +269,8 @@ fn every_bad_input_is_named_with_its_remedy() {
         (format!("{add} 1.1.0 --os linux --arch amd64 empty"), 1, "is empty"),
         (format!("{add} 1.1.0 --os linux vmetric-agent"), 2, "--arch is missing"),
         ("withdraw --repo release vmetric-agent/9.9.9/linux-amd64/vmetric-agent".into(), 1, "'list' shows the paths"),
+        (format!("{add} 1.1.0 --os linux --arch amd64 --min-version 1.1.0 vmetric-agent"), 1, "lower than the version itself"),
+        (format!("{add} 1.1.0 --os linux --arch amd64 --min-version new vmetric-agent"), 2, "is no version"),
         ("init --repo r --root-threshold 6".into(), 2, "6 of 5 keys is impossible"),
         ("init --repo r --timestamp-days 0".into(), 2, "--timestamp-days 0"),
         ("status --repo release --now yesterday".into(), 2, "2026-11-22T00:00:00Z"),
@@ -280,6 +282,20 @@ fn every_bad_input_is_named_with_its_remedy() {
         assert_eq!(ended.code, code, "{line}\n{said}");
         assert!(said.contains(says) && !said.contains("hunter2"), "{line}\n{said}");
     }
+}
+
+#[test]
+fn a_role_that_devices_could_not_read_is_refused_early() {
+    let bench = Bench::with_seeds();
+    bench.published();
+    // The longest names that are allowed, so that few files fill the role.
+    let name = format!("vmetric-agent.{}", "x".repeat(50));
+    for n in 0..230 {
+        bench.write(&format!("dist/2.0.0-x{n:0>50}/linux-amd64/{name}"), n.to_string().as_bytes());
+    }
+    let refusal = bench.bad("add --repo release dist");
+    assert!(refusal.contains("agent-linux-amd64") && refusal.contains("withdraw"), "{refusal}");
+    bench.good("publish --repo release --out public");
 }
 
 #[test]
