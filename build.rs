@@ -8,6 +8,8 @@
 //! | `VMETRIC_BUILD_TIME` | seconds since 1970, the floor of this build's clock; default: the commit's time, else 0 |
 //! | `VMETRIC_FAULT` | feature `fault` only: the fault this build shows (see `agent::fault`) |
 
+#![expect(clippy::disallowed_methods, reason = "a build script reads its environment and writes its output")]
+
 use std::{env, fs, path::PathBuf, process::Command};
 
 fn main() {

@@ -262,11 +262,11 @@ fn attend(state: &State, issuer: &str, sha256: &str, say: &mut dyn FnMut(&str)) 
         }
         let on_trial = state.load_marks().marks.active;
         let ours = matches!(on_trial, Image::Slot(slot) if state.slot_json(slot).is_ok_and(|w| w.sha256 == sha256 && w.issuer == issuer));
-        if let Some(nonce) = status.trial_nonce.filter(|n| ours && *n != acknowledged) {
-            if let Some(pid) = running_agent(state) {
-                request(state, pid, &RequestWire { kind: "acknowledge".into(), nonce: nonce.clone(), ..Default::default() })?;
-                acknowledged = nonce;
-            }
+        if let Some(nonce) = status.trial_nonce.filter(|n| ours && *n != acknowledged)
+            && let Some(pid) = running_agent(state)
+        {
+            request(state, pid, &RequestWire { kind: "acknowledge".into(), nonce: nonce.clone(), ..Default::default() })?;
+            acknowledged = nonce;
         }
         if clock::monotonic().saturating_sub(changed) > SILENCE {
             return Err(Reason::new("no_progress", format!("nothing has changed for {} s; see `vmetric-agent status`", SILENCE.as_secs())));
