@@ -1,1 +1,3 @@
-//! To come.
+//! A site: the CA, the registry, the mirror of releases, orders.
+
+pub mod pki;

