@@ -1,3 +1,21 @@
-//! A site: the CA, the registry, the mirror of releases, orders.
+//! A site: the registry of agents, the mirror of releases, orders, the activity, the site CA.
+//!
+//! ```text
+//!  HTTPS -> service -> registry (memory, pure) -> changes -> store (one redb file, group commit)
+//!                         |  rollout::plan: who may change version now
+//!  admin.sock ------------+
+//!  release tree -> mirror: verifies like an agent, serves what it has verified
+//! ```
+//!
+//! Everything runs on one thread; only disk commits and mirror fetches are handed to helpers. No answer that promises
+//! durability is sent before its commit. Absent: any key that signs releases.
 
+pub mod activity;
+pub mod bell;
+pub mod orders;
 pub mod pki;
+pub mod progress;
+pub mod records;
+pub mod registry;
+pub mod releases;
+pub mod store;
