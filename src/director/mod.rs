@@ -11,11 +11,20 @@
 //! durability is sent before its commit. Absent: any key that signs releases.
 
 pub mod activity;
+#[cfg(unix)]
+pub mod admin;
 pub mod bell;
+#[cfg(unix)]
+pub mod commands;
 pub mod orders;
 pub mod pki;
 pub mod progress;
 pub mod records;
 pub mod registry;
 pub mod releases;
+pub mod service;
+pub mod site;
 pub mod store;
+pub mod throttle;
+pub mod tree;
+pub mod views;

@@ -65,17 +65,24 @@ impl Registry {
             end_probation: ask.end_probation,
             retry: ask.retry,
             switch_at: Some(now + ask.switch_in_s).filter(|_| ask.switch_in_s > 0),
-            ..Rollout::default()
+            ..Default::default()
         };
         let detail = format!("roll-out {id}: {} {version} to {} agents, {} at once", ask.product, group.len(), rollout.max_in_flight);
         self.supersede(&group, id, now);
         for agent in &group {
-            let row = Order { rollout: id, agent: agent.clone(), version: version.to_string(), state: WAITING_TURN.into(), since: now, ..Order::default() };
+            let row = Order {
+                rollout: id,
+                agent: agent.clone(),
+                version: version.to_string(),
+                state: WAITING_TURN.into(),
+                since: now,
+                ..Default::default()
+            };
             let row = self.quarantined(row, ask, releases, &version);
             self.keep_order(row);
         }
         self.keep_rollout(rollout);
-        let of = Order { version: version.to_string(), ..Order::default() };
+        let of = Order { version: version.to_string(), ..Default::default() };
         self.event(now, "", "rollout_created", detail, Some(&of));
         Ok(id)
     }
@@ -98,7 +105,8 @@ impl Registry {
 
     /// The group's older orders give way: what has not switched is cancelled, a trial goes on to its verdict.
     fn supersede(&mut self, group: &[String], by: u64, now: u64) {
-        let older: Vec<(u64, String)> = self.orders.iter().filter(|(_, o)| o.end().is_none() || o.end() == Some(End::Silent)).map(|(k, _)| k.clone()).collect();
+        let older: Vec<(u64, String)> =
+            self.orders.iter().filter(|(_, o)| o.end().is_none() || o.end() == Some(End::Silent)).map(|(k, _)| k.clone()).collect();
         let group: BTreeSet<&String> = group.iter().collect();
         for (rollout, agent) in older.into_iter().filter(|(_, a)| group.contains(a)) {
             self.cancel_row(rollout, &agent, &format!("replaced by roll-out {by}"), now);
@@ -111,7 +119,10 @@ impl Registry {
         let Ok(artifact) = releases.artifact(&ask.product, version, &agent.os, &agent.architecture, &agent.version) else { return row };
         let sha256 = hex::encode(&artifact.sha256);
         let halted = |r: &&Rollout| {
-            r.state == "halted" && r.version == row.version && r.product == ask.product && self.orders.contains_key(&(r.id, row.agent.clone()))
+            r.state == "halted"
+                && r.version == row.version
+                && r.product == ask.product
+                && self.orders.contains_key(&(r.id, row.agent.clone()))
         };
         if let Some(halted) = self.rollouts.values().find(halted)
             && agent.running_sha256 != sha256
@@ -270,7 +281,7 @@ impl Registry {
         let moving: Vec<String> = rows().filter(|o| o.step().is_some_and(|s| !s.has_switched())).map(|o| o.agent.clone()).collect();
         (rollout.state, rollout.ended_at) = (word.into(), Some(now));
         (rollout.code, rollout.detail) = (reason.code.to_string(), reason.detail.clone());
-        let of = Order { version: rollout.version.clone(), ..Order::default() };
+        let of = Order { version: rollout.version.clone(), ..Default::default() };
         self.event(now, "", &format!("rollout_{word}"), format!("roll-out {id}: {}", reason.detail), Some(&of));
         self.keep_rollout(rollout);
         if word == "halted" {

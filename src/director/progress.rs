@@ -21,6 +21,7 @@ impl Registry {
         let Some(agent) = self.agents.get_mut(id) else { return false };
         let (ran, ran_version) = (agent.running_sha256.clone(), agent.version.clone());
         let was_away = now.saturating_sub(self.contacts.insert(id.to_string(), now).unwrap_or(0)) > crate::core::rollout::OFFLINE_AFTER_S;
+        self.bytes.insert(id.to_string(), report.bytes_done);
         if agent.hear(report, now) {
             self.keep_agent(id);
         }
@@ -93,8 +94,9 @@ impl Registry {
         }
         if step == Step::Downloading && row.length > 0 {
             let quarter = (report.bytes_done.min(row.length) as u128 * 4 / u128::from(row.length)) as u64 * 25;
-            for reached in [25, 50, 75].into_iter().filter(|q| *q > row.quarter && *q <= quarter) {
-                row.quarter = reached;
+            let seen = row.quarter;
+            row.quarter = seen.max(quarter.min(75));
+            for reached in [25, 50, 75].into_iter().filter(|q| *q > seen && *q <= quarter) {
                 self.event(now, &id, "download_progress", format!("{reached} %"), Some(row));
             }
         }
@@ -119,8 +121,9 @@ impl Registry {
         agent.result_id = clean(&result.id, RESULT_ID_MAX);
         self.keep_agent(id);
         let ours = result.issuer == self.issuer;
-        let row = self.orders.values().filter(|o| ours && o.agent == id && is_of(o, result.generation)).next_back().cloned();
-        let Some(mut row) = row else {
+        let fits = |o: &&Order| ours && o.agent == id && is_of(o, result.generation);
+        let current = self.order_in_force(id).map(|(o, _)| o).filter(fits);
+        let Some(mut row) = current.or_else(|| self.orders.values().find(fits)).cloned() else {
             let detail = format!("result of an order that is not this Director's: {} {}", result.outcome, result.version);
             self.event(now, id, "result_foreign", detail, None);
             return false;
@@ -147,7 +150,7 @@ impl Registry {
 
     /// The answer to a report that [`Registry::hear`] has taken in. Nothing in it may be sent before it is durable.
     pub fn answer(&self, id: &str, report: &ReportWire, timestamp_version: u64, now: u64) -> AnswerWire {
-        let mut answer = AnswerWire { issuer: self.issuer.clone(), time: now, timestamp_version, ..AnswerWire::default() };
+        let mut answer = AnswerWire { issuer: self.issuer.clone(), time: now, timestamp_version, ..Default::default() };
         if let (Some(result), Some(agent)) = (&report.result, self.agents.get(id)) {
             answer.result_taken = (result.id == agent.result_id).then(|| result.id.clone());
         }

@@ -302,10 +302,10 @@ mod tests {
     #[test]
     fn every_state_word_is_read_back() {
         for step in STEPS {
-            assert_eq!(Order { state: step.word().into(), ..Order::default() }.step(), Some(step));
+            assert_eq!(Order { state: step.word().into(), ..Default::default() }.step(), Some(step));
         }
         for end in ENDS {
-            assert_eq!(Order { state: end.word().into(), ..Order::default() }.end(), Some(end));
+            assert_eq!(Order { state: end.word().into(), ..Default::default() }.end(), Some(end));
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Registry {
     pub agents: BTreeMap<String, Agent>,
     /// Last contact in memory, by agent; newer than the one on disk.
     pub contacts: BTreeMap<String, u64>,
+    /// Bytes of the ordered file on each device's disk.
+    pub bytes: BTreeMap<String, u64>,
     /// By the token's SHA-256.
     pub tokens: BTreeMap<String, Token>,
     /// By number.
@@ -65,6 +67,20 @@ impl Registry {
     /// What must reach the disk since the last call.
     pub fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
+    }
+
+    /// Derives what is not stored: open roll-outs, and whose order is in force (the highest generation issued to an agent).
+    pub fn index(&mut self) {
+        self.open = self.rollouts.values().filter(|r| r.state == "running").map(|r| r.id).collect();
+        for order in self.orders.values() {
+            if order.end().is_none() {
+                self.open.insert(order.rollout);
+            }
+            let newest = self.in_force.get(&order.agent).and_then(|id| self.orders.get(&(*id, order.agent.clone())));
+            if order.generation > 0 && newest.is_none_or(|n| n.generation < order.generation) {
+                self.in_force.insert(order.agent.clone(), order.rollout);
+            }
+        }
     }
 
     /// Writes a row.
@@ -202,7 +218,7 @@ impl Registry {
             version: text(&wire.version),
             enrolled_at: now,
             last_contact: now,
-            ..Agent::default()
+            ..Default::default()
         };
         let detail = format!("{} ({}-{}, {})", agent.hostname, agent.os, agent.architecture, agent.version);
         self.agents.insert(id.to_string(), agent);
@@ -234,7 +250,9 @@ impl Registry {
     pub fn known(&self, id: &str) -> Result<&Agent, Reason> {
         match self.agents.get(id) {
             None => Err(Reason::new("agent_unknown", format!("this Director does not know agent '{}'; enroll it", clean(id, NAME_MAX)))),
-            Some(a) if a.removed_at.is_some() => Err(Reason::new("agent_removed", "this agent was removed; enroll it again with a new token")),
+            Some(a) if a.removed_at.is_some() => {
+                Err(Reason::new("agent_removed", "this agent was removed; enroll it again with a new token"))
+            }
             Some(a) => Ok(a),
         }
     }
@@ -245,7 +263,7 @@ mod tests {
     use super::*;
 
     fn wire(token: &str) -> EnrollWire {
-        EnrollWire { token: token.into(), hostname: "h\n".into(), ..EnrollWire::default() }
+        EnrollWire { token: token.into(), hostname: "h\n".into(), ..Default::default() }
     }
 
     fn code(result: Result<(), Reason>) -> String {
@@ -263,7 +281,10 @@ mod tests {
         assert_eq!(code(registry.enroll(&wire("t1"), "a3", 3_701)), "token_expired");
         assert_eq!(registry.agents["a1"].hostname, "h ");
         let changes = registry.take_changes();
-        assert!(changes.iter().all(|c| !c.value.as_deref().unwrap_or("").contains("\"t1\"") && c.key != "t1"), "the token's text is not kept");
+        assert!(
+            changes.iter().all(|c| !c.value.as_deref().unwrap_or("").contains("\"t1\"") && c.key != "t1"),
+            "the token's text is not kept"
+        );
     }
 
     #[test]

@@ -35,7 +35,8 @@ impl Releases {
             let latest = versions.iter().find(|v| !v.is_pre_release()).cloned();
             return latest.ok_or_else(|| Reason::new("version_unknown", format!("no release of {product}; the mirror has {}", known())));
         }
-        let version: Version = wanted.parse().map_err(|e: crate::core::version::NotAVersion| Reason::new("version_invalid", e.to_string()))?;
+        let version: Version =
+            wanted.parse().map_err(|e: crate::core::version::NotAVersion| Reason::new("version_invalid", e.to_string()))?;
         if versions.contains(&version) {
             return Ok(version);
         }
@@ -49,12 +50,10 @@ impl Releases {
     pub fn artifact(&self, product: &str, version: &Version, os: &str, arch: &str, running: &str) -> Result<&Artifact, Reason> {
         let platform = Platform { os: os.to_string(), arch: arch.to_string() };
         let file = platform.program(product);
-        let fits = |a: &&Artifact| {
-            a.path.product == product && a.path.version == *version && a.path.platform == platform && a.path.file == file
-        };
+        let fits =
+            |a: &&Artifact| a.path.product == product && a.path.version == *version && a.path.platform == platform && a.path.file == file;
         let artifact = self.artifacts.iter().find(fits);
-        let artifact =
-            artifact.ok_or_else(|| Reason::new("no_artifact", format!("{product} {version} has no file for {os}-{arch}")))?;
+        let artifact = artifact.ok_or_else(|| Reason::new("no_artifact", format!("{product} {version} has no file for {os}-{arch}")))?;
         // Only a known running version can be too old; an unreadable one is the agent's to judge.
         match (&artifact.min_version, running.parse::<Version>()) {
             (Some(floor), Ok(running)) if running < *floor => {
@@ -97,7 +96,9 @@ pub(crate) mod tests {
         assert_eq!(releases.resolve("q", "latest").unwrap_err().code, "version_unknown");
         assert_eq!(releases.resolve("p", "x").unwrap_err().code, "version_invalid");
         releases.artifacts[0].min_version = Some("1.1.0".parse().unwrap());
-        let find = |os: &str, running: &str| releases.artifact("p", &"1.2.0".parse().unwrap(), os, "amd64", running).map(|_| ()).map_err(|r| r.code);
+        let find = |os: &str, running: &str| {
+            releases.artifact("p", &"1.2.0".parse().unwrap(), os, "amd64", running).map(|_| ()).map_err(|r| r.code)
+        };
         assert_eq!(find("linux", "1.1.0"), Ok(()));
         assert_eq!(find("linux", "1.0.0"), Err("min_version".into()));
         assert_eq!(find("windows", "1.1.0"), Err("no_artifact".into()));

@@ -20,6 +20,8 @@ pub enum Body {
         offset: u64,
         /// How many bytes to send.
         length: u64,
+        /// Dropped when the answer has been sent or the client has left: whoever counts downloads counts with it.
+        hold: Option<Box<dyn std::any::Any>>,
     },
 }
 
