@@ -13,9 +13,13 @@
 pub mod activity;
 #[cfg(unix)]
 pub mod admin;
+#[cfg(unix)]
+pub mod args;
 pub mod bell;
 #[cfg(unix)]
 pub mod commands;
+#[cfg(unix)]
+pub mod console;
 pub mod orders;
 pub mod pki;
 pub mod progress;
@@ -25,6 +29,7 @@ pub mod releases;
 pub mod service;
 pub mod site;
 pub mod store;
+pub mod table;
 pub mod throttle;
 pub mod tree;
 pub mod views;
