@@ -1,4 +1,22 @@
 //! Agent credentials: signed by the site CA's key, so that any member of a cluster verifies them without asking anybody.
+//!
+//! `v1.<hex of "<issued_at>:<agent_id>">.<hex of the signature>`. The signature covers [`DOMAIN`] and the payload, so that
+//! nothing else this key signs (certificates) can ever be taken for a credential.
+//!
+//! Nothing secret is compared here: whoever shows a valid signature is known, and everything else is refused with one and the
+//! same reason. Whether the agent is still in the registry is the registry's answer, not this module's.
+
+use ed25519_compact::{KeyPair, Seed, Signature};
+
+use crate::core::hex;
+use crate::core::reason::Reason;
+
+/// What every signed payload begins with.
+pub const DOMAIN: &[u8] = b"vmetric-credential-v1\0";
+/// Longest agent id, bytes.
+pub const AGENT_ID_MAX: usize = 64;
+/// Longest credential that is looked at: prefix, 20 digits, colon, id, two dots, 64 bytes of signature, all in hex.
+const TEXT_MAX: usize = 4 + 2 * (20 + 1 + AGENT_ID_MAX) + 128;
 
 /// What a credential says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -7,4 +25,95 @@ pub struct Claims {
     pub agent_id: String,
     /// When it was issued, seconds since 1970.
     pub issued_at: u64,
+}
+
+/// Issues and checks.
+pub struct Signer {
+    keys: KeyPair,
+}
+
+impl Signer {
+    /// The signer of a site; `seed` is the CA's.
+    pub fn new(seed: [u8; 32]) -> Signer {
+        Signer { keys: KeyPair::from_seed(Seed::new(seed)) }
+    }
+
+    /// A credential. The same arguments give the same text.
+    pub fn issue(&self, agent_id: &str, issued_at: u64) -> String {
+        let payload = format!("{issued_at}:{agent_id}");
+        let signature = self.keys.sk.sign(message(payload.as_bytes()), None);
+        format!("v1.{}.{}", hex::encode(payload.as_bytes()), hex::encode(signature.as_ref()))
+    }
+
+    /// Whose credential this is.
+    ///
+    /// # Errors
+    /// `credential_unknown`.
+    pub fn check(&self, text: &str) -> Result<Claims, Reason> {
+        self.claims(text).ok_or_else(|| {
+            Reason::new("credential_unknown", "this credential is not of this site: enroll again with a new token and the site's --pin")
+        })
+    }
+
+    fn claims(&self, text: &str) -> Option<Claims> {
+        if text.len() > TEXT_MAX {
+            return None;
+        }
+        let (payload, signature) = text.strip_prefix("v1.")?.split_once('.')?;
+        let signature = Signature::new(hex::decode(signature)?);
+        let payload = payload.as_bytes().chunks(2).map(|two| hex::decode::<1>(std::str::from_utf8(two).ok()?).map(|[b]| b));
+        let payload = payload.collect::<Option<Vec<u8>>>()?;
+        // The signature first: nothing is parsed that was not signed here.
+        self.keys.pk.verify(message(&payload), &signature).ok()?;
+        let (issued_at, agent_id) = std::str::from_utf8(&payload).ok()?.split_once(':')?;
+        let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let valid = !agent_id.is_empty() && agent_id.len() <= AGENT_ID_MAX && agent_id.bytes().all(known);
+        valid.then_some(Claims { agent_id: agent_id.to_string(), issued_at: issued_at.parse().ok()? })
+    }
+}
+
+fn message(payload: &[u8]) -> Vec<u8> {
+    [DOMAIN, payload].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_issued_is_known() {
+        let signer = Signer::new([7; 32]);
+        let text = signer.issue("edge-0001", 1_790_000_000);
+        let claims = signer.check(&text).unwrap();
+        assert_eq!((claims.agent_id.as_str(), claims.issued_at), ("edge-0001", 1_790_000_000));
+        let longest = signer.issue(&"a".repeat(AGENT_ID_MAX), u64::MAX);
+        assert!(longest.len() <= TEXT_MAX && signer.check(&longest).is_ok());
+    }
+
+    #[test]
+    fn nothing_else_is() {
+        let signer = Signer::new([7; 32]);
+        let text = signer.issue("edge-0001", 1);
+        assert!(Signer::new([8; 32]).check(&text).is_err(), "another site's");
+        for at in 0..text.len() {
+            let mut altered = text.clone().into_bytes();
+            altered[at] ^= 1;
+            assert!(signer.check(&String::from_utf8(altered).unwrap()).is_err(), "byte {at} altered");
+            assert!(signer.check(&text[..at]).is_err(), "cut at {at}");
+        }
+        for bad in ["", "v1.", "v1..", "v2.00.00", "é.é.é", &"v1.".repeat(500), &text.to_uppercase()] {
+            assert!(signer.check(bad).is_err(), "{bad}");
+        }
+        let strange = signer.issue("Not Allowed", 1);
+        assert!(signer.check(&strange).is_err(), "signed, but no agent id");
+    }
+
+    #[test]
+    fn a_bare_signature_without_the_domain_is_no_credential() {
+        let signer = Signer::new([7; 32]);
+        let payload = b"1:edge-0001";
+        let signature = signer.keys.sk.sign(payload, None);
+        let text = format!("v1.{}.{}", hex::encode(payload), hex::encode(signature.as_ref()));
+        assert!(signer.check(&text).is_err());
+    }
 }

@@ -22,11 +22,24 @@ pub use request::Request;
 pub use response::{Body, Response};
 
 use std::future::Future;
-use std::net::TcpListener;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use smol::lock::Semaphore;
+use smol::{Async, Timer};
+
+use conn::{Conn, NoHandshake, within};
+use request::Incoming;
+use scratch::Scratch;
+
+/// After an accept that failed: the reason does not go away at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// One line about it per minute.
+const ACCEPT_LOG: Duration = Duration::from_secs(60);
 
 /// The answer to come. Not `Send`: one thread.
 pub type Answer = Pin<Box<dyn Future<Output = Response>>>;
@@ -86,6 +99,84 @@ pub async fn serve(
     executor: &Rc<smol::LocalExecutor<'static>>,
     limits: Limits,
 ) -> std::io::Result<()> {
-    let _ = (listener, tls, service, executor, limits);
-    std::future::pending().await
+    listener.set_nonblocking(true)?;
+    let listener = Async::new(listener)?;
+    let server = Rc::new(Server { tls, service, limits, scratch: Rc::new(Scratch::new()) });
+    let free = Arc::new(Semaphore::new(limits.connections));
+    let mut quiet_until = None;
+    loop {
+        let place = free.acquire_arc().await;
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let server = server.clone();
+                let task = async move {
+                    server.connection(stream, peer).await;
+                    drop(place);
+                };
+                executor.spawn(task).detach();
+            }
+            // The client gave up while it was queued.
+            Err(e) if matches!(e.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted) => {}
+            Err(e) => {
+                if quiet_until.is_none_or(|until| now() >= until) {
+                    log::error!("accept_failed: no new connections: {e}; raise the limit of open files if that is what is missing");
+                    quiet_until = Some(now() + ACCEPT_LOG);
+                }
+                Timer::after(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// What all connections have in common.
+struct Server {
+    tls: Arc<rustls::ServerConfig>,
+    service: Rc<dyn Service>,
+    limits: Limits,
+    scratch: Rc<Scratch>,
+}
+
+impl Server {
+    async fn connection(&self, stream: Async<TcpStream>, peer: SocketAddr) {
+        let Ok(mut conn) = Conn::new(stream, self.tls.clone(), self.scratch.clone()) else { return };
+        match within(self.limits.handshake, conn.handshake()).await {
+            Some(Ok(())) => {}
+            Some(Err(NoHandshake::PlainHttp)) => {
+                log::info!("plain_http: {peer} speaks plain HTTP to the HTTPS port; it was told so");
+                return conn.answer_plain().await;
+            }
+            Some(Err(NoHandshake::Failed(e))) => return log::debug!("handshake_failed: {peer}: {e}"),
+            None => return log::debug!("handshake_failed: {peer}: took too long"),
+        }
+        let stall = self.limits.write_stall;
+        let linger = loop {
+            match request::next(&mut conn, &*self.service, &self.limits, Some(peer)).await {
+                Incoming::Closed => break false,
+                Incoming::Refused(response) => {
+                    log::debug!("request_refused: {peer}: {}", response.status);
+                    if response::send(&mut conn, &self.scratch, response, false, false, stall).await.is_err() {
+                        return;
+                    }
+                    break true;
+                }
+                Incoming::Complete { request, keep } => {
+                    let head_only = request.method == "HEAD";
+                    // The peer left: the handler's future ends here with everything that it registered.
+                    let Some(response) = conn.park(self.service.call(request)).await else { break false };
+                    if let Err(e) = response::send(&mut conn, &self.scratch, response, head_only, keep, stall).await {
+                        return log::debug!("answer_lost: {peer}: {e}");
+                    }
+                    if !keep {
+                        break true;
+                    }
+                }
+            }
+        };
+        conn.close(stall, linger).await;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "io::serve spaces its log lines with the monotonic clock")]
+fn now() -> Instant {
+    Instant::now()
 }

@@ -1,8 +1,19 @@
-//! What the application gets.
+//! From bytes to a [`Request`], with every limit and its answer.
 
+use std::io;
 use std::net::SocketAddr;
 
-use ureq_proto::http::HeaderMap;
+use ureq_proto::Error;
+use ureq_proto::http::{HeaderMap, Request as Head, Version, header};
+use ureq_proto::server::state::{RecvBody, RecvRequest};
+use ureq_proto::server::{RecvRequestResult, Reply};
+
+use super::conn::{Conn, within};
+use super::response::Response;
+use super::{Limits, Service};
+
+/// A chunk's size line, its extensions and the trailer: no more than this may be without meaning.
+const CHUNK_HEAD_MAX: usize = 4 * 1024;
 
 /// A complete request; its body is within [`super::Service::body_limit`].
 #[derive(Debug)]
@@ -32,4 +43,196 @@ impl Request {
         let (scheme, token) = self.header("authorization")?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     }
+}
+
+/// What became of waiting for a request.
+pub(super) enum Incoming {
+    /// One came.
+    Complete {
+        request: Request,
+        /// The connection may be used again.
+        keep: bool,
+    },
+    /// None came, in order.
+    Closed,
+    /// This is the answer, and then the connection ends.
+    Refused(Response),
+}
+
+/// Why a request is not taken.
+enum Refusal {
+    Answer(Response),
+    Gone,
+}
+
+impl From<io::Error> for Refusal {
+    fn from(_: io::Error) -> Refusal {
+        Refusal::Gone
+    }
+}
+
+fn refuse(status: u16, code: &str, detail: &str) -> Refusal {
+    Refusal::Answer(Response::error(status, code, detail))
+}
+
+/// Waits for the next request and reads it whole.
+pub(super) async fn next(conn: &mut Conn, service: &dyn Service, limits: &Limits, peer: Option<SocketAddr>) -> Incoming {
+    if conn.plain().is_empty() {
+        conn.shrink();
+        match within(limits.idle, conn.receive()).await {
+            Some(Ok(true)) => {}
+            _ => return Incoming::Closed,
+        }
+    }
+    match within(limits.request, read(conn, service, limits, peer)).await {
+        Some(Ok((request, keep))) => Incoming::Complete { request, keep },
+        Some(Err(Refusal::Answer(response))) => Incoming::Refused(response),
+        Some(Err(Refusal::Gone)) => Incoming::Closed,
+        None if conn.plain().is_empty() => Incoming::Closed,
+        None => {
+            let seconds = limits.request.as_secs();
+            Incoming::Refused(Response::error(408, "request_too_slow", format!("a request must arrive within {seconds} s")))
+        }
+    }
+}
+
+async fn read(conn: &mut Conn, service: &dyn Service, limits: &Limits, peer: Option<SocketAddr>) -> Result<(Request, bool), Refusal> {
+    let mut reply = Reply::new().map_err(|_| Refusal::Gone)?;
+    // A body after GET is read rather than taken for the next request, which is how requests are smuggled.
+    reply.force_recv_body();
+    let head = loop {
+        if let Some(head) = try_head(&mut reply, conn.plain(), limits.head)? {
+            break head;
+        }
+        if !conn.receive().await? {
+            return Err(Refusal::Gone);
+        }
+    };
+    let framing = framing(&head)?;
+    let keep = head.version() == Version::HTTP_11 && !lists(head.headers(), header::CONNECTION, "close");
+    let (method, path) = (head.method().as_str().to_string(), head.uri().path().to_string());
+    let query = head.uri().query().map(str::to_string);
+    let limit = service.body_limit(&method, &path);
+    if let Framing::Length(length) = framing
+        && length > limit as u64
+    {
+        return Err(too_large(limit));
+    }
+    let mut body = Vec::new();
+    if framing != Framing::None {
+        let mut reply = match reply.proceed() {
+            Some(RecvRequestResult::RecvBody(reply)) => Some(reply),
+            Some(RecvRequestResult::Send100(reply)) => {
+                let mut line = [0; 32];
+                let (n, reply) = reply.accept(&mut line).map_err(|_| Refusal::Gone)?;
+                conn.send(&line[..n], limits.write_stall).await?;
+                Some(reply)
+            }
+            _ => None,
+        };
+        while let Some(unfinished) = reply.as_mut() {
+            if take_body(unfinished, conn.plain(), &mut body, limit)? {
+                break;
+            }
+            if !conn.receive().await? {
+                return Err(Refusal::Gone);
+            }
+        }
+    }
+    let headers = head.into_parts().0.headers;
+    Ok((Request { method, path, query, headers, body, peer }, keep))
+}
+
+/// The head, once it is complete.
+fn try_head(reply: &mut Reply<RecvRequest>, plain: &mut Vec<u8>, max: usize) -> Result<Option<Head<()>>, Refusal> {
+    let too_long = || refuse(431, "headers_too_large", &format!("request line and headers may have {max} bytes and 128 lines"));
+    match reply.try_request(plain) {
+        Ok((used, Some(_))) if used > max => Err(too_long()),
+        Ok((used, Some(head))) => {
+            plain.drain(..used);
+            Ok(Some(head))
+        }
+        Ok((_, None)) if plain.len() > max => Err(too_long()),
+        Ok((_, None)) => Ok(None),
+        Err(Error::HttpParseTooManyHeaders) => Err(too_long()),
+        Err(Error::UnsupportedVersion) => Err(wrong_version()),
+        // The parser's text is the only thing that tells.
+        Err(Error::HttpParseFail(why)) if why.contains("version") => Err(wrong_version()),
+        Err(error) => Err(refuse(400, "bad_request", &format!("not an HTTP request: {error}"))),
+    }
+}
+
+fn wrong_version() -> Refusal {
+    refuse(505, "http_version", "HTTP/1.1 is spoken here")
+}
+
+fn too_large(limit: usize) -> Refusal {
+    refuse(413, "body_too_large", &format!("a body for this path may have {limit} bytes"))
+}
+
+/// How the end of the body is found.
+#[derive(PartialEq, Eq)]
+enum Framing {
+    None,
+    Length(u64),
+    Chunked,
+}
+
+/// Everything that two programs on the way could read differently is refused.
+fn framing(head: &Head<()>) -> Result<Framing, Refusal> {
+    let headers = head.headers();
+    let hosts = headers.get_all(header::HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && head.version() == Version::HTTP_11) {
+        return Err(refuse(400, "bad_host", "exactly one Host header is needed"));
+    }
+    let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
+    let codings = headers.get_all(header::TRANSFER_ENCODING).iter().count();
+    if lengths + codings > 1 || (codings == 1 && head.version() != Version::HTTP_11) {
+        return Err(refuse(400, "bad_framing", "one Content-Length or one Transfer-Encoding, not more"));
+    }
+    if codings == 1 {
+        let only_chunked = headers.get(header::TRANSFER_ENCODING).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        return if only_chunked { Ok(Framing::Chunked) } else { Err(refuse(501, "transfer_coding", "only chunked is understood")) };
+    }
+    match headers.get(header::CONTENT_LENGTH) {
+        None => Ok(Framing::None),
+        Some(value) => {
+            let digits = value.to_str().ok().filter(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit()));
+            let length = digits.and_then(|t| t.parse().ok());
+            match length {
+                Some(0) => Ok(Framing::None),
+                Some(length) => Ok(Framing::Length(length)),
+                None => Err(refuse(400, "bad_framing", "Content-Length is no number")),
+            }
+        }
+    }
+}
+
+/// Moves body bytes from `plain` to `body`; `true` = complete.
+fn take_body(reply: &mut Reply<RecvBody>, plain: &mut Vec<u8>, body: &mut Vec<u8>, limit: usize) -> Result<bool, Refusal> {
+    let mut piece = [0; 4096];
+    let mut used = 0;
+    loop {
+        let bad = |e: Error| refuse(400, "bad_body", &format!("the body cannot be read: {e}"));
+        let (took, gave) = reply.read(&plain[used..], &mut piece).map_err(bad)?;
+        used += took;
+        body.extend_from_slice(&piece[..gave]);
+        if body.len() > limit {
+            return Err(too_large(limit));
+        }
+        if reply.is_ended() || (took == 0 && gave == 0) {
+            break;
+        }
+    }
+    plain.drain(..used);
+    if !reply.is_ended() && plain.len() > CHUNK_HEAD_MAX {
+        return Err(refuse(400, "bad_body", "a chunk's head is too long"));
+    }
+    Ok(reply.is_ended())
+}
+
+/// Whether a header's comma-separated list names `token`.
+fn lists(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name);
+    values.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case(token))
 }
