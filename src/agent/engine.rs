@@ -6,9 +6,7 @@ use crate::core::reason::Reason;
 use crate::core::rejected::Rejected;
 use crate::core::release::Artifact;
 use crate::core::slots::{Condition, Image, Reached, Slot};
-use crate::core::update::{
-    Accepted, Facts, Kind, Order, SelfCheck, Step, Target, TrialFacts, TrialStep, next_step, trial_step,
-};
+use crate::core::update::{Accepted, Facts, Kind, Order, SelfCheck, Step, Target, TrialFacts, TrialStep, next_step, trial_step};
 use crate::wire::agent_api::ResultWire;
 use crate::wire::records::verdict_word;
 use crate::wire::slot::SlotWire;
@@ -52,8 +50,7 @@ fn record_loss(world: &mut dyn World, slot: Slot) -> Result<(), Reason> {
     let lost = marks.slot(slot).clone();
     let reason = lost.failure.clone().unwrap_or_else(|| Reason::new("unknown", "the marks name no reason"));
     let described = world.slot_json(slot).ok();
-    let (version, issuer, generation) =
-        described.map_or((String::new(), String::new(), 0), |d| (d.version, d.issuer, d.generation));
+    let (version, issuer, generation) = described.map_or((String::new(), String::new(), 0), |d| (d.version, d.issuer, d.generation));
     let now = world.moment();
     let entry = Rejected {
         sha256: lost.sha256,

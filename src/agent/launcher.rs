@@ -42,7 +42,9 @@ pub fn launch(site: &mut dyn Site) -> Marks {
         // A trial whose start cannot be counted would have no end: it must not start. A confirmed one may.
         let on_trial = marks.slot(slot).condition == crate::core::slots::Condition::Trial;
         let reason = match saved {
-            Err(reason) if on_trial => Reason::new("start_not_counted", format!("the trial's start could not be made durable: {}", reason.detail)),
+            Err(reason) if on_trial => {
+                Reason::new("start_not_counted", format!("the trial's start could not be made durable: {}", reason.detail))
+            }
             _ => match site.check(slot, &marks.slot(slot).sha256) {
                 Ok(()) => site.start(slot),
                 Err(reason) => reason,

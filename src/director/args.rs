@@ -117,7 +117,8 @@ pub fn parse(args: &[String], state: Option<String>) -> Result<Command, String> 
 }
 
 fn run(words: &mut Words, state: PathBuf) -> Result<Run, String> {
-    let address = |text: String| text.parse().map_err(|_| format!("--listen {text}: expected ADDRESS:PORT, such as 0.0.0.0:8443 or [::]:8443"));
+    let address =
+        |text: String| text.parse().map_err(|_| format!("--listen {text}: expected ADDRESS:PORT, such as 0.0.0.0:8443 or [::]:8443"));
     let mut listen: Vec<SocketAddr> = words.options("--listen")?.into_iter().map(address).collect::<Result<_, _>>()?;
     if listen.is_empty() {
         listen.push(LISTEN.parse().map_err(|_| "no default address")?);
@@ -127,6 +128,9 @@ fn run(words: &mut Words, state: PathBuf) -> Result<Run, String> {
         return Err(format!("--mirror {mirror}: releases are fetched over https:// only"));
     }
     let mirror_pin = words.option("--mirror-pin")?.map(|p| parse_pin(&p).map_err(|r| format!("--mirror-pin: {}", r.detail))).transpose()?;
+    if mirror.starts_with("https://") && mirror_pin.is_none() {
+        return Err("an https:// mirror needs --mirror-pin: the SHA-256 of its CA's public key; no web CA is trusted here".into());
+    }
     let root = words.option("--root")?.ok_or("run needs --root: the root.json that `vmetric-release init` made")?;
     Ok(Run { state, listen, mirror, mirror_pin, root: root.into(), name: words.option("--name")? })
 }

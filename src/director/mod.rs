@@ -20,12 +20,15 @@ pub mod bell;
 pub mod commands;
 #[cfg(unix)]
 pub mod console;
+pub mod mirror;
 pub mod orders;
 pub mod pki;
 pub mod progress;
 pub mod records;
 pub mod registry;
 pub mod releases;
+#[cfg(unix)]
+pub mod run;
 pub mod service;
 pub mod site;
 pub mod store;

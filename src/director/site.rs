@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::bell::{Bell, Bells};
@@ -59,7 +60,7 @@ pub struct Site {
     /// Issues and checks credentials.
     pub ca: SiteCa,
     /// The mirrored release tree.
-    pub tree: RefCell<Rc<Tree>>,
+    pub tree: RefCell<Arc<Tree>>,
     /// Who asks too often.
     pub throttle: RefCell<Throttle>,
     /// Downloads under way.
@@ -90,7 +91,7 @@ impl Site {
             registry: RefCell::new(registry),
             store: Rc::new(store),
             ca,
-            tree: RefCell::new(Rc::new(tree)),
+            tree: RefCell::new(Arc::new(tree)),
             throttle: RefCell::default(),
             downloads: Rc::default(),
             planner: Bell::default(),

@@ -7,6 +7,8 @@ pub mod lock;
 pub mod process;
 #[cfg(feature = "director")]
 pub mod serve;
+#[cfg(all(feature = "director", unix))]
+pub mod signals;
 pub mod state;
 pub mod tls;
 pub mod trust_store;

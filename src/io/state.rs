@@ -101,7 +101,9 @@ impl State {
         let new = copies.iter().all(|c| c.as_ref().is_err_and(|e| e == "is missing"));
         match newest(copies) {
             Ok((marks, from)) => {
-                let note = lost.map(|copy| Reason::new("marks_copy_lost", format!("{} was not whole; the other copy counts", self.marks_path(copy).display())));
+                let note = lost.map(|copy| {
+                    Reason::new("marks_copy_lost", format!("{} was not whole; the other copy counts", self.marks_path(copy).display()))
+                });
                 LoadedMarks { marks, from: Some(from), note }
             }
             Err(why) => {
@@ -206,7 +208,10 @@ impl State {
         parsed.map(Some).ok_or_else(|| {
             let aside = self.path(&format!("{name}.damaged"));
             let _ = fs::rename(&path, &aside);
-            Reason::new("record_damaged", format!("{}: a field is missing or has the wrong type; kept as {}", path.display(), aside.display()))
+            Reason::new(
+                "record_damaged",
+                format!("{}: a field is missing or has the wrong type; kept as {}", path.display(), aside.display()),
+            )
         })
     }
 

@@ -480,8 +480,7 @@ fn check(device: &Device, rest: &Reason, fresh: bool) {
     }
 }
 
-const KINDS: [Kindof; 6] =
-    [Kindof::Good, Kindof::Crashes, Kindof::Hangs, Kindof::NoContact, Kindof::FailsSelfCheck, Kindof::FailsSelfTest];
+const KINDS: [Kindof; 6] = [Kindof::Good, Kindof::Crashes, Kindof::Hangs, Kindof::NoContact, Kindof::FailsSelfCheck, Kindof::FailsSelfTest];
 
 fn run_with(release: Kindof, fresh: bool, cuts: Vec<u32>) -> Device {
     let mut device = Device::new(release, fresh, cuts);
