@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use ed25519_compact::KeyPair;
 
-use super::envelope::{Envelope, Public, keyid};
+use super::envelope::{Envelope, keyid};
 use super::failure::{Failure, Result};
 use super::files;
+use super::init::named;
 use super::metadata::{Delegation, Holders, TARGETS, Target, Targets};
 use super::repo::Repo;
 use super::ring::{BUILD, Ring};
@@ -98,7 +99,7 @@ impl<'a> Book<'a> {
             return Err(Failure::new("too_many_roles", format!("there are {ROLES_MAX} roles already; devices ask no more")));
         }
         let settings = &self.repo.settings;
-        let made: BTreeMap<String, Public> = ring.make(&name, settings.delegated_keys)?.into_iter().map(|p| (keyid(&p), p)).collect();
+        let made = named(ring.make(&name, settings.delegated_keys, &BTreeMap::new())?);
         let holders = Holders { keyids: made.keys().cloned().collect(), threshold: settings.delegated_threshold };
         let targets = self.edit(TARGETS);
         targets.keys.extend(made);

@@ -16,6 +16,7 @@ use super::passphrase::{self, Source};
 use super::publish;
 use super::repo::{Repo, Settings};
 use super::ring::{Env, Ring};
+use super::rotate::{self, Change};
 use super::show;
 use super::sign::{self, Wish};
 use crate::core::release::{Platform, TargetPath, is_name};
@@ -93,6 +94,7 @@ fn dispatch(args: &[String], world: &World) -> Result<Answer> {
         "withdraw" => run_withdraw(&parsed, now),
         "sign" => run_sign(&parsed, world, now),
         "publish" => run_publish(&parsed, now),
+        "rotate" => run_rotate(&parsed, world, now),
         "status" => Ok(show::status(&open(&parsed)?, now)?),
         "list" => Ok(show::artifacts(&open(&parsed)?)?),
         "keys" => Ok(show::keys(&open(&parsed)?, &ring(&parsed, world)?)?),
@@ -201,11 +203,19 @@ fn run_sign(p: &Parsed, world: &World, now: u64) -> Result<Answer> {
     show::status(&repo, now)
 }
 
+fn run_rotate(p: &Parsed, world: &World, now: u64) -> Result<Answer> {
+    let change = Change { add: p.number("add", 0)?, remove: p.all("remove").to_vec(), threshold: p.parsed("threshold")? };
+    let role = p.need("role")?;
+    let repo = open(p)?;
+    rotate::rotate(&repo, &mut ring(p, world)?, role, &change, now)?;
+    show::status(&repo, now)
+}
+
 fn run_publish(p: &Parsed, now: u64) -> Result<Answer> {
     let out = p.need("out")?;
     let repo = open(p)?;
     let plan = publish::plan(&repo, now)?;
-    let outcome = publish::publish(&repo, &plan, Path::new(out), now)?;
+    let outcome = publish::publish(&repo, &plan, Path::new(out), p.has("allow-gap"))?;
     let mut note =
         format!("{out}: timestamp version {}, {} files written, {} there already", plan.timestamp.version, outcome.written, outcome.kept);
     for held in &plan.held_back {

@@ -10,7 +10,7 @@ const NOW: Opt = opt("now", "TIME", "the time to work at, such as 2026-11-22T00:
 const HELP: Opt = flag("help", "this text");
 
 /// Every command, in the order of their use.
-pub static COMMANDS: [Command; 10] = [INIT, DELEGATE, ADD, WITHDRAW, SIGN, PUBLISH, VERIFY, STATUS, LIST, KEYS_COMMAND];
+pub static COMMANDS: [Command; 11] = [INIT, DELEGATE, ADD, WITHDRAW, SIGN, PUBLISH, VERIFY, STATUS, LIST, KEYS_COMMAND, ROTATE];
 
 const INIT: Command = Command {
     name: "init",
@@ -92,7 +92,7 @@ A DIR has the form <version>/<os>-<arch>/<file>. Either every file is added or n
 
 const WITHDRAW: Command = Command {
     name: "withdraw",
-    summary: "Stop listing a release (its files stay in the tree; its path is never used again)",
+    summary: "Stop listing a release (its files stay in the tree; its path is never used for other bytes)",
     operands: "PATH...",
     options: &[REPO, NOW, JSON, HELP],
     more: "  vmetric-release withdraw --repo release vmetric-agent/2.5.0/linux-amd64/vmetric-agent",
@@ -129,7 +129,14 @@ const PUBLISH: Command = Command {
     name: "publish",
     summary: "Write the static tree that any web server can carry",
     operands: "",
-    options: &[REPO, opt("out", "DIR", "the tree's folder"), NOW, JSON, HELP],
+    options: &[
+        REPO,
+        opt("out", "DIR", "the tree's folder"),
+        flag("allow-gap", "publish a root under which devices refuse the tree until this command ends (stolen keys)"),
+        NOW,
+        JSON,
+        HELP,
+    ],
     more: "\
 Files never change once written, except metadata/timestamp.json, which is replaced last, after the whole tree was checked
 as a device would. An interrupted publish leaves a valid tree; run it again to complete it. No key is needed.
@@ -167,4 +174,28 @@ const KEYS_COMMAND: Command = Command {
     operands: "",
     options: &[REPO, KEYS, JSON, HELP],
     more: "Needs no passphrase.\n\n  vmetric-release keys --repo release --keys keys",
+};
+
+const ROTATE: Command = Command {
+    name: "rotate",
+    summary: "Change the keys or the threshold of a role",
+    operands: "",
+    options: &[
+        REPO,
+        KEYS,
+        PASSPHRASE,
+        opt("role", "ROLE", "root, targets, snapshot, timestamp, build, or a product and platform role"),
+        opt("add", "N", "so many new keys (0)"),
+        many("remove", "KEYID", "take this key out"),
+        opt("threshold", "N", "how many keys have to sign (as before)"),
+        NOW,
+        JSON,
+        HELP,
+    ],
+    more: "\
+A new root (or, for a product and platform role, new targets) is drafted; 'sign' then needs the old and the new holders of
+root. To replace a key without a moment at which devices refuse the tree: add the new one and publish; sign its role with
+'--renew' and publish; remove the old one and publish. A stolen key goes at once, with 'publish --allow-gap'.
+
+  vmetric-release rotate --repo release --keys keys --role timestamp --add 1",
 };

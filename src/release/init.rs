@@ -21,7 +21,7 @@ pub struct Counts {
 }
 
 /// More keys than this in one role is a typing error; TUF clients also limit the size of root.
-const KEYS_MAX: u64 = 16;
+pub const KEYS_MAX: u64 = 16;
 /// Longest validity, days: what never expires cannot be frozen out.
 const DAYS_MAX: u64 = 3650;
 
@@ -60,19 +60,24 @@ pub fn init(folder: &Path, ring: &mut Ring, counts: &Counts, settings: Settings,
     let mut keys = BTreeMap::new();
     let mut roles = BTreeMap::new();
     for (role, (count, threshold)) in [(ROOT, counts.root), (TARGETS, counts.targets), (SNAPSHOT, (1, 1)), (TIMESTAMP, (1, 1))] {
-        let made = named(ring.make(role, count)?);
+        let made = named(ring.make(role, count, &BTreeMap::new())?);
         roles.insert(role.to_string(), Holders { keyids: made.keys().cloned().collect(), threshold });
         keys.extend(made);
     }
-    let build_keys = named(ring.make(BUILD, counts.build)?);
+    let build_keys = named(ring.make(BUILD, counts.build, &BTreeMap::new())?);
     let root = Root { version: 1, expires: repo.settings.expires(ROOT, now), keys, roles, build_keys };
     repo.save_draft(ROOT, &Envelope::unsigned(root.to_value()))?;
     let targets = Targets { version: 1, expires: repo.settings.expires(TARGETS, now), ..Targets::default() };
     repo.save_draft(TARGETS, &Envelope::unsigned(targets.to_value()))?;
     sign::add_signatures(&repo, ring, ROOT)?;
+    // From here on builds may embed it, so its bytes are final, published or not.
+    let signed = repo.root()?.0.bytes();
+    repo.record(ROOT, 1, &signed)?;
+    repo.save_root(&signed)?;
     Ok(repo)
 }
 
-fn named(keys: Vec<Public>) -> BTreeMap<String, Public> {
+/// Public keys by their ids.
+pub fn named(keys: Vec<Public>) -> BTreeMap<String, Public> {
     keys.into_iter().map(|public| (keyid(&public), public)).collect()
 }

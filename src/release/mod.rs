@@ -27,6 +27,7 @@ pub mod passphrase;
 pub mod publish;
 pub mod repo;
 pub mod ring;
+pub mod rotate;
 pub mod show;
 pub mod sign;
 pub mod state;

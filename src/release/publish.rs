@@ -15,7 +15,7 @@ use std::path::Path;
 use super::failure::{Failure, Result};
 use super::files;
 use super::json::{self, Node};
-use super::metadata::{Listing, ROOT, SNAPSHOT, TIMESTAMP, Targets, read_header};
+use super::metadata::{Listing, ROOT, Root, SNAPSHOT, TARGETS, TIMESTAMP, Targets, read_header};
 use super::repo::{METADATA_MAX, Repo, consistent_path};
 use super::state::{RoleState, kind};
 use crate::core::hex;
@@ -137,23 +137,33 @@ impl Outcome {
 }
 
 /// Writes the tree. Repeating it after an interruption completes it.
-pub fn publish(repo: &Repo, plan: &Plan, out: &Path, now: u64) -> Result<Outcome> {
+pub fn publish(repo: &Repo, plan: &Plan, out: &Path, allow_gap: bool) -> Result<Outcome> {
     not_older_than(out, plan.timestamp.version)?;
+    if !allow_gap {
+        no_gap(repo, plan, out)?;
+    }
     let everything = plan.roots.iter().chain(&plan.documents).chain([&plan.timestamp]);
     for document in everything {
         repo.record(&document.role, document.version, &document.bytes)?;
     }
+    if let Some(newest) = plan.roots.last() {
+        repo.save_root(&newest.bytes)?;
+    }
     let mut outcome = Outcome::default();
     let metadata = out.join("metadata");
     files::make_folder(&metadata, false)?;
-    for (path, target) in &plan.artifacts {
-        outcome.count(copy_artifact(repo, path, target, out)?);
+    // Artifacts are written before the snapshot that leads to them. So a renewed timestamp needs no artifact at all, and
+    // whoever renews it every day needs no copy of them.
+    let snapshot = plan.documents.last().map(|s| metadata.join(format!("{}.{SNAPSHOT}.json", s.version)));
+    if snapshot.map(|path| files::read_if_there(&path, METADATA_MAX)).transpose()?.flatten().is_none() {
+        for (path, target) in &plan.artifacts {
+            outcome.count(copy_artifact(repo, path, target, out)?);
+        }
     }
     for document in plan.documents.iter().chain(&plan.roots) {
         let path = metadata.join(format!("{}.{}.json", document.version, document.role));
         outcome.count(files::write_once(&path, &document.bytes, files::PUBLIC)?);
     }
-    let _ = now;
     let path = metadata.join("timestamp.json");
     let is_new = files::read_if_there(&path, METADATA_MAX)?.as_ref() != Some(&plan.timestamp.bytes);
     if is_new {
@@ -176,6 +186,31 @@ fn not_older_than(out: &Path, version: u64) -> Result<()> {
             "{name}: has version {there}, this repository would publish {version}; clients would refuse it. Use the newest copy of the repository folder"
         );
         return Err(Failure::new("rollback", text));
+    }
+    Ok(())
+}
+
+/// A new root is readable before the timestamp is replaced: in between, devices check the old files by the new keys.
+fn no_gap(repo: &Repo, plan: &Plan, out: &Path) -> Result<()> {
+    let Some(newest) = plan.roots.last() else { return Ok(()) };
+    let is_there = |name: &str| files::read_if_there(&out.join("metadata").join(name), METADATA_MAX);
+    if is_there("timestamp.json")?.is_none() || is_there(&format!("{}.root.json", newest.version))?.is_some() {
+        return Ok(());
+    }
+    let root = Root::read(&Node::top(&signed(newest)?, ROOT))?;
+    for role in [TARGETS, SNAPSHOT, TIMESTAMP] {
+        let Some(version) = repo.published(role)?.last().copied() else { continue };
+        let old = repo.published_envelope(role, version)?;
+        let authority = root.authority(role);
+        if old.zip(authority).is_some_and(|(old, authority)| !old.is_complete(&[authority])) {
+            let text = format!(
+                "root version {} would make devices refuse the published {role} version {version} until the new one is there; \
+                 publish it signed by a key that both roots list first ('sign --renew --role {role}' before the root that removes \
+                 keys), or accept the gap with --allow-gap",
+                root.version
+            );
+            return Err(Failure::new("gap", text));
+        }
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <repo>/settings.json             validity in days, thresholds of delegated roles (written by init)
-//! <repo>/root.json                 the newest complete root: what a build embeds
+//! <repo>/root.json                 the newest published root: what a build embeds
 //! <repo>/draft/<role>.json         the next version of each role; signatures are added here
 //! <repo>/published/N.<role>.json   every version that was ever published, never changed
 //! <repo>/targets/<product>/<version>/<os>-<arch>/<sha256>.<file>   the artifacts
@@ -149,8 +149,8 @@ impl Repo {
     }
 
     /// Writes `root.json`, what a build embeds.
-    pub fn save_root(&self, root: &Envelope) -> Result<()> {
-        files::write(&self.folder.join("root.json"), &root.bytes(), files::PUBLIC)
+    pub fn save_root(&self, root: &[u8]) -> Result<()> {
+        files::write(&self.folder.join("root.json"), root, files::PUBLIC)
     }
 
     /// Published versions of a role, rising.

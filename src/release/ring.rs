@@ -103,13 +103,16 @@ impl<'a> Ring<'a> {
         Ok(out)
     }
 
-    /// `count` keys for a new role: those of its variable first, the rest made and sealed in the folder.
-    pub fn make(&mut self, role: &str, count: u64) -> Result<Vec<Public>> {
-        let mut out: Vec<Public> = self.from_variable(role)?.iter().map(|pair| *pair.pk).collect();
+    /// `count` new keys for a role that has the keys `old`: those of its variable first, the rest made and sealed in the
+    /// folder.
+    pub fn make(&mut self, role: &str, count: u64, old: &BTreeMap<String, Public>) -> Result<Vec<Public>> {
+        let given = self.from_variable(role)?.into_iter().map(|pair| *pair.pk);
+        let mut out: Vec<Public> = given.filter(|public| !old.contains_key(&keyid(public))).collect();
         out.sort();
         out.dedup();
         if out.len() as u64 > count {
-            return Err(Failure::new("too_many_keys", format!("{}: holds {} keys, the role has {count}", variable(role), out.len())));
+            let text = format!("{}: holds {} new keys, the role gets {count}; say how many, or remove some", variable(role), out.len());
+            return Err(Failure::new("too_many_keys", text));
         }
         while (out.len() as u64) < count {
             out.push(self.make_file(role)?);

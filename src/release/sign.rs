@@ -73,11 +73,7 @@ pub fn add_signatures(repo: &Repo, ring: &mut Ring, role: &str) -> Result<()> {
     for pair in ring.pairs(role, &wanted(repo, role)?)? {
         draft.sign(&pair);
     }
-    repo.save_draft(role, &draft)?;
-    if role == ROOT && draft.is_complete(&repo.authorities(ROOT)?) {
-        repo.save_root(&draft)?;
-    }
-    Ok(())
+    repo.save_draft(role, &draft)
 }
 
 /// Keys whose signature is of use: those of every authority, and those that the root's draft gives the role.

@@ -77,7 +77,8 @@ impl RoleState {
             format!("{} of {} signatures of {}, open: {}", n.signed.len(), n.threshold, n.authority, open.join(" "))
         };
         let open: Vec<String> = self.needs.iter().filter(|n| n.missing() > 0).map(wait).collect();
-        Some(format!("{} version {}: {}", self.role, self.version, open.join("; and ")))
+        let remedy = if self.is_published { format!(" (published already: 'sign --renew --role {}')", self.role) } else { String::new() };
+        Some(format!("{} version {}: {}{remedy}", self.role, self.version, open.join("; and ")))
     }
 }
 
