@@ -19,6 +19,7 @@ use super::ring::{Env, Ring};
 use super::rotate::{self, Change};
 use super::show;
 use super::sign::{self, Wish};
+use super::verify;
 use crate::core::release::{Platform, TargetPath, is_name};
 use crate::core::time;
 
@@ -94,6 +95,7 @@ fn dispatch(args: &[String], world: &World) -> Result<Answer> {
         "withdraw" => run_withdraw(&parsed, now),
         "sign" => run_sign(&parsed, world, now),
         "publish" => run_publish(&parsed, now),
+        "verify" => verify::verify(Path::new(parsed.need("tree")?), Path::new(parsed.need("root")?), now),
         "rotate" => run_rotate(&parsed, world, now),
         "status" => Ok(show::status(&open(&parsed)?, now)?),
         "list" => Ok(show::artifacts(&open(&parsed)?)?),
@@ -215,7 +217,7 @@ fn run_publish(p: &Parsed, now: u64) -> Result<Answer> {
     let out = p.need("out")?;
     let repo = open(p)?;
     let plan = publish::plan(&repo, now)?;
-    let outcome = publish::publish(&repo, &plan, Path::new(out), p.has("allow-gap"))?;
+    let outcome = publish::publish(&repo, &plan, Path::new(out), p.has("allow-gap"), now)?;
     let mut note =
         format!("{out}: timestamp version {}, {} files written, {} there already", plan.timestamp.version, outcome.written, outcome.kept);
     for held in &plan.held_back {

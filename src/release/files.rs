@@ -12,6 +12,9 @@ pub const PUBLIC: u32 = 0o644;
 /// Permission of files that hold a key.
 pub const PRIVATE: u32 = 0o600;
 
+/// Bytes read at once.
+const PIECE: usize = 128 * 1024;
+
 fn failed(path: &Path, what: &str, error: impl std::fmt::Display) -> Failure {
     Failure::new("io", format!("{}: {what}: {error}", path.display()))
 }
@@ -40,6 +43,19 @@ pub fn read_after(path: &Path, max: u64, prefix: Vec<u8>) -> Result<Vec<u8>> {
         return Err(Failure::new("too_large", format!("{}: larger than {max} bytes", path.display())));
     }
     Ok(out)
+}
+
+/// Hands out a regular file piece by piece until `each` answers false.
+pub fn for_each_piece(path: &Path, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<()> {
+    length(path)?;
+    let mut file = File::open(path).map_err(|e| failed(path, "cannot be read", e))?;
+    let mut piece = vec![0; PIECE];
+    loop {
+        let n = file.read(&mut piece).map_err(|e| failed(path, "cannot be read", e))?;
+        if n == 0 || !each(&piece[..n]) {
+            return Ok(());
+        }
+    }
 }
 
 /// Length of a regular file; anything else is refused.

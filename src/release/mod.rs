@@ -31,3 +31,4 @@ pub mod rotate;
 pub mod show;
 pub mod sign;
 pub mod state;
+pub mod verify;

@@ -18,6 +18,7 @@ use super::json::{self, Node};
 use super::metadata::{Listing, ROOT, Root, SNAPSHOT, TARGETS, TIMESTAMP, Targets, read_header};
 use super::repo::{METADATA_MAX, Repo, consistent_path};
 use super::state::{RoleState, kind};
+use super::verify::{self, Depth};
 use crate::core::hex;
 use crate::core::release::TargetPath;
 use crate::core::time;
@@ -137,7 +138,7 @@ impl Outcome {
 }
 
 /// Writes the tree. Repeating it after an interruption completes it.
-pub fn publish(repo: &Repo, plan: &Plan, out: &Path, allow_gap: bool) -> Result<Outcome> {
+pub fn publish(repo: &Repo, plan: &Plan, out: &Path, allow_gap: bool, now: u64) -> Result<Outcome> {
     not_older_than(out, plan.timestamp.version)?;
     if !allow_gap {
         no_gap(repo, plan, out)?;
@@ -149,6 +150,7 @@ pub fn publish(repo: &Repo, plan: &Plan, out: &Path, allow_gap: bool) -> Result<
     if let Some(newest) = plan.roots.last() {
         repo.save_root(&newest.bytes)?;
     }
+    let mut depth = Depth::Metadata;
     let mut outcome = Outcome::default();
     let metadata = out.join("metadata");
     files::make_folder(&metadata, false)?;
@@ -156,13 +158,17 @@ pub fn publish(repo: &Repo, plan: &Plan, out: &Path, allow_gap: bool) -> Result<
     // whoever renews it every day needs no copy of them.
     let snapshot = plan.documents.last().map(|s| metadata.join(format!("{}.{SNAPSHOT}.json", s.version)));
     if snapshot.map(|path| files::read_if_there(&path, METADATA_MAX)).transpose()?.flatten().is_none() {
+        depth = Depth::Files;
         for (path, target) in &plan.artifacts {
             outcome.count(copy_artifact(repo, path, target, out)?);
         }
     }
-    for document in plan.documents.iter().chain(&plan.roots) {
-        let path = metadata.join(format!("{}.{}.json", document.version, document.role));
-        outcome.count(files::write_once(&path, &document.bytes, files::PUBLIC)?);
+    for document in &plan.documents {
+        outcome.count(write_document(&metadata, document)?);
+    }
+    verify_before(plan, out, depth, now)?;
+    for document in &plan.roots {
+        outcome.count(write_document(&metadata, document)?);
     }
     let path = metadata.join("timestamp.json");
     let is_new = files::read_if_there(&path, METADATA_MAX)?.as_ref() != Some(&plan.timestamp.bytes);
@@ -171,6 +177,38 @@ pub fn publish(repo: &Repo, plan: &Plan, out: &Path, allow_gap: bool) -> Result<
     }
     outcome.count(is_new);
     Ok(outcome)
+}
+
+fn file_name(document: &Document) -> String {
+    format!("{}.{}.json", document.version, document.role)
+}
+
+fn write_document(metadata: &Path, document: &Document) -> Result<bool> {
+    files::write_once(&metadata.join(file_name(document)), &document.bytes, files::PUBLIC)
+}
+
+/// Checks the tree as it will be, before a device can see it: roots and timestamp come from the plan, all else from the
+/// tree itself.
+fn verify_before(plan: &Plan, out: &Path, depth: Depth, now: u64) -> Result<()> {
+    let Some(first) = plan.roots.first() else { return Ok(()) };
+    let report = verify::walk(&first.bytes, out, depth, now, &|wanted| {
+        if let Some(root) = plan.roots.iter().find(|r| file_name(r) == wanted.name) {
+            return Ok(Some(root.bytes.clone()));
+        }
+        match wanted.name.as_str() {
+            "timestamp.json" => Ok(Some(plan.timestamp.bytes.clone())),
+            // A root that the plan does not have is none that devices may find.
+            name if name.ends_with(".root.json") => Ok(None),
+            _ => verify::from_tree(out, wanted),
+        }
+    })?;
+    match report.failures().first() {
+        None => Ok(()),
+        Some(refusal) => {
+            let text = format!("a device would refuse the new tree, so timestamp.json was left as it is: {refusal}");
+            Err(Failure::new("would_be_refused", text))
+        }
+    }
 }
 
 /// A tree that is newer than this repository means that the repository folder was restored from an old backup, or that two
