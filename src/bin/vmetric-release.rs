@@ -1,2 +1,22 @@
-//! To come.
-fn main() {}
+//! `vmetric-release`: keys, signing, publishing. See `vmetric::release`.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use vmetric::release::cli::{self, World};
+
+#[expect(clippy::disallowed_methods, reason = "the program's edge: clock and environment become arguments here")]
+fn main() -> ExitCode {
+    let args: Result<Vec<String>, _> = std::env::args_os().skip(1).map(|a| a.into_string()).collect();
+    let Ok(args) = args else {
+        eprintln!("vmetric-release: an argument is not UTF-8 text");
+        return ExitCode::from(2);
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let env = |name: &str| std::env::var(name).ok();
+    let version = concat!(env!("VMETRIC_BUILT_VERSION"), " (", env!("VMETRIC_BUILT_COMMIT"), ")");
+    let code = cli::run(&args, &World { env: &env, now, version }, &mut std::io::stdout(), &mut std::io::stderr());
+    let _ = std::io::stdout().flush();
+    ExitCode::from(code)
+}

@@ -1,0 +1,279 @@
+//! `add` and `withdraw`: what the delegated roles list.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use ed25519_compact::KeyPair;
+
+use super::envelope::{Envelope, keyid};
+use super::failure::{Failure, Result};
+use super::files;
+use super::init::named;
+use super::metadata::{Delegation, Holders, TARGETS, Target, Targets};
+use super::repo::Repo;
+use super::ring::{BUILD, Ring};
+use crate::core::hex;
+use crate::core::release::{Platform, TargetPath, build_prefix};
+use crate::core::version::Version;
+
+/// Largest artifact. It is held in memory once: length, hash, signature and the copy come from the same bytes, and the
+/// signature's nonce from key and message, so no random source can leak the build key.
+const ARTIFACT_MAX: u64 = 512 * 1024 * 1024;
+/// Most delegated roles: a device asks at most 32 roles, `targets` included.
+const ROLES_MAX: usize = 30;
+
+/// One file to add.
+pub struct Input {
+    /// Where it lies.
+    pub file: PathBuf,
+    /// What it becomes.
+    pub path: TargetPath,
+}
+
+/// What is said about all files of one `add`.
+pub struct Facts {
+    /// Lowest version that may be running when it is installed.
+    pub min_version: Option<Version>,
+    /// Security counter; absent = as high as the role's highest.
+    pub counter: Option<u64>,
+}
+
+/// One line of the answer.
+pub struct Added {
+    /// Target path.
+    pub path: String,
+    /// Role that lists it.
+    pub role: String,
+    /// The signed facts.
+    pub target: Target,
+    /// False: it was listed already, nothing changed.
+    pub is_new: bool,
+}
+
+/// The role of a product on a platform: `agent-linux-amd64` for `vmetric-agent`.
+pub fn role_name(product: &str, platform: &Platform) -> String {
+    format!("{}-{platform}", product.strip_prefix("vmetric-").unwrap_or(product))
+}
+
+/// What a role's files are called.
+fn role_pattern(product: &str, platform: &Platform) -> String {
+    format!("{product}/*/{platform}/*")
+}
+
+/// The targets roles while they are edited; written once at the end, so that a refused file changes nothing.
+struct Book<'a> {
+    repo: &'a Repo,
+    now: u64,
+    roles: BTreeMap<String, Targets>,
+    changed: BTreeSet<String>,
+}
+
+impl<'a> Book<'a> {
+    fn open(repo: &'a Repo, now: u64) -> Result<Book<'a>> {
+        let mut roles = BTreeMap::from([(TARGETS.to_string(), repo.targets(TARGETS)?.1)]);
+        let names: Vec<String> = roles[TARGETS].roles.iter().map(|r| r.name.clone()).collect();
+        for name in names {
+            let (_, role) = repo.targets(&name)?;
+            roles.insert(name, role);
+        }
+        Ok(Book { repo, now, roles, changed: BTreeSet::new() })
+    }
+
+    fn edit(&mut self, role: &str) -> &mut Targets {
+        self.changed.insert(role.to_string());
+        self.roles.entry(role.to_string()).or_default()
+    }
+
+    /// Makes the delegated role of a product and platform if there is none.
+    fn delegate(&mut self, ring: &mut Ring, product: &str, platform: &Platform) -> Result<String> {
+        let name = role_name(product, platform);
+        let pattern = role_pattern(product, platform);
+        if let Some(role) = self.roles[TARGETS].roles.iter().find(|r| r.name == name) {
+            if role.paths != [pattern.clone()] {
+                let text = format!("role '{name}' is for {}; product '{product}' needs another name", role.paths.join(", "));
+                return Err(Failure::new("role_taken", text));
+            }
+            return Ok(name);
+        }
+        if self.roles[TARGETS].roles.len() >= ROLES_MAX {
+            return Err(Failure::new("too_many_roles", format!("there are {ROLES_MAX} roles already; devices ask no more")));
+        }
+        let settings = &self.repo.settings;
+        let made = named(ring.make(&name, settings.delegated_keys, &BTreeMap::new())?);
+        let holders = Holders { keyids: made.keys().cloned().collect(), threshold: settings.delegated_threshold };
+        let targets = self.edit(TARGETS);
+        targets.keys.extend(made);
+        targets.roles.push(Delegation { name: name.clone(), holders, paths: vec![pattern] });
+        targets.roles.sort_by(|a, b| a.name.cmp(&b.name));
+        self.edit(&name);
+        Ok(name)
+    }
+
+    fn save(mut self) -> Result<()> {
+        for name in std::mem::take(&mut self.changed) {
+            let mut role = self.roles[&name].clone();
+            role.version = self.repo.next_version(&name)?;
+            role.expires = self.repo.settings.expires(&name, self.now);
+            self.repo.save_draft(&name, &Envelope::unsigned(role.to_value()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds files: all of them or none.
+pub fn add(repo: &Repo, ring: &mut Ring, inputs: &[Input], facts: &Facts, now: u64) -> Result<Vec<Added>> {
+    let (_, root) = repo.root()?;
+    let key = ring.pairs(BUILD, &root.build_keys)?.into_iter().next().ok_or_else(|| {
+        let text = "no build key is at hand; give its folder with --keys, or its seed in VMETRIC_KEY_BUILD";
+        Failure::new("no_keys", text)
+    })?;
+    let mut book = Book::open(repo, now)?;
+    let mut out = Vec::new();
+    for input in inputs {
+        let role = book.delegate(ring, &input.path.product, &input.path.platform)?;
+        let history = repo.history(&role)?;
+        let counter = counter(&history, &book.roles[&role], facts.counter, &role)?;
+        let (target, bytes) = describe(input, facts, counter, &key)?;
+        let path = input.path.to_string();
+        let is_new = is_new(&history, &book.roles[&role], &path, &target)?;
+        if is_new {
+            files::write_once(&repo.artifact(&input.path, &target.sha256), &bytes, files::PUBLIC)?;
+            book.edit(&role).targets.insert(path.clone(), target.clone());
+        }
+        out.push(Added { path, role, target, is_new });
+    }
+    book.save()?;
+    Ok(out)
+}
+
+/// Reads, hashes and signs one file. The answer's bytes are exactly those that were signed.
+fn describe(input: &Input, facts: &Facts, counter: u64, key: &KeyPair) -> Result<(Target, Vec<u8>)> {
+    let path = input.path.to_string();
+    let prefix = build_prefix(&path, files::length(&input.file)?);
+    let start = prefix.len();
+    let mut message = files::read_after(&input.file, ARTIFACT_MAX, prefix)?;
+    if message[..start] != build_prefix(&path, (message.len() - start) as u64) {
+        return Err(Failure::new(
+            "changed",
+            format!("{}: changed while it was read; add it when its build is finished", input.file.display()),
+        ));
+    }
+    if message.len() == start {
+        return Err(Failure::new("empty_file", format!("{}: is empty; a release needs its bytes", input.file.display())));
+    }
+    let build_sig = *key.sk.sign(&message, None);
+    let bytes = message.split_off(start);
+    let target = Target {
+        length: bytes.len() as u64,
+        sha256: hex::sha256(&bytes),
+        arch: input.path.platform.arch.clone(),
+        os: input.path.platform.os.clone(),
+        release: input.path.version.to_string(),
+        min_version: facts.min_version.as_ref().map(Version::to_string),
+        counter,
+        build_keyid: keyid(&key.pk),
+        build_sig,
+    };
+    Ok((target, bytes))
+}
+
+/// The counter to use: never below any that this role has ever published or drafted.
+fn counter(history: &[Targets], draft: &Targets, wanted: Option<u64>, role: &str) -> Result<u64> {
+    let all = history.iter().chain([draft]).flat_map(|t| t.targets.values());
+    let highest = all.map(|t| t.counter).max().unwrap_or(0);
+    match wanted {
+        Some(n) if n < highest => {
+            let text =
+                format!("--counter {n}: role '{role}' has used {highest} already, and the counter never falls; give {highest} or more");
+            Err(Failure::new("falling_counter", text))
+        }
+        other => Ok(other.unwrap_or(highest)),
+    }
+}
+
+/// False when the same file is listed already; an error when the path has ever been published as something else.
+fn is_new(history: &[Targets], draft: &Targets, path: &str, target: &Target) -> Result<bool> {
+    for old in history.iter().filter_map(|t| t.targets.get(path)) {
+        if old.sha256 != target.sha256 || old.min_version != target.min_version || old.counter != target.counter {
+            let text = format!(
+                "{path}: already published with other bytes or facts (sha256 {}); a release never changes, so give the new one a new version",
+                hex::encode(&old.sha256)
+            );
+            return Err(Failure::new("already_published", text));
+        }
+    }
+    Ok(draft.targets.get(path) != Some(target))
+}
+
+/// Makes the roles of a product's platforms.
+pub fn delegate(repo: &Repo, ring: &mut Ring, product: &str, platforms: &[Platform], now: u64) -> Result<Vec<String>> {
+    let mut book = Book::open(repo, now)?;
+    let names = platforms.iter().map(|platform| book.delegate(ring, product, platform)).collect::<Result<_>>()?;
+    book.save()?;
+    Ok(names)
+}
+
+/// Takes releases out of the drafts. What was published stays in the tree, but no new metadata names it.
+pub fn withdraw(repo: &Repo, paths: &[TargetPath], now: u64) -> Result<Vec<String>> {
+    let mut book = Book::open(repo, now)?;
+    let mut roles = Vec::new();
+    for path in paths {
+        let role = role_name(&path.product, &path.platform);
+        let listed = book.roles.get(&role).is_some_and(|t| t.targets.contains_key(&path.to_string()));
+        if !listed {
+            return Err(Failure::new("unknown_path", format!("{path}: no role lists it; 'list' shows the paths")));
+        }
+        book.edit(&role).targets.remove(&path.to_string());
+        roles.push(role);
+    }
+    book.save()?;
+    Ok(roles)
+}
+
+/// Finds the artifacts of `dist/<version>/<os>-<arch>/<file>`; everything that does not fit is an error.
+pub fn scan(folder: &Path, product: Option<&str>) -> Result<Vec<Input>> {
+    let mut out = Vec::new();
+    for version in files::names(folder)? {
+        for platform in subfolders(&folder.join(&version), "a version such as 2.5.0", version.parse::<Version>().is_ok())? {
+            let place = folder.join(&version).join(&platform);
+            for name in subfolders(&place, "a platform such as linux-amd64", platform.parse::<Platform>().is_ok())? {
+                let file = place.join(&name);
+                let product = product.map_or_else(|| product_of(&name).to_string(), String::from);
+                let path = format!("{product}/{version}/{platform}/{name}").parse();
+                let path = path.map_err(|e: String| Failure::new("bad_name", format!("{}: {e}", file.display())))?;
+                files::length(&file)?;
+                out.push(Input { file, path });
+            }
+        }
+    }
+    if out.is_empty() {
+        let text = format!("{}: holds no artifacts; expected <version>/<os>-<arch>/<file> in it", folder.display());
+        return Err(Failure::new("missing_file", text));
+    }
+    Ok(out)
+}
+
+fn subfolders(path: &Path, what: &str, named_well: bool) -> Result<Vec<String>> {
+    if !named_well || !files::is_folder(path) {
+        return Err(Failure::new("bad_name", format!("{}: expected a folder named by {what}; move it out of the way", path.display())));
+    }
+    files::names(path)
+}
+
+/// `vmetric-agent` of `vmetric-agent.exe`, `vmetric-director` of `vmetric-director.tar.gz`.
+fn product_of(file: &str) -> &str {
+    file.split('.').next().unwrap_or(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_roles_and_products() {
+        let platform = "linux-amd64".parse().unwrap();
+        assert_eq!(role_name("vmetric-agent", &platform), "agent-linux-amd64");
+        assert_eq!(role_name("probe", &platform), "probe-linux-amd64");
+        assert_eq!(product_of("vmetric-agent.exe"), "vmetric-agent");
+    }
+}

@@ -1,0 +1,233 @@
+//! From the command line to the commands and back to the terminal: the only place that prints.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use miniserde::json::Value;
+
+use super::add::{self, Facts, Input};
+use super::args::{self, Parsed};
+use super::commands::COMMANDS;
+use super::failure::{Failure, Result};
+use super::init::{self, Counts};
+use super::json::{self, list, number, object, text};
+use super::keyfile::Secret;
+use super::passphrase::{self, Source};
+use super::publish;
+use super::repo::{Repo, Settings};
+use super::ring::{Env, Ring};
+use super::rotate::{self, Change};
+use super::show;
+use super::sign::{self, Wish};
+use super::verify;
+use crate::core::release::{Platform, TargetPath, is_name};
+use crate::core::time;
+
+/// What a command answers, for people and for programs.
+pub struct Answer {
+    /// Lines for the terminal.
+    pub text: String,
+    /// The same for `--json`.
+    pub json: Value,
+    /// False: the command looked and found something wrong (exit 1).
+    pub good: bool,
+}
+
+impl Answer {
+    /// A good answer.
+    pub fn new(text: impl Into<String>, json: Value) -> Answer {
+        Answer { text: text.into(), json, good: true }
+    }
+}
+
+/// Everything a command may know of the world.
+pub struct World<'a> {
+    /// Reads one variable of the environment.
+    pub env: Env<'a>,
+    /// Seconds since 1970.
+    pub now: u64,
+    /// What `--version` says.
+    pub version: &'a str,
+}
+
+/// Runs one command line (without the program's name); the answer is the exit code.
+pub fn run(args: &[String], world: &World, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let wants_json = args.iter().take_while(|a| *a != "--").any(|a| a == "--json");
+    let code = match dispatch(args, world) {
+        Ok(answer) if wants_json => writeln!(out, "{}", show::plain(&json::canonical(&answer.json))).map(|()| u8::from(!answer.good)),
+        Ok(answer) => writeln!(out, "{}", answer.text.trim_end()).map(|()| u8::from(!answer.good)),
+        Err(failure) if wants_json => {
+            let error = object([("error", object([("code", text(failure.code)), ("detail", text(&failure.text))]))]);
+            writeln!(out, "{}", show::plain(&json::canonical(&error))).map(|()| failure.exit())
+        }
+        Err(failure) => writeln!(err, "vmetric-release: {failure}").map(|()| failure.exit()),
+    };
+    // A closed pipe is nobody's fault, but the work may be unread: say so with the exit code only.
+    code.unwrap_or(1)
+}
+
+fn dispatch(args: &[String], world: &World) -> Result<Answer> {
+    let Some(word) = args.first() else { return Err(Failure::usage(overview(world))) };
+    if matches!(word.as_str(), "help" | "--help" | "-h") {
+        return Ok(Answer::new(overview(world), text("help")));
+    }
+    if matches!(word.as_str(), "-version" | "--version" | "version") {
+        return Ok(Answer::new(format!("vmetric-release {}", world.version), object([("version", text(world.version))])));
+    }
+    let Some(command) = COMMANDS.iter().find(|c| c.name == word) else {
+        return Err(Failure::usage(format!("'{word}' is no command; 'vmetric-release --help' lists them")));
+    };
+    if args[1..].iter().any(|a| a == "--help" || a == "-h") {
+        return Ok(Answer::new(args::help(command), text("help")));
+    }
+    let parsed = args::parse(command, &args[1..])?;
+    let now = match parsed.find("now") {
+        None => world.now,
+        Some(t) => time::parse(t).ok_or_else(|| Failure::usage(format!("--now {t}: expected a UTC time such as 2026-11-22T00:00:00Z")))?,
+    };
+    if !matches!(command.name, "add" | "withdraw") {
+        parsed.no_operands()?;
+    }
+    match command.name {
+        "init" => run_init(&parsed, world, now),
+        "delegate" => run_delegate(&parsed, world, now),
+        "add" => run_add(&parsed, world, now),
+        "withdraw" => run_withdraw(&parsed, now),
+        "sign" => run_sign(&parsed, world, now),
+        "publish" => run_publish(&parsed, now),
+        "verify" => verify::verify(Path::new(parsed.need("tree")?), Path::new(parsed.need("root")?), now),
+        "rotate" => run_rotate(&parsed, world, now),
+        "status" => Ok(show::status(&open(&parsed)?, now)?),
+        "list" => Ok(show::artifacts(&open(&parsed)?)?),
+        "keys" => Ok(show::keys(&open(&parsed)?, &ring(&parsed, world)?)?),
+        other => Err(Failure::usage(format!("'{other}' is not built in"))),
+    }
+}
+
+fn overview(world: &World) -> String {
+    let mut out = format!("vmetric-release {}: keys, signing, publishing\n\nCommands:\n", world.version);
+    for command in &COMMANDS {
+        out.push_str(&format!("  {:<10} {}\n", command.name, command.summary));
+    }
+    out.push_str("\n'vmetric-release COMMAND --help' explains one. Exit codes: 0 good, 1 failed, 2 wrong command line.");
+    out
+}
+
+fn open(parsed: &Parsed) -> Result<Repo> {
+    Repo::open(Path::new(parsed.need("repo")?))
+}
+
+fn ring<'a>(parsed: &Parsed, world: &World<'a>) -> Result<Ring<'a>> {
+    let variable = (world.env)(passphrase::VARIABLE).filter(|v| !v.is_empty()).map(|v| Secret(v.into_bytes()));
+    let source = Source { file: parsed.find("passphrase-file").map(PathBuf::from), variable };
+    Ring::open(parsed.find("keys").map(Path::new), world.env, source)
+}
+
+fn run_init(p: &Parsed, world: &World, now: u64) -> Result<Answer> {
+    let counts = Counts {
+        root: (p.number("root-keys", 5)?, p.number("root-threshold", 3)?),
+        targets: (p.number("targets-keys", 3)?, p.number("targets-threshold", 2)?),
+        build: p.number("build-keys", 1)?,
+    };
+    let settings = Settings {
+        root_days: p.number("root-days", 365)?,
+        targets_days: p.number("targets-days", 365)?,
+        delegated_days: p.number("delegated-days", 365)?,
+        snapshot_days: p.number("snapshot-days", 180)?,
+        timestamp_days: p.number("timestamp-days", 7)?,
+        delegated_keys: p.number("delegated-keys", 1)?,
+        delegated_threshold: p.number("delegated-threshold", 1)?,
+    };
+    let folder = p.need("repo")?;
+    let mut ring = ring(p, world)?;
+    let repo = init::init(Path::new(folder), &mut ring, &counts, settings, now)?;
+    let keys = show::keys(&repo, &ring)?;
+    let note = format!(
+        "{}\nrepository: {folder}\ntrusted root for builds: {folder}/root.json\nnext: move root and targets keys to offline places, then 'add'",
+        keys.text
+    );
+    Ok(Answer::new(note, keys.json))
+}
+
+fn run_delegate(p: &Parsed, world: &World, now: u64) -> Result<Answer> {
+    let product = p.need("product")?;
+    if !is_name(product) {
+        return Err(Failure::usage(format!("--product {product}: expected lower-case letters, digits, '.', '_', '-'")));
+    }
+    let parse = |text: &String| text.parse::<Platform>().map_err(|e| Failure::usage(format!("--platform {e}")));
+    let platforms = p.all("platform").iter().map(parse).collect::<Result<Vec<_>>>()?;
+    if platforms.is_empty() {
+        p.need("platform")?;
+    }
+    let roles = add::delegate(&open(p)?, &mut ring(p, world)?, product, &platforms, now)?;
+    Ok(Answer::new(format!("roles: {}\nnext: 'sign'", roles.join(", ")), object([("roles", list(roles.iter().map(text)))])))
+}
+
+fn run_add(p: &Parsed, world: &World, now: u64) -> Result<Answer> {
+    let [place] = p.operands.as_slice() else { return Err(Failure::usage("'add' takes one FILE or DIR")) };
+    let place = Path::new(place);
+    let inputs = if super::files::is_folder(place) {
+        for name in ["version", "os", "arch"] {
+            if p.has(name) {
+                return Err(Failure::usage(format!(
+                    "--{name} belongs to a FILE; {} is a folder, whose subfolders say it",
+                    place.display()
+                )));
+            }
+        }
+        add::scan(place, p.find("product"))?
+    } else {
+        let file = place.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let path = format!("{}/{}/{}-{}/{file}", p.need("product")?, p.need("version")?, p.need("os")?, p.need("arch")?);
+        let path = path.parse::<TargetPath>().map_err(|e| Failure::new("bad_name", e))?;
+        vec![Input { file: place.into(), path }]
+    };
+    let facts = Facts { min_version: p.parsed("min-version")?, counter: p.parsed("counter")? };
+    let added = add::add(&open(p)?, &mut ring(p, world)?, &inputs, &facts, now)?;
+    Ok(show::added(&added))
+}
+
+fn run_withdraw(p: &Parsed, now: u64) -> Result<Answer> {
+    if p.operands.is_empty() {
+        return Err(Failure::usage("'withdraw' takes at least one PATH"));
+    }
+    let parse = |text: &String| text.parse::<TargetPath>().map_err(|e| Failure::new("bad_name", e));
+    let paths = p.operands.iter().map(parse).collect::<Result<Vec<_>>>()?;
+    let roles = add::withdraw(&open(p)?, &paths, now)?;
+    let note = format!("withdrawn from {}; next: 'sign', 'publish'", roles.join(", "));
+    Ok(Answer::new(note, object([("roles", list(roles.iter().map(text)))])))
+}
+
+fn run_sign(p: &Parsed, world: &World, now: u64) -> Result<Answer> {
+    let wish = Wish { roles: p.all("role").to_vec(), renew: p.has("renew") };
+    let repo = open(p)?;
+    sign::sign(&repo, &mut ring(p, world)?, &wish, now)?;
+    show::status(&repo, now)
+}
+
+fn run_rotate(p: &Parsed, world: &World, now: u64) -> Result<Answer> {
+    let change = Change { add: p.number("add", 0)?, remove: p.all("remove").to_vec(), threshold: p.parsed("threshold")? };
+    let role = p.need("role")?;
+    let repo = open(p)?;
+    rotate::rotate(&repo, &mut ring(p, world)?, role, &change, now)?;
+    show::status(&repo, now)
+}
+
+fn run_publish(p: &Parsed, now: u64) -> Result<Answer> {
+    let out = p.need("out")?;
+    let repo = open(p)?;
+    let plan = publish::plan(&repo, now)?;
+    let outcome = publish::publish(&repo, &plan, Path::new(out), p.has("allow-gap"), now)?;
+    let mut note =
+        format!("{out}: timestamp version {}, {} files written, {} there already", plan.timestamp.version, outcome.written, outcome.kept);
+    for held in &plan.held_back {
+        note.push_str(&format!("\nnot yet published: {held}"));
+    }
+    let json = object([
+        ("held_back", list(plan.held_back.iter().map(text))),
+        ("kept", number(outcome.kept)),
+        ("timestamp", number(plan.timestamp.version)),
+        ("written", number(outcome.written)),
+    ]);
+    Ok(Answer::new(note, json))
+}

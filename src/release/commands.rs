@@ -1,0 +1,201 @@
+//! The table of commands: what `--help` says and the parser accepts.
+
+use super::args::{Command, Opt, flag, many, opt};
+
+const REPO: Opt = opt("repo", "DIR", "the repository folder");
+const KEYS: Opt = opt("keys", "DIR", "the folder of encrypted private keys");
+const PASSPHRASE: Opt = opt("passphrase-file", "FILE", "file that holds the passphrase (else $VMETRIC_RELEASE_PASSPHRASE, else asked)");
+const JSON: Opt = flag("json", "answer in JSON");
+const NOW: Opt = opt("now", "TIME", "the time to work at, such as 2026-11-22T00:00:00Z (reproducible output; default: the clock)");
+const HELP: Opt = flag("help", "this text");
+
+/// Every command, in the order of their use.
+pub static COMMANDS: [Command; 11] = [INIT, DELEGATE, ADD, WITHDRAW, SIGN, PUBLISH, VERIFY, STATUS, LIST, KEYS_COMMAND, ROTATE];
+
+const INIT: Command = Command {
+    name: "init",
+    summary: "Make keys, root version 1 and an empty repository",
+    operands: "",
+    options: &[
+        REPO,
+        KEYS,
+        PASSPHRASE,
+        opt("root-keys", "N", "keys of root (5)"),
+        opt("root-threshold", "N", "how many of them have to sign (3)"),
+        opt("targets-keys", "N", "keys of targets (3)"),
+        opt("targets-threshold", "N", "how many of them have to sign (2)"),
+        opt("delegated-keys", "N", "keys of each product and platform role (1)"),
+        opt("delegated-threshold", "N", "how many of them have to sign (1)"),
+        opt("build-keys", "N", "keys that sign binaries, each alone (1)"),
+        opt("root-days", "N", "validity of root (365)"),
+        opt("targets-days", "N", "validity of targets (365)"),
+        opt("delegated-days", "N", "validity of product and platform roles (365)"),
+        opt("snapshot-days", "N", "validity of the snapshot (180)"),
+        opt("timestamp-days", "N", "validity of the timestamp (7)"),
+        NOW,
+        JSON,
+        HELP,
+    ],
+    more: "\
+Keys whose seed is in the environment are used, all others are made and encrypted (argon2id, XChaCha20-Poly1305).
+Move the root and targets keys to separate offline places afterwards; 'sign' works with those that are there.
+
+  vmetric-release init --repo release --keys keys
+
+Private keys come from the key folder or, in CI, from VMETRIC_KEY_<ROLE> (see 'sign --help').",
+};
+
+const DELEGATE: Command = Command {
+    name: "delegate",
+    summary: "Make the roles of a product's platforms ahead of 'add'",
+    operands: "",
+    options: &[
+        REPO,
+        KEYS,
+        PASSPHRASE,
+        opt("product", "NAME", "such as vmetric-agent"),
+        many("platform", "OS-ARCH", "such as linux-amd64"),
+        NOW,
+        JSON,
+        HELP,
+    ],
+    more: "\
+'add' makes missing roles itself; with this command the offline targets keys sign once for all platforms.
+
+  vmetric-release delegate --repo release --keys keys --product vmetric-agent --platform linux-amd64 --platform linux-arm64",
+};
+
+const ADD: Command = Command {
+    name: "add",
+    summary: "Add an artifact, or a folder of them, and sign it with the build key",
+    operands: "FILE|DIR",
+    options: &[
+        REPO,
+        KEYS,
+        PASSPHRASE,
+        opt("product", "NAME", "such as vmetric-agent (for a DIR: the file name up to its first dot)"),
+        opt("version", "VERSION", "such as 2.5.0 (FILE only)"),
+        opt("os", "OS", "linux, windows, darwin (FILE only)"),
+        opt("arch", "ARCH", "amd64, arm64, armv7 (FILE only)"),
+        opt("min-version", "VERSION", "lowest version that may be running when this one is installed"),
+        opt("counter", "N", "security counter; never falls (default: the role's highest)"),
+        NOW,
+        JSON,
+        HELP,
+    ],
+    more: "\
+A DIR has the form <version>/<os>-<arch>/<file>. Either every file is added or none.
+
+  vmetric-release add --repo release --keys keys --product vmetric-agent --version 2.5.0 --os linux --arch amd64 vmetric-agent
+  vmetric-release add --repo release --keys keys dist",
+};
+
+const WITHDRAW: Command = Command {
+    name: "withdraw",
+    summary: "Stop listing a release (its files stay in the tree; its path is never used for other bytes)",
+    operands: "PATH...",
+    options: &[REPO, NOW, JSON, HELP],
+    more: "  vmetric-release withdraw --repo release vmetric-agent/2.5.0/linux-amd64/vmetric-agent",
+};
+
+const SIGN: Command = Command {
+    name: "sign",
+    summary: "Add the signatures of the keys at hand, and say which are missing",
+    operands: "",
+    options: &[
+        REPO,
+        KEYS,
+        PASSPHRASE,
+        many("role", "ROLE", "only this role"),
+        flag("renew", "give the roles a new version and a fresh expiry first (needs --role)"),
+        NOW,
+        JSON,
+        HELP,
+    ],
+    more: SIGN_MORE,
+};
+
+const SIGN_MORE: &str = "\
+Signing adds to what is there: send the repository folder from holder to holder until nothing is missing. Snapshot and
+timestamp are made once the roles before them are complete. Daily renewal of the timestamp:
+
+  vmetric-release sign --repo release --renew --role timestamp && vmetric-release publish --repo release --out public
+
+Private keys come from the key folder (one encrypted file per key) or, in CI, from the environment: VMETRIC_KEY_<ROLE>
+holds the 32-byte seed as 64 lower-case hex digits (several separated by commas), for example VMETRIC_KEY_TIMESTAMP,
+VMETRIC_KEY_AGENT_LINUX_AMD64, VMETRIC_KEY_BUILD. No secret is ever an argument.";
+
+const PUBLISH: Command = Command {
+    name: "publish",
+    summary: "Write the static tree that any web server can carry",
+    operands: "",
+    options: &[
+        REPO,
+        opt("out", "DIR", "the tree's folder"),
+        flag("allow-gap", "publish a root under which devices refuse the tree until this command ends (stolen keys)"),
+        NOW,
+        JSON,
+        HELP,
+    ],
+    more: "\
+Files never change once written, except metadata/timestamp.json, which is replaced last, after the whole tree was checked
+as a device would. An interrupted publish leaves a valid tree; run it again to complete it. No key is needed.
+
+  vmetric-release publish --repo release --out public",
+};
+
+const VERIFY: Command = Command {
+    name: "verify",
+    summary: "Check a published tree exactly as a device does, every file included",
+    operands: "",
+    options: &[opt("tree", "DIR", "the tree's folder"), opt("root", "FILE", "the root that is trusted"), NOW, JSON, HELP],
+    more: "  vmetric-release verify --tree public --root release/root.json",
+};
+
+const STATUS: Command = Command {
+    name: "status",
+    summary: "Show every role's version, expiry and missing signatures",
+    operands: "",
+    options: &[REPO, NOW, JSON, HELP],
+    more: "  vmetric-release status --repo release",
+};
+
+const LIST: Command = Command {
+    name: "list",
+    summary: "Show every artifact",
+    operands: "",
+    options: &[REPO, JSON, HELP],
+    more: "  vmetric-release list --repo release",
+};
+
+const KEYS_COMMAND: Command = Command {
+    name: "keys",
+    summary: "Show every key: role, id, where its private half is",
+    operands: "",
+    options: &[REPO, KEYS, JSON, HELP],
+    more: "Needs no passphrase.\n\n  vmetric-release keys --repo release --keys keys",
+};
+
+const ROTATE: Command = Command {
+    name: "rotate",
+    summary: "Change the keys or the threshold of a role",
+    operands: "",
+    options: &[
+        REPO,
+        KEYS,
+        PASSPHRASE,
+        opt("role", "ROLE", "root, targets, snapshot, timestamp, build, or a product and platform role"),
+        opt("add", "N", "so many new keys (0)"),
+        many("remove", "KEYID", "take this key out"),
+        opt("threshold", "N", "how many keys have to sign (as before)"),
+        NOW,
+        JSON,
+        HELP,
+    ],
+    more: "\
+A new root (or, for a product and platform role, new targets) is drafted; 'sign' then needs the old and the new holders of
+root. To replace a key without a moment at which devices refuse the tree: add the new one and publish; sign its role with
+'--renew' and publish; remove the old one and publish. A stolen key goes at once, with 'publish --allow-gap'.
+
+  vmetric-release rotate --repo release --keys keys --role timestamp --add 1",
+};
