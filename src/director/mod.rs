@@ -1,3 +1,38 @@
-//! A site: the CA, the registry, the mirror of releases, orders.
+//! A site: the registry of agents, the mirror of releases, orders, the activity, the site CA.
+//!
+//! ```text
+//!  HTTPS -> service -> registry (memory, pure) -> changes -> store (one redb file, group commit)
+//!                         |  rollout::plan: who may change version now
+//!  admin.sock ------------+
+//!  release tree -> mirror: verifies like an agent, serves what it has verified
+//! ```
+//!
+//! Everything runs on one thread; only disk commits and mirror fetches are handed to helpers. No answer that promises
+//! durability is sent before its commit. Absent: any key that signs releases.
 
+pub mod activity;
+#[cfg(unix)]
+pub mod admin;
+#[cfg(unix)]
+pub mod args;
+pub mod bell;
+#[cfg(unix)]
+pub mod commands;
+#[cfg(unix)]
+pub mod console;
+pub mod mirror;
+pub mod orders;
 pub mod pki;
+pub mod progress;
+pub mod records;
+pub mod registry;
+pub mod releases;
+#[cfg(unix)]
+pub mod run;
+pub mod service;
+pub mod site;
+pub mod store;
+pub mod table;
+pub mod throttle;
+pub mod tree;
+pub mod views;

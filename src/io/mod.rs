@@ -8,6 +8,8 @@ pub mod process;
 pub mod random;
 #[cfg(feature = "director")]
 pub mod serve;
+#[cfg(all(feature = "director", unix))]
+pub mod signals;
 pub mod state;
 pub mod tls;
 pub mod trust_store;

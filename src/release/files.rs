@@ -5,12 +5,8 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::failure::{Failure, Result};
-use crate::io::fs::write_durable;
-
-/// Permission of files for everybody: metadata, artifacts.
-pub const PUBLIC: u32 = 0o644;
-/// Permission of files that hold a key.
-pub const PRIVATE: u32 = 0o600;
+pub use crate::io::fs::{PRIVATE, PUBLIC};
+use crate::io::fs::{sync_folder_of, write_durable};
 
 /// Bytes read at once.
 const PIECE: usize = 128 * 1024;
@@ -98,7 +94,7 @@ pub fn names(folder: &Path) -> Result<Vec<String>> {
 /// Writes durably, replacing what was there; makes the folder.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|e| failed(folder, "cannot be made", e))?;
+        make_durable(folder)?;
     }
     write_durable(path, bytes, mode).map_err(|e| failed(path, "cannot be written", e))
 }
@@ -122,9 +118,19 @@ fn changed(path: &Path) -> Failure {
     Failure::new("other_bytes", text)
 }
 
+/// Makes a folder and those above it; a power cut must not lose a folder whose files are named already.
+fn make_durable(path: &Path) -> Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).collect();
+    for folder in missing.into_iter().rev() {
+        let made = fs::create_dir(folder).and_then(|()| sync_folder_of(folder));
+        made.map_err(|e| failed(folder, "cannot be made", e))?;
+    }
+    Ok(())
+}
+
 /// Makes a folder; `private` ones are for their owner only.
 pub fn make_folder(path: &Path, private: bool) -> Result<()> {
-    fs::create_dir_all(path).map_err(|e| failed(path, "cannot be made", e))?;
+    make_durable(path)?;
     #[cfg(unix)]
     if private {
         use std::os::unix::fs::PermissionsExt;

@@ -27,6 +27,8 @@ pub enum Body {
         offset: u64,
         /// How many bytes to send.
         length: u64,
+        /// Dropped when the answer has been sent or the client has left: whoever counts downloads counts with it.
+        hold: Option<Box<dyn std::any::Any>>,
     },
 }
 
@@ -118,7 +120,7 @@ pub(super) async fn send(
             }
             Ok(())
         }
-        Body::File { mut file, offset, length } => {
+        Body::File { mut file, offset, length, hold: _hold } => {
             conn.seal(head.as_bytes())?;
             file.seek(SeekFrom::Start(offset))?;
             let mut left = length;

@@ -1,0 +1,77 @@
+//! The activity stream: what happened, with stable codes, kept when the process dies.
+//!
+//! | code | when |
+//! |---|---|
+//! | `director_started`, `director_stopped` | this Director |
+//! | `token_created` | an enrollment token was made |
+//! | `enrolled`, `removed` | an agent came or was removed |
+//! | `rollout_created`, `rollout_halted`, `rollout_done`, `rollout_cancelled` | a roll-out; agent is empty |
+//! | `update_triggered` | an order was issued to an agent |
+//! | `order_accepted` | the agent has it |
+//! | `waiting` | the agent waits, with its reason |
+//! | `download_started`, `download_progress` (25, 50, 75), `download_completed` | the artifact on its way |
+//! | `signature_verified` | the agent checked hash, build signature and release signature |
+//! | `deployment_started` | the switch begins |
+//! | `trial_started` | the new version runs and asks for its acknowledgement |
+//! | `confirmed` | the new version runs for good; it reported its own file's hash |
+//! | `already` | it ran that file before its turn |
+//! | `rolled_back` | it went back; the detail says why |
+//! | `refused`, `no_artifact` | the order or the release does not fit this agent |
+//! | `cancel_issued`, `cancelled` | a person (or a halt) ended the order |
+//! | `silent`, `flapping` | an agent counts as failed: nothing heard, or another version again |
+//! | `version_changed` | it runs another file without an order |
+//! | `mirror_refreshed`, `mirror_refused` | the release tree was renewed, or a refresh was turned down |
+
+use super::records::Event;
+
+/// Oldest kept event, days.
+pub const KEPT_DAYS: u64 = 90;
+/// Most bytes of kept events: 90 days of a busy site stay far below; a hostile agent cannot fill the disk.
+pub const KEPT_BYTES: usize = 64 << 20;
+/// Events that the memory keeps for followers.
+pub const RECENT: usize = 1_000;
+
+/// Which old events go: how many of the oldest must be removed, given each one's time and size in the order of age.
+pub fn expired(events: &[(u64, usize)], now: u64) -> usize {
+    let oldest = now.saturating_sub(KEPT_DAYS * 86_400);
+    let by_age = events.iter().take_while(|(time, _)| *time < oldest).count();
+    let mut bytes = 0;
+    let kept = events.iter().rev().take_while(|(_, size)| {
+        bytes += size;
+        bytes <= KEPT_BYTES
+    });
+    by_age.max(events.len() - kept.count())
+}
+
+/// The key of an event in its table.
+pub fn key(seq: u64) -> String {
+    format!("{seq:020}")
+}
+
+/// The log line of an event.
+pub fn line(event: &Event) -> String {
+    let mut out = event.code.clone();
+    if !event.agent.is_empty() {
+        out = format!("{}: {out}", event.agent);
+    }
+    if !event.version.is_empty() {
+        out = format!("{out} {}", event.version);
+    }
+    if event.detail.is_empty() { out } else { format!("{out}: {}", event.detail) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn age_and_size_limit_the_stream() {
+        let day = 86_400;
+        let now = 1_000 * day;
+        assert_eq!(expired(&[], now), 0);
+        assert_eq!(expired(&[(now - 91 * day, 1), (now - 89 * day, 1)], now), 1);
+        let half = KEPT_BYTES / 2;
+        assert_eq!(expired(&[(now, half), (now, half), (now, half)], now), 1);
+        assert_eq!(expired(&[(now, KEPT_BYTES + 1)], now), 1);
+    }
+}

@@ -1,0 +1,153 @@
+//! Administration: a Unix socket that only the Director's own user can open; never the network.
+//!
+//! One connection, one request: one line of JSON ([`AdminWire`]). The answer begins with one line ([`StatusWire`]); with
+//! code `ok` lines of JSON follow until the end, for `activity --follow` without an end.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use miniserde::{Deserialize, Serialize, json};
+use smol::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use smol::net::unix::{UnixListener, UnixStream};
+
+use super::commands;
+use super::site::Site;
+use crate::core::reason::Reason;
+
+/// The socket's name in the state folder.
+pub const SOCKET: &str = "admin.sock";
+/// Longest request: an assignment that names every agent of a large site.
+pub const REQUEST_MAX: u64 = 8 << 20;
+/// How long a request line may take.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+
+/// What is asked for. Which fields count depends on the command.
+#[derive(Serialize, Deserialize, Debug, Clone, Default)]
+pub struct AdminWire {
+    /// `status`, `agents`, `rollouts`, `activity`, `token`, `assign`, `cancel`, `mirror`, `remove-agent`.
+    pub command: String,
+    /// Agents by id.
+    pub agents: Option<Vec<String>>,
+    /// Every agent.
+    pub all: Option<bool>,
+    /// A roll-out's number.
+    pub rollout: Option<u64>,
+    /// Version or `latest`.
+    pub version: Option<String>,
+    /// Product.
+    pub product: Option<String>,
+    /// `3` or `10%`.
+    pub max_in_flight: Option<String>,
+    /// Limit.
+    pub max_failures: Option<u64>,
+    /// Seconds.
+    pub contact_deadline_s: Option<u64>,
+    /// Switch without contact.
+    pub unattended: Option<bool>,
+    /// Seconds.
+    pub trial_max_s: Option<u64>,
+    /// Overwrite the other slot in probation.
+    pub end_probation: Option<bool>,
+    /// Try rejected files again.
+    pub retry: Option<bool>,
+    /// Seconds.
+    pub switch_in_s: Option<u64>,
+    /// Uses of a token.
+    pub uses: Option<u64>,
+    /// Life of a token, seconds.
+    pub ttl_s: Option<u64>,
+    /// Go on with new events.
+    pub follow: Option<bool>,
+    /// How many old events.
+    pub limit: Option<u64>,
+}
+
+/// First line of each answer.
+#[derive(Serialize, Deserialize, Debug, Clone, Default)]
+pub struct StatusWire {
+    /// `ok`, or why not.
+    pub code: String,
+    /// One sentence.
+    pub detail: String,
+}
+
+/// Opens the socket. The store's lock is held, so a socket that is there belongs to a dead Director.
+///
+/// # Errors
+/// The folder cannot be written, or the path is too long for a socket.
+pub fn bind(state: &Path) -> io::Result<UnixListener> {
+    let path = state.join(SOCKET);
+    crate::io::fs::remove_if_there(&path)?;
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Answers administrators until dropped.
+pub async fn serve(listener: UnixListener, site: Rc<Site>, executor: Rc<smol::LocalExecutor<'static>>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let site = site.clone();
+                let answer = async move {
+                    // An administrator who left needs no answer.
+                    let _ = answer(stream, site).await;
+                };
+                executor.spawn(answer).detach();
+            }
+            Err(e) => {
+                log::warn!("{SOCKET}: {e}");
+                smol::Timer::after(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn answer(stream: UnixStream, site: Rc<Site>) -> io::Result<()> {
+    let mut writer = stream.clone();
+    let outcome = match request(stream).await {
+        Ok(request) => commands::run(&site, request, &mut writer).await,
+        Err(reason) => Err(reason),
+    };
+    if let Err(reason) = outcome {
+        status(&mut writer, &reason.code, &reason.detail).await?;
+    }
+    writer.flush().await
+}
+
+async fn request(stream: UnixStream) -> Result<AdminWire, Reason> {
+    let read = async {
+        let mut line = String::new();
+        BufReader::new(stream.take(REQUEST_MAX)).read_line(&mut line).await?;
+        Ok(line)
+    };
+    let late = async {
+        smol::Timer::after(REQUEST_TIME).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    let line = smol::future::or(read, late)
+        .await
+        .map_err(|e: io::Error| Reason::new("bad_request", format!("the request could not be read: {e}")))?;
+    json::from_str(&line).map_err(|_| Reason::new("bad_request", "the request is no line of JSON that this version understands"))
+}
+
+/// Writes the first line of an answer.
+///
+/// # Errors
+/// The administrator left.
+pub async fn status(writer: &mut UnixStream, code: &str, detail: &str) -> io::Result<()> {
+    line(writer, &StatusWire { code: code.into(), detail: detail.into() }).await
+}
+
+/// Writes one line.
+///
+/// # Errors
+/// The administrator left.
+pub async fn line(writer: &mut UnixStream, value: &impl Serialize) -> io::Result<()> {
+    let mut text = json::to_string(value);
+    text.push('\n');
+    writer.write_all(text.as_bytes()).await
+}

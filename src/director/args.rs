@@ -1,0 +1,335 @@
+//! The command line, by hand: a word, options, nothing else.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::admin::AdminWire;
+use crate::core::rollout::InFlight;
+use crate::io::tls::{Pin, parse_pin};
+
+/// Where the state is without `--state` and `VMETRIC_DIRECTOR_STATE`.
+pub const STATE: &str = "/var/lib/vmetric-director";
+/// Where agents reach the Director without `--listen`.
+pub const LISTEN: &str = "0.0.0.0:8443";
+
+/// The help text.
+pub const HELP: &str = "\
+vmetric-director: mirrors releases, decides for its agents, pushes updates
+
+Usage: vmetric-director COMMAND [options]
+
+Run
+  run --mirror FOLDER|URL --root root.json [--listen ADDR:PORT]... [--mirror-pin sha256:..] [--name HOST]
+      Serves agents until SIGTERM. The first start makes the site CA.
+      --mirror      release tree with metadata/ and targets/: a folder, or https://
+      --mirror-pin  the CA key of that https:// server
+      --root        root metadata to begin with; later ones are found from it
+      --listen      default 0.0.0.0:8443; may be given several times
+      --name        host name or address that agents use, default: the host's name
+
+Look
+  agents [--json]                   every agent: version, pending version, state, reason
+  rollouts [--json]                 every roll-out
+  activity [--agent ID]... [--limit N] [--follow] [--json]
+  status [--json]                   this Director and its mirror
+  pin                               the site CA's pin
+
+Act
+  token create [--uses N] [--ttl 1h] [--json]
+  assign --all | --agent ID...  --version V|latest
+      [--product NAME] [--max-in-flight N|P%] [--max-failures N] [--contact-deadline 5m]
+      [--unattended [--trial-max 24h]] [--end-probation] [--retry] [--switch-in 0s] [--json]
+      First one agent, then at most --max-in-flight (10%); more than --max-failures (2) halt it.
+  cancel --all | --agent ID... | --rollout N [--json]
+  mirror [--json]                   look for new releases now
+  remove-agent ID                   refuse its credential from now on
+
+Every command takes --state DIR (or VMETRIC_DIRECTOR_STATE; default /var/lib/vmetric-director).
+Durations: 90s 5m 1h 7d.   Exit codes: 0 done, 1 failed, 2 wrong usage.
+";
+
+/// What to do.
+#[derive(Debug)]
+pub enum Command {
+    /// `--help`.
+    Help,
+    /// `-version`.
+    Version,
+    /// `run`.
+    Run(Run),
+    /// A request to the running Director.
+    Ask(Ask),
+}
+
+/// `run`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// State folder.
+    pub state: PathBuf,
+    /// Addresses.
+    pub listen: Vec<SocketAddr>,
+    /// Folder or URL.
+    pub mirror: String,
+    /// The URL's server.
+    pub mirror_pin: Option<Pin>,
+    /// Root metadata.
+    pub root: PathBuf,
+    /// Host name or address for agents.
+    pub name: Option<String>,
+}
+
+/// A request to the running Director.
+#[derive(Debug)]
+pub struct Ask {
+    /// State folder.
+    pub state: PathBuf,
+    /// Documents instead of tables.
+    pub json: bool,
+    /// Only the pin of a status.
+    pub pin_only: bool,
+    /// The request.
+    pub request: AdminWire,
+}
+
+/// Reads the arguments after the program's name. `state` is the environment's.
+///
+/// # Errors
+/// One sentence: what is wrong and what is expected.
+pub fn parse(args: &[String], state: Option<String>) -> Result<Command, String> {
+    let mut words = Words { args: args.to_vec() };
+    if words.flag("--help") || words.flag("-h") || args.is_empty() {
+        return Ok(Command::Help);
+    }
+    if matches!(args[0].as_str(), "-version" | "--version" | "-V" | "version") {
+        return Ok(Command::Version);
+    }
+    let state = PathBuf::from(words.option("--state")?.or(state).unwrap_or(STATE.into()));
+    let word = words.word()?.unwrap_or_default();
+    if word == "help" {
+        return Ok(Command::Help);
+    }
+    let command = match word.as_str() {
+        "run" => Command::Run(run(&mut words, state)?),
+        _ => Command::Ask(ask(&word, &mut words, state)?),
+    };
+    words.end()?;
+    Ok(command)
+}
+
+fn run(words: &mut Words, state: PathBuf) -> Result<Run, String> {
+    let address =
+        |text: String| text.parse().map_err(|_| format!("--listen {text}: expected ADDRESS:PORT, such as 0.0.0.0:8443 or [::]:8443"));
+    let mut listen: Vec<SocketAddr> = words.options("--listen")?.into_iter().map(address).collect::<Result<_, _>>()?;
+    if listen.is_empty() {
+        listen.push(LISTEN.parse().map_err(|_| "no default address")?);
+    }
+    let mirror = words.option("--mirror")?.ok_or("run needs --mirror: a folder with metadata/ and targets/, or an https:// URL")?;
+    if mirror.starts_with("http://") {
+        return Err(format!("--mirror {mirror}: releases are fetched over https:// only"));
+    }
+    let mirror_pin = words.option("--mirror-pin")?.map(|p| parse_pin(&p).map_err(|r| format!("--mirror-pin: {}", r.detail))).transpose()?;
+    if mirror.starts_with("https://") && mirror_pin.is_none() {
+        return Err("an https:// mirror needs --mirror-pin: the SHA-256 of its CA's public key; no web CA is trusted here".into());
+    }
+    let root = words.option("--root")?.ok_or("run needs --root: the root.json that `vmetric-release init` made")?;
+    Ok(Run { state, listen, mirror, mirror_pin, root: root.into(), name: words.option("--name")? })
+}
+
+fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
+    let mut request = AdminWire { command: word.to_string(), ..Default::default() };
+    let json = words.flag("--json");
+    match word {
+        "agents" | "rollouts" | "status" | "mirror" | "pin" => {}
+        "activity" => {
+            request.agents = words.list("--agent")?;
+            request.limit = words.number("--limit")?;
+            request.follow = Some(words.flag("--follow"));
+        }
+        "token" => {
+            if words.word()?.as_deref() != Some("create") {
+                return Err("expected `token create`".into());
+            }
+            request.uses = words.number("--uses")?;
+            request.ttl_s = words.duration("--ttl")?;
+        }
+        "assign" => assign(words, &mut request)?,
+        "cancel" => {
+            request.all = words.flag("--all").then_some(true);
+            request.agents = words.list("--agent")?;
+            request.rollout = words.number("--rollout")?;
+            if [request.all.is_some(), request.agents.is_some(), request.rollout.is_some()].into_iter().filter(|x| *x).count() != 1 {
+                return Err("cancel needs one of --all, --agent ID, --rollout N".into());
+            }
+        }
+        "remove-agent" => request.agents = Some(vec![words.word()?.ok_or("remove-agent needs the agent's ID; `agents` lists them")?]),
+        "" => return Err("expected a command; --help lists them".into()),
+        other => return Err(format!("unknown command '{other}'; --help lists them")),
+    }
+    let pin_only = word == "pin";
+    if pin_only {
+        request.command = "status".into();
+    }
+    Ok(Ask { state, json, pin_only, request })
+}
+
+fn assign(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
+    request.all = words.flag("--all").then_some(true);
+    request.agents = words.list("--agent")?;
+    if request.all.is_some() == request.agents.is_some() {
+        return Err("assign needs either --all or --agent ID (several times for several agents)".into());
+    }
+    request.version = Some(words.option("--version")?.ok_or("assign needs --version: 2.5.0, or latest")?);
+    request.product = words.option("--product")?;
+    request.max_in_flight = words.option("--max-in-flight")?;
+    if let Some(limit) = &request.max_in_flight {
+        limit.parse::<InFlight>().map_err(|e| format!("--max-in-flight: {e}"))?;
+    }
+    request.max_failures = words.number("--max-failures")?;
+    request.contact_deadline_s = words.duration("--contact-deadline")?;
+    request.unattended = Some(words.flag("--unattended"));
+    request.trial_max_s = words.duration("--trial-max")?;
+    if request.trial_max_s.is_some() && request.unattended != Some(true) {
+        return Err("--trial-max is the length of an unattended trial; add --unattended".into());
+    }
+    request.end_probation = Some(words.flag("--end-probation"));
+    request.retry = Some(words.flag("--retry"));
+    request.switch_in_s = words.duration("--switch-in")?;
+    Ok(())
+}
+
+/// Arguments that have not been understood yet.
+struct Words {
+    args: Vec<String>,
+}
+
+impl Words {
+    /// Takes an option without a value.
+    fn flag(&mut self, name: &str) -> bool {
+        let found = self.args.iter().position(|a| a == name);
+        found.map(|at| self.args.remove(at)).is_some()
+    }
+
+    /// Takes every `--name VALUE` and `--name=VALUE`.
+    fn options(&mut self, name: &str) -> Result<Vec<String>, String> {
+        let mut out = Vec::new();
+        while let Some(at) = self.args.iter().position(|a| a == name || a.strip_prefix(name).is_some_and(|r| r.starts_with('='))) {
+            let arg = self.args.remove(at);
+            match arg.split_once('=') {
+                Some((_, value)) => out.push(value.to_string()),
+                None if at < self.args.len() && !self.args[at].starts_with("--") => out.push(self.args.remove(at)),
+                None => return Err(format!("{name} needs a value")),
+            }
+        }
+        Ok(out)
+    }
+
+    /// Takes an option that may be given once.
+    fn option(&mut self, name: &str) -> Result<Option<String>, String> {
+        let mut all = self.options(name)?;
+        if all.len() > 1 {
+            return Err(format!("{name} is given {} times", all.len()));
+        }
+        Ok(all.pop())
+    }
+
+    fn list(&mut self, name: &str) -> Result<Option<Vec<String>>, String> {
+        Ok(Some(self.options(name)?).filter(|l| !l.is_empty()))
+    }
+
+    fn number(&mut self, name: &str) -> Result<Option<u64>, String> {
+        let parse = |t: String| t.parse().map_err(|_| format!("{name} {t}: expected a whole number"));
+        self.option(name)?.map(parse).transpose()
+    }
+
+    fn duration(&mut self, name: &str) -> Result<Option<u64>, String> {
+        let parse = |t: String| seconds(&t).ok_or_else(|| format!("{name} {t}: expected a duration, such as 90s, 5m, 1h, 7d"));
+        self.option(name)?.map(parse).transpose()
+    }
+
+    /// Takes the next word that is no option.
+    fn word(&mut self) -> Result<Option<String>, String> {
+        match self.args.iter().position(|a| !a.starts_with('-')) {
+            Some(0) => Ok(Some(self.args.remove(0))),
+            Some(_) => Err(format!("unexpected '{}' before the command", self.args[0])),
+            None => Ok(None),
+        }
+    }
+
+    fn end(&self) -> Result<(), String> {
+        match self.args.first() {
+            Some(arg) => Err(format!("unexpected '{arg}'; --help lists commands and options")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `90s`, `5m`, `1h`, `7d`; a bare number is seconds.
+pub fn seconds(text: &str) -> Option<u64> {
+    let (number, unit) = match text.char_indices().next_back()? {
+        (at, 's') => (&text[..at], 1),
+        (at, 'm') => (&text[..at], 60),
+        (at, 'h') => (&text[..at], 3_600),
+        (at, 'd') => (&text[..at], 86_400),
+        _ => (text, 1),
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, String> {
+        let args: Vec<String> = line.split_whitespace().map(String::from).collect();
+        parse(&args, Some("/env".into()))
+    }
+
+    fn asked(line: &str) -> Ask {
+        match parsed(line) {
+            Ok(Command::Ask(ask)) => ask,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn commands_and_their_options() {
+        let ask = asked("assign --agent a --agent b --version latest --max-in-flight 25% --contact-deadline 5m --retry");
+        assert_eq!(ask.request.agents, Some(vec!["a".into(), "b".into()]));
+        assert_eq!((ask.request.contact_deadline_s, ask.request.retry), (Some(300), Some(true)));
+        assert_eq!(ask.state, PathBuf::from("/env"));
+        assert_eq!(asked("token create --uses 3 --ttl=2h --state /x").request.ttl_s, Some(7_200));
+        assert!(asked("activity --follow --json").json);
+        assert!(asked("pin").pin_only);
+        let Ok(Command::Run(run)) = parsed("run --mirror /r --root r.json --listen 127.0.0.1:1 --listen [::1]:2") else { panic!() };
+        assert_eq!(run.listen.len(), 2);
+        assert!(matches!(parsed("-version"), Ok(Command::Version)));
+        assert!(matches!(parsed("--version"), Ok(Command::Version)));
+        assert!(matches!(parsed("agents --help"), Ok(Command::Help)));
+        assert!(matches!(parsed(""), Ok(Command::Help)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (line, word) in [
+            ("assign --all --agent a --version 1.0.0", "either"),
+            ("assign --version 1.0.0", "either"),
+            ("assign --all", "--version"),
+            ("assign --all --version", "needs a value"),
+            ("assign --all --version 1.0.0 --max-in-flight 0", "--max-in-flight"),
+            ("assign --all --version 1.0.0 --trial-max 1h", "--unattended"),
+            ("cancel", "one of"),
+            ("cancel --all --rollout 1", "one of"),
+            ("agents --bogus", "--bogus"),
+            ("token", "token create"),
+            ("run --root r.json", "--mirror"),
+            ("run --mirror http://x --root r.json", "https"),
+            ("run --mirror /r", "--root"),
+            ("fly", "fly"),
+            ("token create --ttl 5x", "--ttl"),
+            ("status --state a --state b", "2 times"),
+        ] {
+            let error = parsed(line).unwrap_err();
+            assert!(error.contains(word), "{line}: {error}");
+        }
+    }
+}

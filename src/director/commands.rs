@@ -1,0 +1,267 @@
+//! What an administrator can ask of a running Director.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use miniserde::{Deserialize, Serialize};
+use smol::net::unix::UnixStream;
+
+use super::admin::{AdminWire, line, status};
+use super::orders::Assign;
+use super::records::Event;
+use super::site::{Site, random_hex};
+use super::store::Table;
+use super::views::StatusView;
+use crate::core::reason::Reason;
+use crate::core::release::Platform;
+use crate::core::rollout::{InFlight, OFFLINE_AFTER_S};
+use crate::io::{clock, tls};
+
+/// The product of this site's agents.
+pub const AGENT_PRODUCT: &str = "vmetric-agent";
+/// Default contact deadline of a trial, seconds, and its limits (the agent clamps to the same).
+pub const CONTACT_DEADLINE_S: (u64, u64, u64) = (300, 30, 24 * 3600);
+/// Default and highest length of an unattended trial, seconds.
+pub const TRIAL_MAX_S: (u64, u64) = (24 * 3600, 7 * 24 * 3600);
+/// Longest wait for a window, seconds.
+pub const SWITCH_IN_MAX_S: u64 = 30 * 24 * 3600;
+/// Default failures that do not halt.
+pub const MAX_FAILURES: u64 = 2;
+/// Default life of a token, seconds.
+pub const TOKEN_TTL_S: u64 = 3600;
+/// Events shown without `--limit`.
+pub const EVENTS_SHOWN: u64 = 200;
+
+/// A new token; shown once.
+#[derive(Serialize, Deserialize, Debug, Clone, Default)]
+pub struct TokenView {
+    /// Its text.
+    pub token: String,
+    /// Enrollments.
+    pub uses: u64,
+    /// Seconds since 1970.
+    pub expires_at: u64,
+    /// Pin to give with it.
+    pub pin: String,
+    /// Where this Director is reached.
+    pub url: String,
+}
+
+/// What an assignment or a cancel did.
+#[derive(Serialize, Deserialize, Debug, Clone, Default)]
+pub struct OrderedView {
+    /// Roll-out concerned; 0 = several or none.
+    pub rollout: u64,
+    /// Version.
+    pub version: String,
+    /// Agents in the group.
+    pub group: u64,
+    /// Agents that were told at once.
+    pub told: u64,
+}
+
+fn wire_error(e: std::io::Error) -> Reason {
+    Reason::new("connection_lost", e.to_string())
+}
+
+fn store_error(e: String) -> Reason {
+    Reason::new("store_unavailable", format!("the Director cannot write its state: {e}"))
+}
+
+/// Runs one request and writes its answer.
+///
+/// # Errors
+/// The reason; nothing has been written yet then, unless the administrator left.
+pub async fn run(site: &Rc<Site>, request: AdminWire, out: &mut UnixStream) -> Result<(), Reason> {
+    let now = clock::unix();
+    match request.command.as_str() {
+        "status" => reply(out, &view(site, now)).await,
+        "agents" => {
+            let view = site.registry.borrow().agents_view(now);
+            reply(out, &view).await
+        }
+        "rollouts" => {
+            let view = site.registry.borrow().rollouts_view(now);
+            reply(out, &view).await
+        }
+        "activity" => activity(site, &request, out).await,
+        "token" => token(site, &request, now, out).await,
+        "assign" => assign(site, &request, now, out).await,
+        "cancel" => cancel(site, &request, now, out).await,
+        "mirror" => mirror(site, out).await,
+        "remove-agent" => remove(site, &request, now, out).await,
+        other => {
+            Err(Reason::new("command_unknown", format!("this Director does not know '{other}'; is the program newer than the Director?")))
+        }
+    }
+}
+
+async fn reply(out: &mut UnixStream, value: &impl Serialize) -> Result<(), Reason> {
+    status(out, "ok", "").await.map_err(wire_error)?;
+    line(out, value).await.map_err(wire_error)
+}
+
+fn view(site: &Site, now: u64) -> StatusView {
+    let (registry, tree, here) = (site.registry.borrow(), site.tree.borrow(), Platform::here());
+    let agents = || registry.agents.values().filter(|a| a.removed_at.is_none());
+    StatusView {
+        version: env!("VMETRIC_BUILT_VERSION").into(),
+        scheduled_version: None,
+        architecture: here.arch,
+        os: here.os,
+        issuer: registry.issuer.clone(),
+        pin: tls::pin_text(&site.ca.pin()),
+        listen: site.about.borrow().listen.clone(),
+        started_at: registry.started_at,
+        agents: agents().count() as u64,
+        online: agents().filter(|a| now.saturating_sub(registry.last_contact(&a.id)) <= OFFLINE_AFTER_S).count() as u64,
+        parked: site.parked() as u64,
+        downloads: site.downloads.get() as u64,
+        rollouts_running: registry.rollouts.values().filter(|r| r.state == "running").count() as u64,
+        mirror: site.about.borrow().mirror.clone(),
+        timestamp_version: tree.timestamp_version,
+        releases: tree.releases.versions(AGENT_PRODUCT).iter().map(|v| v.to_string()).collect(),
+        mirror_verified_at: tree.verified_at,
+        mirror_error: site.last_refresh.borrow().1.clone(),
+        time: now,
+    }
+}
+
+async fn activity(site: &Site, request: &AdminWire, out: &mut UnixStream) -> Result<(), Reason> {
+    let wanted: Option<BTreeSet<String>> = request.agents.as_ref().map(|a| a.iter().cloned().collect());
+    let limit = usize::try_from(request.limit.unwrap_or(EVENTS_SHOWN)).unwrap_or(usize::MAX);
+    // What is followed begins where the store's rows end.
+    site.store.durable().await.map_err(store_error)?;
+    let filter = wanted.clone();
+    let keep = move |e: &Event| filter.as_ref().is_none_or(|w| w.contains(&e.agent));
+    let old: Vec<Event> = site.store.newest(Table::Activity, limit, keep).await.map_err(store_error)?;
+    let mut next = old.last().map_or(0, |e| e.seq + 1);
+    status(out, "ok", "").await.map_err(wire_error)?;
+    for event in &old {
+        line(out, event).await.map_err(wire_error)?;
+    }
+    while request.follow == Some(true) {
+        let wanted = |e: &&Event| e.seq >= next && wanted.as_ref().is_none_or(|w| w.contains(&e.agent));
+        let fresh: Vec<Event> = site.registry.borrow().recent.iter().filter(wanted).cloned().collect();
+        for event in &fresh {
+            line(out, event).await.map_err(wire_error)?;
+            next = event.seq + 1;
+        }
+        if fresh.is_empty() {
+            site.followers.wait().await;
+        }
+    }
+    Ok(())
+}
+
+async fn token(site: &Site, request: &AdminWire, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
+    let (uses, ttl_s) = (request.uses.unwrap_or(1), request.ttl_s.unwrap_or(TOKEN_TTL_S));
+    if uses == 0 || ttl_s == 0 {
+        return Err(Reason::new("bad_request", "a token needs at least one use and one second"));
+    }
+    let token = format!("vmt_{}", random_hex(32));
+    let expires_at = site.registry.borrow_mut().create_token(&token, uses, ttl_s, now)?;
+    site.flush();
+    site.store.durable().await.map_err(store_error)?;
+    let url = site.about.borrow().url.clone();
+    reply(out, &TokenView { token, uses, expires_at, pin: tls::pin_text(&site.ca.pin()), url }).await
+}
+
+fn asked(request: &AdminWire) -> Result<Assign, Reason> {
+    let agents = match (request.all, &request.agents) {
+        (Some(true), None) => None,
+        (None | Some(false), Some(agents)) if !agents.is_empty() => Some(agents.clone()),
+        _ => return Err(Reason::new("bad_request", "name the agents, or all of them")),
+    };
+    let limit = request.max_in_flight.as_deref().unwrap_or("10%");
+    let (contact, shortest, longest) = CONTACT_DEADLINE_S;
+    Ok(Assign {
+        agents,
+        product: request.product.clone().unwrap_or(AGENT_PRODUCT.into()),
+        version: request.version.clone().unwrap_or_default(),
+        in_flight: limit.parse::<InFlight>().map_err(|e| Reason::new("bad_request", e))?,
+        max_failures: request.max_failures.unwrap_or(MAX_FAILURES),
+        contact_deadline_s: request.contact_deadline_s.unwrap_or(contact).clamp(shortest, longest),
+        unattended: request.unattended.unwrap_or(false),
+        trial_max_s: request.trial_max_s.unwrap_or(TRIAL_MAX_S.0).min(TRIAL_MAX_S.1),
+        end_probation: request.end_probation.unwrap_or(false),
+        retry: request.retry.unwrap_or(false),
+        switch_in_s: request.switch_in_s.unwrap_or(0).min(SWITCH_IN_MAX_S),
+    })
+}
+
+async fn assign(site: &Rc<Site>, request: &AdminWire, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
+    let ask = asked(request)?;
+    let tree = site.tree.borrow().clone();
+    let (id, wake) = {
+        let mut registry = site.registry.borrow_mut();
+        let id = registry.assign(&ask, &tree.releases, now)?;
+        (id, registry.advance_all(&tree.releases, now))
+    };
+    let told = wake.len() as u64;
+    // An empty list has nobody to wake, but the roll-out itself must be durable too.
+    site.deliver(wake).await.map_err(store_error)?;
+    site.store.durable().await.map_err(store_error)?;
+    let view = {
+        let registry = site.registry.borrow();
+        let rollout = &registry.rollouts[&id];
+        OrderedView { rollout: id, version: rollout.version.clone(), group: rollout.group, told }
+    };
+    reply(out, &view).await
+}
+
+async fn cancel(site: &Rc<Site>, request: &AdminWire, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
+    let wake = {
+        let mut registry = site.registry.borrow_mut();
+        match (request.all, &request.agents, request.rollout) {
+            (Some(true), None, None) => {
+                let open: Vec<u64> =
+                    registry.rollouts.values().filter(|r| r.state == "running" || r.state == "halted").map(|r| r.id).collect();
+                let mut wake = Vec::new();
+                for id in open.into_iter().chain(registry.open.clone()).collect::<BTreeSet<u64>>() {
+                    wake.extend(registry.cancel_rollout(id, now).unwrap_or_default());
+                }
+                wake
+            }
+            (None, Some(agents), None) => {
+                for agent in agents {
+                    registry.known(agent)?;
+                }
+                registry.cancel_agents(agents, "cancelled by a person", now)
+            }
+            (None, None, Some(id)) => registry.cancel_rollout(id, now)?,
+            _ => return Err(Reason::new("bad_request", "name the agents, a roll-out, or all of them")),
+        }
+    };
+    site.planner.ring();
+    let told = wake.len() as u64;
+    site.deliver(wake).await.map_err(store_error)?;
+    site.store.durable().await.map_err(store_error)?;
+    reply(out, &OrderedView { rollout: request.rollout.unwrap_or(0), told, ..Default::default() }).await
+}
+
+async fn mirror(site: &Site, out: &mut UnixStream) -> Result<(), Reason> {
+    // A refresh that runs already may have read the old tree; only one that starts now counts.
+    let goal = site.refreshes_begun.get() + 1;
+    site.refresh.ring();
+    while site.last_refresh.borrow().0 < goal {
+        site.refreshed.wait().await;
+    }
+    let failure = site.last_refresh.borrow().1.clone();
+    match failure {
+        Some(error) => Err(Reason::new("mirror_refused", error)),
+        None => reply(out, &view(site, clock::unix())).await,
+    }
+}
+
+async fn remove(site: &Site, request: &AdminWire, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
+    let agents = request.agents.clone().unwrap_or_default();
+    for id in &agents {
+        site.registry.borrow_mut().remove(id, now)?;
+        site.wake(id);
+    }
+    site.flush();
+    site.planner.ring();
+    site.store.durable().await.map_err(store_error)?;
+    reply(out, &OrderedView { told: agents.len() as u64, ..Default::default() }).await
+}

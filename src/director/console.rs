@@ -1,0 +1,194 @@
+//! The administrator's side of the socket: one request, then tables for people or JSON for programs.
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use miniserde::json;
+
+use super::admin::{SOCKET, StatusWire};
+use super::args::Ask;
+use super::commands::{OrderedView, TokenView};
+use super::records::Event;
+use super::table::{Table, ago, until, utc};
+use super::views::{AgentView, AgentsView, RolloutsView, StatusView};
+
+/// Asks the running Director and prints its answer.
+///
+/// # Errors
+/// One line for standard error: what is wrong and what to do.
+pub fn run(ask: &Ask, out: &mut impl Write) -> Result<(), String> {
+    let mut stream = connect(&ask.state)?;
+    let mut request = json::to_string(&ask.request);
+    request.push('\n');
+    stream.write_all(request.as_bytes()).map_err(|e| format!("the Director does not take the request: {e}"))?;
+    let mut lines = BufReader::new(stream).lines();
+    let first = lines.next().ok_or("the Director ended the connection without an answer; its log says why")?.map_err(gone)?;
+    let status: StatusWire = parse(&first)?;
+    if status.code != "ok" {
+        return Err(format!("{} ({})", status.detail, status.code));
+    }
+    for line in lines {
+        let line = line.map_err(gone)?;
+        let printed = if ask.json { writeln!(out, "{line}") } else { print(ask, &line, out)? };
+        match printed.and_then(|()| out.flush()) {
+            // `| head` has seen enough.
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            other => other.map_err(|e| e.to_string())?,
+        }
+    }
+    Ok(())
+}
+
+fn connect(state: &Path) -> Result<UnixStream, String> {
+    let socket = state.join(SOCKET);
+    UnixStream::connect(&socket).map_err(|e| match e.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => format!(
+            "no Director runs with the state folder {}; start it with `vmetric-director run`, or name the right folder with --state",
+            state.display()
+        ),
+        ErrorKind::PermissionDenied => format!("{} belongs to another user; run this as the user of the Director", socket.display()),
+        _ => format!("{}: {e}", socket.display()),
+    })
+}
+
+fn gone(e: io::Error) -> String {
+    format!("the connection to the Director ended: {e}")
+}
+
+fn parse<T: miniserde::Deserialize>(line: &str) -> Result<T, String> {
+    json::from_str(line).map_err(|_| "the Director's answer is not understood; program and Director differ in version".to_string())
+}
+
+fn print(ask: &Ask, line: &str, out: &mut impl Write) -> Result<io::Result<()>, String> {
+    let text = match ask.request.command.as_str() {
+        "agents" => agents(&parse(line)?),
+        "rollouts" => rollouts(&parse(line)?),
+        "activity" => event(&parse(line)?),
+        "token" => token(&parse(line)?),
+        "assign" => assigned(&parse(line)?),
+        "cancel" => {
+            let view: OrderedView = parse(line)?;
+            format!("cancelled; {} agents are told\n", view.told)
+        }
+        "remove-agent" => "removed; its credential is refused from now on\n".to_string(),
+        _ if ask.pin_only => format!("{}\n", parse::<StatusView>(line)?.pin),
+        _ => status(&parse(line)?),
+    };
+    Ok(out.write_all(text.as_bytes()))
+}
+
+fn agents(view: &AgentsView) -> String {
+    if view.agents.is_empty() {
+        return "no agents yet; `vmetric-director token create` makes a token to enroll one\n".into();
+    }
+    let mut table = Table::new(&["AGENT", "VERSION", "SCHEDULED", "STATE", "PLATFORM", "SEEN", "WHY"]);
+    for a in &view.agents {
+        table.row(vec![
+            a.id.clone(),
+            a.version.clone(),
+            a.scheduled_version.clone().unwrap_or("-".into()),
+            state(a),
+            format!("{}-{}", a.os, a.architecture),
+            ago(view.time, a.last_contact),
+            why(a, view.time),
+        ]);
+    }
+    table.text()
+}
+
+fn state(agent: &AgentView) -> String {
+    match agent.percent {
+        Some(percent) if agent.state == "downloading" => format!("downloading {percent}%"),
+        _ => agent.state.clone(),
+    }
+}
+
+fn why(agent: &AgentView, now: u64) -> String {
+    let mut out = if agent.detail.is_empty() { agent.code.clone() } else { agent.detail.clone() };
+    if let Some(owner) = &agent.owner {
+        out = format!("{out} [{owner}");
+        if let Some(deadline) = agent.deadline {
+            out = format!("{out}, {}", until(now, deadline));
+        }
+        out.push(']');
+    }
+    if agent.clock != "ok" && !agent.clock.is_empty() {
+        out = format!("{out} [clock {}]", agent.clock);
+    }
+    out
+}
+
+fn rollouts(view: &RolloutsView) -> String {
+    if view.rollouts.is_empty() {
+        return "no roll-outs yet; `vmetric-director assign` makes one\n".into();
+    }
+    let mut table = Table::new(&["ROLL-OUT", "VERSION", "STATE", "DONE", "MOVING", "WAITING", "FAILED", "LEFT OUT", "MADE", "WHY"]);
+    for r in &view.rollouts {
+        table.row(vec![
+            r.id.to_string(),
+            r.version.clone(),
+            r.state.clone(),
+            format!("{}/{}", r.done, r.group),
+            format!("{} (max {})", r.moving, r.max_in_flight),
+            r.waiting.to_string(),
+            format!("{} (max {})", r.failed, r.max_failures),
+            r.left_out.to_string(),
+            ago(view.time, r.created_at),
+            r.detail.clone(),
+        ]);
+    }
+    table.text()
+}
+
+fn event(event: &Event) -> String {
+    let who = if event.agent.is_empty() { "-" } else { &event.agent };
+    let version = if event.version.is_empty() { "-" } else { &event.version };
+    format!("{}  {who:<32}  {:<18}  {version:<12}  {}", utc(event.time), event.code, event.detail).trim_end().to_string() + "\n"
+}
+
+fn token(view: &TokenView) -> String {
+    format!(
+        "{}\n\ngood for {} enrollment(s) until {}; it is not shown again. On a device:\n\n  vmetric-agent enroll {} --pin {} --token {}\n",
+        view.token,
+        view.uses,
+        utc(view.expires_at),
+        view.url,
+        view.pin,
+        view.token
+    )
+}
+
+fn assigned(view: &OrderedView) -> String {
+    format!(
+        "roll-out {}: version {} for {} agent(s), {} told now; `vmetric-director rollouts` shows how it goes\n",
+        view.rollout, view.version, view.group, view.told
+    )
+}
+
+fn status(view: &StatusView) -> String {
+    let mirrored = match view.timestamp_version {
+        0 => "nothing yet".to_string(),
+        version => format!("timestamp {version}, verified {}", ago(view.time, view.mirror_verified_at)),
+    };
+    let releases = if view.releases.is_empty() { "none".to_string() } else { view.releases.join(", ") };
+    let mut out = String::new();
+    for (name, value) in [
+        ("version", format!("{} ({}-{})", view.version, view.os, view.architecture)),
+        ("running since", format!("{} ({})", utc(view.started_at), ago(view.time, view.started_at))),
+        ("listens on", view.listen.join(", ")),
+        ("pin", view.pin.clone()),
+        ("issuer", view.issuer.clone()),
+        ("agents", format!("{} ({} online, {} polls parked, {} downloads)", view.agents, view.online, view.parked, view.downloads)),
+        ("roll-outs", format!("{} running", view.rollouts_running)),
+        ("mirror of", view.mirror.clone()),
+        ("mirrored", mirrored),
+        ("releases", releases),
+    ] {
+        out += &format!("{name:<14} {value}\n");
+    }
+    if let Some(error) = &view.mirror_error {
+        out += &format!("{:<14} {error}\n", "mirror error");
+    }
+    out
+}

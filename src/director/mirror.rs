@@ -1,0 +1,396 @@
+//! The mirror: a verifying client of the release plane that serves on only what it has verified itself.
+//!
+//! Order of a refresh: metadata is fetched and verified (trust store), every artifact is fetched and verified (length,
+//! hash, build signature) into the release folder, then the metadata files are replaced, `timestamp.json` last. So an agent
+//! that reads at any moment finds every part that the timestamp leads to. Roots are kept for ever: a device of any factory
+//! date walks up from its own.
+//!
+//! Everything here blocks and runs on a helper thread; the result is an index that replaces the one in use at once.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::tree::{Entry, Tree};
+use crate::core::hex;
+use crate::core::reason::Reason;
+use crate::core::release::Artifact;
+use crate::core::trust::{FileCheck, Goal, Now, ROOT_MAX, Trusted};
+use crate::io::fs::{free_bytes, make_folder, read_limited, remove_if_there, sync_folder_of, write_durable};
+use crate::io::http::{Http, HttpConfig};
+use crate::io::tls::Pin;
+use crate::io::trust_store::TrustStore;
+
+/// Time between two refreshes.
+pub const EVERY: Duration = Duration::from_secs(60);
+/// Longest wait for an answer of the source.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Room that stays free on the disk when an artifact is fetched.
+const RESERVE: u64 = 64 << 20;
+/// Mode of served files.
+const MODE: u32 = 0o644;
+/// Pieces in which artifacts are read.
+const PIECE: usize = 128 << 10;
+
+/// Where releases come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A folder with `metadata/` and `targets/`.
+    Folder(PathBuf),
+    /// An `https://` URL of such a folder, and the pins of its server.
+    Url(String, Vec<Pin>),
+}
+
+/// What a refresh works on.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    /// Where releases come from.
+    pub source: Source,
+    /// `<state>/release`.
+    pub folder: PathBuf,
+    /// `<state>/trust`.
+    pub trust: PathBuf,
+    /// The root metadata to begin with.
+    pub root: Vec<u8>,
+    /// Build time of this program: the clock's floor.
+    pub floor: u64,
+}
+
+/// What a refresh found.
+#[derive(Debug)]
+pub struct Renewed {
+    /// What is served from now on.
+    pub tree: Tree,
+    /// Something is different from before.
+    pub changed: bool,
+    /// What had to be left out, each with its reason.
+    pub left_out: Vec<Reason>,
+}
+
+impl Mirror {
+    /// What is on the disk already, verified again; used until the first refresh succeeds.
+    ///
+    /// # Errors
+    /// The given root is none.
+    pub fn from_disk(&self) -> Result<Renewed, Reason> {
+        let (_, trusted) = TrustStore::open(&self.trust, &self.root)?;
+        let mut nobody = |_: &str, _: u64| Err(Reason::new("not_fetched", "only what is on the disk is looked at"));
+        Ok(self.build(&trusted, &Tree::default(), 0, &mut nobody))
+    }
+
+    /// Fetches what is new. `known` is what is served now: its artifacts are not read again.
+    ///
+    /// # Errors
+    /// The source did not answer, or a check of the metadata did not hold; what is served stays.
+    pub fn refresh(&self, known: &Tree, now: u64) -> Result<Renewed, Reason> {
+        make_folder(&self.folder.join("metadata")).map_err(|e| unwritable(&self.folder, &e))?;
+        let mut origin = Origin::new(&self.source)?;
+        let (mut store, trusted) = TrustStore::open(&self.trust, &self.root)?;
+        for reason in store.take_left_out() {
+            log::warn!("trust store: {reason}");
+        }
+        let time = Now { unix: now, floor: self.floor, offline_grace_s: 0 };
+        let mut fetch = |name: &str, limit: u64| origin.read(&format!("metadata/{name}"), limit);
+        let (trusted, outcome) = store.refresh(trusted, time, Goal::All, &mut fetch);
+        let outcome = outcome.map_err(Reason::from)?;
+        let mut open = |path: &str, length: u64| origin.open(path, length);
+        let mut renewed = self.build(&trusted, known, now, &mut open);
+        renewed.left_out.extend(outcome.left_out.into_iter().map(Reason::from));
+        self.publish(&trusted, &mut renewed, &mut origin)?;
+        if renewed.changed {
+            self.sweep(&renewed.tree);
+        }
+        Ok(renewed)
+    }
+
+    /// Verifies (and fetches, where missing) every artifact and makes the index.
+    fn build(&self, trusted: &Trusted, known: &Tree, now: u64, open: &mut Open<'_>) -> Renewed {
+        let [root, timestamp, snapshot, targets] = trusted.versions();
+        let mut tree = Tree { timestamp_version: timestamp, versions: [root, snapshot, targets], verified_at: now, ..Default::default() };
+        let mut left_out = Vec::new();
+        for (path, artifact) in trusted.artifacts() {
+            let done = artifact.map_err(Reason::from).and_then(|artifact| {
+                let entry = self.obtain(trusted, &artifact, known, open)?;
+                Ok((artifact, entry))
+            });
+            match done {
+                Ok((artifact, entry)) => {
+                    tree.entries.insert(format!("targets/{}", consistent(&path, &entry.sha256)), entry.clone());
+                    tree.entries.insert(format!("targets/{path}"), entry);
+                    tree.releases.artifacts.push(artifact);
+                }
+                Err(reason) => left_out.push(Reason::received(reason.code.into_owned(), format!("{path}: {}", reason.detail))),
+            }
+        }
+        self.add_metadata(trusted, known, &mut tree);
+        let changed = tree.timestamp_version != known.timestamp_version || tree.releases.artifacts.len() != known.releases.artifacts.len();
+        Renewed { tree, changed, left_out }
+    }
+
+    /// Metadata that is on the disk and verified: the current files, and what was served before (an agent may be between
+    /// two of its requests).
+    fn add_metadata(&self, trusted: &Trusted, known: &Tree, tree: &mut Tree) {
+        let before = known.entries.iter().filter(|(name, _)| name.starts_with("metadata/"));
+        tree.entries.extend(before.map(|(name, entry)| (name.clone(), entry.clone())));
+        for (name, bytes) in trusted.files() {
+            self.index(&name, bytes, tree);
+        }
+        for (name, bytes) in self.roots(trusted) {
+            self.index(&name, &bytes, tree);
+        }
+    }
+
+    fn index(&self, name: &str, bytes: &[u8], tree: &mut Tree) {
+        let file = self.folder.join("metadata").join(name);
+        // Only what is there, byte for byte: before the first refresh of a new folder nothing is.
+        if read_limited(&file, bytes.len() as u64).ok().flatten().as_deref() == Some(bytes) {
+            let entry = Entry { file, length: bytes.len() as u64, sha256: hex::encode(&hex::sha256(bytes)), artifact: false };
+            tree.entries.insert(format!("metadata/{name}"), entry);
+        }
+    }
+
+    /// The chain of roots on the disk that leads to the trusted one, verified link by link.
+    fn roots(&self, trusted: &Trusted) -> Vec<(String, Vec<u8>)> {
+        let read = |version: u64| {
+            let name = format!("{version}.root.json");
+            let bytes = read_limited(&self.folder.join("metadata").join(&name), ROOT_MAX).ok().flatten()?;
+            Some((name, bytes))
+        };
+        let last = trusted.versions()[0];
+        let chain: Vec<(String, Vec<u8>)> = (1..=last).filter_map(read).collect();
+        if chain.len() as u64 == last && is_chain(&chain, trusted) { chain } else { Vec::new() }
+    }
+
+    /// One artifact, verified: the one that is served already, the one on the disk, or a fresh copy.
+    fn obtain(&self, trusted: &Trusted, artifact: &Artifact, known: &Tree, open: &mut Open<'_>) -> Result<Entry, Reason> {
+        let sha256 = hex::encode(&artifact.sha256);
+        let path = consistent(&artifact.path.to_string(), &sha256);
+        if let Some(entry) = known.entries.get(&format!("targets/{path}")).filter(|e| e.file.is_file()) {
+            return Ok(entry.clone());
+        }
+        let file = self.folder.join("targets").join(&path);
+        let entry = Entry { file: file.clone(), length: artifact.length, sha256, artifact: true };
+        if file.is_file() {
+            let read = File::open(&file).map_err(|e| unreadable(&file, &e));
+            match read.and_then(|f| copy(f, None, &file, trusted.file_check(artifact)?)) {
+                Ok(()) => return Ok(entry),
+                Err(reason) => log::warn!("the mirror's copy is not used: {}: {reason}", file.display()),
+            }
+        }
+        let body = open(&path, artifact.length).or_else(|first| match first.code.as_ref() {
+            "not_fetched" => Err(first),
+            _ => open(&artifact.path.to_string(), artifact.length),
+        })?;
+        self.store(body, artifact, &file, trusted.file_check(artifact)?)?;
+        Ok(entry)
+    }
+
+    /// Writes a fetched artifact durably, if every check holds.
+    fn store(&self, body: Box<dyn Read + '_>, artifact: &Artifact, file: &Path, check: FileCheck) -> Result<(), Reason> {
+        let folder = file.parent().unwrap_or(&self.folder);
+        make_folder(folder).map_err(|e| unwritable(folder, &e))?;
+        let free = free_bytes(folder).map_err(|e| unwritable(folder, &e))?;
+        if free < artifact.length.saturating_add(RESERVE) {
+            let detail = format!("{}: {free} bytes are free, {} are needed and {RESERVE} stay free", folder.display(), artifact.length);
+            return Err(Reason::new("disk_full", detail));
+        }
+        let part = file.with_extension("part");
+        remove_if_there(&part).map_err(|e| unwritable(&part, &e))?;
+        let mut out = File::create_new(&part).map_err(|e| unwritable(&part, &e))?;
+        let written = copy(body, Some(&mut out), &part, check);
+        if let Err(reason) = written {
+            let _ = remove_if_there(&part);
+            return Err(reason);
+        }
+        let finish = || {
+            out.sync_all()?;
+            fs::rename(&part, file)?;
+            sync_folder_of(file)
+        };
+        finish().map_err(|e| unwritable(file, &e))
+    }
+
+    /// Writes the metadata files, the timestamp last, and puts them into the index.
+    fn publish(&self, trusted: &Trusted, renewed: &mut Renewed, origin: &mut Origin) -> Result<(), Reason> {
+        let folder = self.folder.join("metadata");
+        self.complete_roots(trusted, origin, &folder)?;
+        for (name, bytes) in trusted.files() {
+            let file = folder.join(&name);
+            let there = read_limited(&file, bytes.len() as u64).ok().flatten();
+            if there.as_deref() != Some(bytes) {
+                write_durable(&file, bytes, MODE).map_err(|e| unwritable(&file, &e))?;
+                renewed.changed = true;
+            }
+        }
+        self.add_metadata(trusted, &Tree::default(), &mut renewed.tree);
+        Ok(())
+    }
+
+    /// Every root from 1 on: a device may be older than the root that this Director began with. What comes from the source
+    /// is kept only when the whole chain up to the trusted root holds.
+    fn complete_roots(&self, trusted: &Trusted, origin: &mut Origin, folder: &Path) -> Result<(), Reason> {
+        if !self.roots(trusted).is_empty() {
+            return Ok(());
+        }
+        let mut chain = Vec::new();
+        for version in 1..=trusted.versions()[0] {
+            let name = format!("{version}.root.json");
+            match origin.read(&format!("metadata/{name}"), ROOT_MAX)? {
+                Some(bytes) => chain.push((name, bytes)),
+                None => break,
+            }
+        }
+        if !is_chain(&chain, trusted) {
+            // Devices of this Director's own root and newer still find their way; this is tried again each time.
+            log::warn!("the source's roots from version 1 on do not lead to the trusted one; older devices cannot walk up here");
+            return Ok(());
+        }
+        for (name, bytes) in chain {
+            let file = folder.join(name);
+            write_durable(&file, &bytes, MODE).map_err(|e| unwritable(&file, &e))?;
+        }
+        Ok(())
+    }
+
+    /// Removes artifacts that no metadata names any more. Who has one open reads it to the end.
+    fn sweep(&self, tree: &Tree) {
+        let used: HashMap<&Path, ()> = tree.entries.values().map(|e| (e.file.as_path(), ())).collect();
+        let mut folders = vec![self.folder.join("targets")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => folders.push(path),
+                    Ok(_) if !used.contains_key(path.as_path()) => {
+                        log::info!("removing {}: no release names it", path.display());
+                        let _ = fs::remove_file(&path);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// Opens an artifact by its path in the tree and its length.
+type Open<'a> = dyn FnMut(&str, u64) -> Result<Box<dyn Read>, Reason> + 'a;
+
+/// Root 1 vouches for itself, each next one is signed by the one before, and the last one is the trusted one.
+fn is_chain(chain: &[(String, Vec<u8>)], trusted: &Trusted) -> bool {
+    let Some(((_, first), rest)) = chain.split_first() else { return false };
+    let Ok(mut walker) = Trusted::bootstrap(first) else { return false };
+    let walked = rest.iter().all(|(_, bytes)| walker.restore_root(bytes).is_ok());
+    let last = chain.last().map(|(_, bytes)| bytes.as_slice());
+    walked && walker.versions()[0] == trusted.versions()[0] && trusted.files().first().map(|(_, bytes)| *bytes) == last
+}
+
+/// `dir/<sha256>.<file>`: the name of a target with consistent snapshots (TUF 6.2).
+fn consistent(path: &str, sha256: &str) -> String {
+    match path.rsplit_once('/') {
+        Some((dir, file)) => format!("{dir}/{sha256}.{file}"),
+        None => format!("{sha256}.{path}"),
+    }
+}
+
+/// Reads to the end, checks everything, writes on the way when told to.
+fn copy(mut from: impl Read, mut to: Option<&mut File>, file: &Path, mut check: FileCheck) -> Result<(), Reason> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        let read = from.read(&mut piece).map_err(|e| unreadable(file, &e))?;
+        if read == 0 {
+            return Ok(check.finish()?);
+        }
+        check.absorb(&piece[..read])?;
+        if let Some(to) = to.as_deref_mut() {
+            to.write_all(&piece[..read]).map_err(|e| unwritable(file, &e))?;
+        }
+    }
+}
+
+fn unreadable(path: &Path, e: &io::Error) -> Reason {
+    Reason::new("mirror_unreadable", format!("{}: {e}", path.display()))
+}
+
+fn unwritable(path: &Path, e: &io::Error) -> Reason {
+    Reason::new("mirror_unwritable", format!("{}: {e}; check space and permissions of the state folder", path.display()))
+}
+
+/// The source, opened for one refresh.
+enum Origin {
+    Folder(PathBuf),
+    Url(String, Http),
+}
+
+impl Origin {
+    fn new(source: &Source) -> Result<Origin, Reason> {
+        match source {
+            Source::Folder(folder) => Ok(Origin::Folder(folder.clone())),
+            Source::Url(base, pins) => {
+                let user_agent = concat!("vmetric-director/", env!("VMETRIC_BUILT_VERSION"));
+                let config = HttpConfig { pins: pins.clone(), proxy: None, user_agent, wake_fd: None, tick: || {} };
+                let http = Http::new(config).map_err(|e| e.reason())?;
+                Ok(Origin::Url(base.trim_end_matches('/').to_string(), http))
+            }
+        }
+    }
+
+    /// A small file; `None` = the source says that there is none.
+    fn read(&mut self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, Reason> {
+        match self {
+            Origin::Folder(folder) => {
+                let file = folder.join(name);
+                if !folder.is_dir() {
+                    let detail = format!("{} is no folder; --mirror names one with metadata/ and targets/", folder.display());
+                    return Err(Reason::new("mirror_unreachable", detail));
+                }
+                match read_limited(&file, limit) {
+                    Ok(bytes) => Ok(bytes),
+                    Err(e) => Err(unreadable(&file, &e)),
+                }
+            }
+            Origin::Url(base, http) => {
+                let mut download = http.get(&format!("{base}/{name}"), None, None, limit, ANSWER).map_err(|e| e.reason())?;
+                match download.status {
+                    200 => {}
+                    403 | 404 => return Ok(None),
+                    status => return Err(Reason::new("mirror_unreachable", format!("{base}/{name}: the server answered {status}"))),
+                }
+                let (mut out, mut piece) = (Vec::new(), [0; 4096]);
+                loop {
+                    match download.read(&mut piece).map_err(|e| e.reason())? {
+                        0 => return Ok(Some(out)),
+                        n => out.extend_from_slice(&piece[..n]),
+                    }
+                }
+            }
+        }
+    }
+
+    /// An artifact, to be read in pieces.
+    fn open(&mut self, path: &str, length: u64) -> Result<Box<dyn Read>, Reason> {
+        match self {
+            Origin::Folder(folder) => {
+                let file = folder.join("targets").join(path);
+                Ok(Box::new(File::open(&file).map_err(|e| unreadable(&file, &e))?))
+            }
+            Origin::Url(base, http) => {
+                let url = format!("{base}/targets/{path}");
+                let download = http.get(&url, None, None, length, ANSWER).map_err(|e| e.reason())?;
+                match download.status {
+                    200 => Ok(Box::new(Body(download))),
+                    status => Err(Reason::new("mirror_unreachable", format!("{url}: the server answered {status}"))),
+                }
+            }
+        }
+    }
+}
+
+struct Body(crate::io::http::Download);
+
+impl Read for Body {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|e| io::Error::other(e.reason().to_string()))
+    }
+}

@@ -1,0 +1,370 @@
+//! Assignments become roll-outs, roll-outs become orders. The decisions are [`crate::core::rollout::plan`]'s; here they are applied.
+//!
+//! A row exists for every agent of a roll-out from the start, so that each one's state and reason can be seen. An order's
+//! generation is above everything this store issued to the agent and everything the agent reports.
+
+use std::collections::BTreeSet;
+
+use super::records::{Order, Rollout, WAITING_TURN};
+use super::registry::Registry;
+use super::releases::Releases;
+use crate::core::hex;
+use crate::core::reason::Reason;
+use crate::core::release::Artifact;
+use crate::core::rollout::{self, AgentFacts, Decision, End, InFlight, Standing, State, Step};
+use crate::core::version::Version;
+
+/// What a person asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assign {
+    /// Whom; `None` = every agent.
+    pub agents: Option<Vec<String>>,
+    /// Product.
+    pub product: String,
+    /// Exact, or `latest`.
+    pub version: String,
+    /// How many at once.
+    pub in_flight: InFlight,
+    /// More failures halt.
+    pub max_failures: u64,
+    /// Contact deadline of a trial.
+    pub contact_deadline_s: u64,
+    /// May switch without contact.
+    pub unattended: bool,
+    /// Longest unattended trial.
+    pub trial_max_s: u64,
+    /// May overwrite the other slot in probation.
+    pub end_probation: bool,
+    /// Try rejected hashes again; also releases a quarantine.
+    pub retry: bool,
+    /// Not before so many seconds from now.
+    pub switch_in_s: u64,
+}
+
+impl Registry {
+    /// Makes a roll-out; the next [`Registry::advance_all`] starts its first agent.
+    ///
+    /// # Errors
+    /// `agent_unknown`, `agent_removed`, `no_agents`, `version_unknown`, `version_invalid`.
+    pub fn assign(&mut self, ask: &Assign, releases: &Releases, now: u64) -> Result<u64, Reason> {
+        let version = releases.resolve(&ask.product, &ask.version)?;
+        let group = self.group(ask)?;
+        let id = self.rollouts.keys().next_back().copied().unwrap_or(0) + 1;
+        let rollout = Rollout {
+            id,
+            product: ask.product.clone(),
+            version: version.to_string(),
+            created_at: now,
+            state: "running".into(),
+            group: group.len() as u64,
+            max_in_flight: ask.in_flight.resolve(group.len()) as u64,
+            max_failures: ask.max_failures,
+            contact_deadline_s: ask.contact_deadline_s,
+            unattended: ask.unattended,
+            trial_max_s: ask.trial_max_s,
+            end_probation: ask.end_probation,
+            retry: ask.retry,
+            switch_at: Some(now + ask.switch_in_s).filter(|_| ask.switch_in_s > 0),
+            ..Default::default()
+        };
+        let detail = format!("roll-out {id}: {} {version} to {} agents, {} at once", ask.product, group.len(), rollout.max_in_flight);
+        self.supersede(&group, id, now);
+        for agent in &group {
+            let row = Order {
+                rollout: id,
+                agent: agent.clone(),
+                version: version.to_string(),
+                state: WAITING_TURN.into(),
+                since: now,
+                ..Default::default()
+            };
+            let row = self.quarantined(row, ask, releases, &version);
+            self.keep_order(row);
+        }
+        self.keep_rollout(rollout);
+        let of = Order { version: version.to_string(), ..Default::default() };
+        self.event(now, "", "rollout_created", detail, Some(&of));
+        Ok(id)
+    }
+
+    fn group(&self, ask: &Assign) -> Result<Vec<String>, Reason> {
+        let group: BTreeSet<String> = match &ask.agents {
+            Some(ids) => {
+                for id in ids {
+                    self.known(id)?;
+                }
+                ids.iter().cloned().collect()
+            }
+            None => self.agents.values().filter(|a| a.removed_at.is_none()).map(|a| a.id.clone()).collect(),
+        };
+        if group.is_empty() {
+            return Err(Reason::new("no_agents", "this Director has no agents yet; enroll one first"));
+        }
+        Ok(group.into_iter().collect())
+    }
+
+    /// The group's older orders give way: what has not switched is cancelled, a trial goes on to its verdict.
+    fn supersede(&mut self, group: &[String], by: u64, now: u64) {
+        let older: Vec<(u64, String)> =
+            self.orders.iter().filter(|(_, o)| o.end().is_none() || o.end() == Some(End::Silent)).map(|(k, _)| k.clone()).collect();
+        let group: BTreeSet<&String> = group.iter().collect();
+        for (rollout, agent) in older.into_iter().filter(|(_, a)| group.contains(a)) {
+            self.cancel_row(rollout, &agent, &format!("replaced by roll-out {by}"), now);
+        }
+    }
+
+    /// A file that halted a roll-out is not tried again on that roll-out's agents until a person says so.
+    fn quarantined(&self, mut row: Order, ask: &Assign, releases: &Releases, version: &Version) -> Order {
+        let Some(agent) = self.agents.get(&row.agent).filter(|_| !ask.retry) else { return row };
+        let Ok(artifact) = releases.artifact(&ask.product, version, &agent.os, &agent.architecture, &agent.version) else { return row };
+        let sha256 = hex::encode(&artifact.sha256);
+        let halted = |r: &&Rollout| {
+            r.state == "halted"
+                && r.version == row.version
+                && r.product == ask.product
+                && self.orders.contains_key(&(r.id, row.agent.clone()))
+        };
+        if let Some(halted) = self.rollouts.values().find(halted)
+            && agent.running_sha256 != sha256
+        {
+            row.state = End::Refused.word().into();
+            row.code = "quarantined".into();
+            row.detail = format!("this file halted roll-out {}; `assign --retry` releases it", halted.id);
+        }
+        row
+    }
+
+    /// Looks at every roll-out that is not over and acts. Returns the agents that have something new to hear.
+    pub fn advance_all(&mut self, releases: &Releases, now: u64) -> Vec<String> {
+        let ids: Vec<u64> = self.open.iter().copied().collect();
+        let mut wake = Vec::new();
+        for id in ids {
+            self.advance(id, releases, now, &mut wake);
+        }
+        wake
+    }
+
+    fn advance(&mut self, id: u64, releases: &Releases, now: u64, wake: &mut Vec<String>) {
+        let Some(rollout) = self.rollouts.get(&id).cloned() else { return };
+        let range = (id, String::new())..(id + 1, String::new());
+        let keys: Vec<String> = self.orders.range(range).map(|((_, agent), _)| agent.clone()).collect();
+        let facts: Vec<AgentFacts> = keys.iter().map(|agent| self.facts(&self.orders[&(id, agent.clone())], &rollout, releases)).collect();
+        let limits = rollout::Rollout {
+            state: state_of(&rollout),
+            max_in_flight: rollout.max_in_flight as usize,
+            max_failures: rollout.max_failures as usize,
+        };
+        let plan = rollout::plan(&limits, &facts, now);
+        for (agent, decision) in keys.iter().zip(plan.decisions) {
+            self.apply(id, agent, decision, releases, now, wake);
+        }
+        if plan.state != limits.state {
+            self.close(rollout, plan.state, now, wake);
+        }
+        let over = self.rollouts.get(&id).is_none_or(|r| r.state != "running");
+        if over && keys.into_iter().all(|agent| self.orders[&(id, agent)].end().is_some()) {
+            self.open.remove(&id);
+        }
+    }
+
+    /// What is known of one agent of a roll-out.
+    fn facts(&self, row: &Order, rollout: &Rollout, releases: &Releases) -> AgentFacts {
+        let last_contact = self.last_contact(&row.agent).max(self.started_at);
+        let standing = match (row.step(), row.end()) {
+            (Some(step), _) => Standing::Moving {
+                reason: Reason::received(row.code.clone(), row.detail.clone()),
+                deadline: rollout::deadline(step, row.since.max(self.started_at), last_contact, &rollout.terms(row.issued_at)),
+            },
+            (_, Some(end)) => Standing::Ended(end),
+            _ => Standing::Waiting,
+        };
+        let mut facts = AgentFacts {
+            standing,
+            runs_target: false,
+            left_target: false,
+            no_artifact: None,
+            busy: None,
+            last_contact: self.last_contact(&row.agent),
+        };
+        let Some(agent) = self.agents.get(&row.agent) else { return facts };
+        let current = self.in_force.get(&row.agent) == Some(&row.rollout);
+        let runs = !agent.running_sha256.is_empty();
+        facts.left_target = current && runs && agent.running_sha256 != row.sha256 && agent.running_as != "manual";
+        if facts.standing == Standing::Waiting {
+            match find(agent, rollout, releases) {
+                Ok(artifact) => facts.runs_target = agent.running_sha256 == hex::encode(&artifact.sha256) && agent.running_as != "trial",
+                Err(reason) => facts.no_artifact = Some(reason),
+            }
+            facts.busy = self.busy(&row.agent);
+        }
+        facts
+    }
+
+    /// Why an earlier order of an agent must end before a new one is issued: a trial goes on to its verdict.
+    fn busy(&self, agent: &str) -> Option<Reason> {
+        let (order, _) = self.order_in_force(agent)?;
+        order.step().filter(|s| s.has_switched())?;
+        Some(Reason::new("earlier_order", format!("{} is on trial by roll-out {}; its verdict comes first", order.version, order.rollout)))
+    }
+
+    fn apply(&mut self, id: u64, agent: &str, decision: Decision, releases: &Releases, now: u64, wake: &mut Vec<String>) {
+        let row = &self.orders[&(id, agent.to_string())];
+        match decision {
+            Decision::Proceed => {
+                self.issue(row.clone(), releases, now);
+                wake.push(agent.to_string());
+            }
+            // A moving agent's reason is its own report's; the row has it already.
+            Decision::Wait { .. } if row.step().is_some() => {}
+            Decision::Wait { reason, until } => {
+                if row.code != reason.code || row.until != until {
+                    let (code, detail) = (reason.code.into_owned(), reason.detail);
+                    self.keep_order(Order { code, detail, until, ..row.clone() });
+                }
+            }
+            Decision::Refuse { reason } => self.end(row.clone(), End::NoArtifact, &reason, now),
+            Decision::Ended(end) if row.end() == Some(end) => {}
+            Decision::Ended(end) => {
+                let reason = why_ended(end, row);
+                self.end(row.clone(), end, &reason, now);
+            }
+        }
+    }
+
+    fn issue(&mut self, mut row: Order, releases: &Releases, now: u64) {
+        let Some(rollout) = self.rollouts.get(&row.rollout) else { return };
+        let Some(agent) = self.agents.get(&row.agent) else { return };
+        let Ok(artifact) = find(agent, rollout, releases) else { return };
+        row.target = artifact.path.to_string();
+        row.sha256 = hex::encode(&artifact.sha256);
+        row.length = artifact.length;
+        row.from_version = agent.version.clone();
+        row.generation = self.next_generation(&row.agent);
+        (row.state, row.since, row.issued_at, row.until) = (Step::Ordered.word().into(), now, now, None);
+        (row.code, row.detail) = (Step::Ordered.word().into(), "ordered; the agent has not accepted yet".into());
+        self.in_force.insert(row.agent.clone(), row.rollout);
+        let detail = format!("{} to {}, roll-out {}", row.from_version, row.version, row.rollout);
+        self.event(now, &row.agent, "update_triggered", detail, Some(&row));
+        self.keep_order(row);
+    }
+
+    /// Above all that this store issued and all that the agent reports, so that no agent takes an order for an old one.
+    pub fn next_generation(&mut self, id: &str) -> u64 {
+        let Some(agent) = self.agents.get_mut(id) else { return 0 };
+        agent.issued = agent.issued.max(agent.generation).saturating_add(1);
+        let generation = agent.issued;
+        self.keep_agent(id);
+        generation
+    }
+
+    /// Ends an agent's part of a roll-out.
+    pub fn end(&mut self, mut row: Order, end: End, reason: &Reason, now: u64) {
+        (row.state, row.since, row.until) = (end.word().into(), now, None);
+        (row.code, row.detail) = (reason.code.to_string(), reason.detail.clone());
+        let code = if end == End::Updated { "confirmed" } else { end.word() };
+        self.event(now, &row.agent, code, row.detail.clone(), Some(&row));
+        self.keep_order(row);
+    }
+
+    /// Writes a roll-out's new state. A halt also stops those that have not switched: the file is under suspicion.
+    fn close(&mut self, mut rollout: Rollout, state: State, now: u64, wake: &mut Vec<String>) {
+        let id = rollout.id;
+        let rows = || self.orders.range((id, String::new())..(id + 1, String::new())).map(|(_, o)| o);
+        let ended = |end: End| rows().filter(|o| o.end() == Some(end)).count();
+        let good = ended(End::Updated) + ended(End::Already);
+        let (word, reason) = match state {
+            State::Halted(reason) => ("halted", reason),
+            State::Done => ("done", Reason::new("done", format!("{good} of {} run {}", rollout.group, rollout.version))),
+            State::Cancelled => ("cancelled", Reason::new("cancelled", "ended by a person")),
+            State::Running => return,
+        };
+        let moving: Vec<String> = rows().filter(|o| o.step().is_some_and(|s| !s.has_switched())).map(|o| o.agent.clone()).collect();
+        (rollout.state, rollout.ended_at) = (word.into(), Some(now));
+        (rollout.code, rollout.detail) = (reason.code.to_string(), reason.detail.clone());
+        let of = Order { version: rollout.version.clone(), ..Default::default() };
+        self.event(now, "", &format!("rollout_{word}"), format!("roll-out {id}: {}", reason.detail), Some(&of));
+        self.keep_rollout(rollout);
+        if word == "halted" {
+            for agent in moving {
+                if self.cancel_row(id, &agent, "the roll-out was halted", now) {
+                    wake.push(agent);
+                }
+            }
+        }
+    }
+
+    /// Ends a roll-out by hand. Returns the agents to wake.
+    ///
+    /// # Errors
+    /// `rollout_unknown`, `rollout_over`.
+    pub fn cancel_rollout(&mut self, id: u64, now: u64) -> Result<Vec<String>, Reason> {
+        let unknown = || Reason::new("rollout_unknown", format!("there is no roll-out {id}; `rollouts` lists them"));
+        let rollout = self.rollouts.get(&id).cloned().ok_or_else(unknown)?;
+        let agents: Vec<String> = self.orders.range((id, String::new())..(id + 1, String::new())).map(|((_, a), _)| a.clone()).collect();
+        let mut wake = Vec::new();
+        for agent in agents {
+            if self.cancel_row(id, &agent, "cancelled by a person", now) {
+                wake.push(agent);
+            }
+        }
+        if matches!(rollout.state.as_str(), "running" | "halted") {
+            self.close(rollout, State::Cancelled, now, &mut wake);
+        } else if wake.is_empty() {
+            return Err(Reason::new("rollout_over", format!("roll-out {id} is {} and nothing of it can be cancelled", rollout.state)));
+        }
+        Ok(wake)
+    }
+
+    /// Ends what these agents have open. Returns the agents to wake.
+    pub fn cancel_agents(&mut self, agents: &[String], why: &str, now: u64) -> Vec<String> {
+        let rows: Vec<(u64, String)> = self.orders.keys().filter(|(_, a)| agents.contains(a)).cloned().collect();
+        rows.into_iter().filter(|(id, agent)| self.cancel_row(*id, agent, why, now)).map(|(_, agent)| agent).collect()
+    }
+
+    /// Ends one row, if it is not over. What was issued gets a cancel order, whatever the agent does with it: our side ends
+    /// at once, so that a dead agent cannot hold a roll-out; a trial goes on to its verdict. True: the agent has news.
+    fn cancel_row(&mut self, rollout: u64, agent: &str, why: &str, now: u64) -> bool {
+        let Some(mut row) = self.orders.get(&(rollout, agent.to_string())).cloned() else { return false };
+        let retries = row.end() == Some(End::RolledBack) && row.until.is_some();
+        let open = row.end().is_none() || row.end() == Some(End::Silent) || retries;
+        if !open || row.cancel_generation > 0 {
+            return false;
+        }
+        let issued = row.generation > 0 && self.in_force.get(agent) == Some(&rollout);
+        if issued {
+            row.cancel_generation = self.next_generation(agent);
+            self.event(now, agent, "cancel_issued", why, Some(&row));
+        }
+        let trial = row.step().is_some_and(Step::has_switched);
+        if trial || retries {
+            self.keep_order(row);
+        } else {
+            self.end(row, End::Cancelled, &Reason::new("cancelled", why), now);
+        }
+        issued
+    }
+}
+
+fn find<'a>(agent: &super::records::Agent, rollout: &Rollout, releases: &'a Releases) -> Result<&'a Artifact, Reason> {
+    let version = rollout.version.parse().map_err(|_| Reason::new("version_invalid", "the roll-out's version does not parse"))?;
+    releases.artifact(&rollout.product, &version, &agent.os, &agent.architecture, &agent.version)
+}
+
+fn state_of(rollout: &Rollout) -> State {
+    match rollout.state.as_str() {
+        "running" => State::Running,
+        "halted" => State::Halted(Reason::received(rollout.code.clone(), rollout.detail.clone())),
+        "done" => State::Done,
+        _ => State::Cancelled,
+    }
+}
+
+fn why_ended(end: End, row: &Order) -> Reason {
+    match end {
+        End::Silent => Reason::new("silent", format!("nothing heard by the deadline; last known: {} {}", row.state, row.detail)),
+        End::Flapping => Reason::new("flapping", format!("it was updated to {} and runs something else again", row.version)),
+        End::Already => Reason::new("already", "it runs this file already"),
+        End::Cancelled => Reason::new("cancelled", "the roll-out is over"),
+        other => Reason::new(other.word(), String::new()),
+    }
+}

@@ -1,0 +1,227 @@
+//! What a report changes, and what is answered to it.
+//!
+//! A report names the order it is about by (issuer, generation); only then does it move that order's row. Events are
+//! derived from the difference between the row and the report, so that a lost report loses no step: whoever is on trial
+//! has fetched, checked and switched.
+
+use super::records::{DETAIL_MAX, NAME_MAX, Order, clean};
+use super::registry::Registry;
+use crate::core::reason::Reason;
+use crate::core::rollout::{End, Step};
+use crate::wire::agent_api::{AnswerWire, ReportWire, ResultWire};
+
+/// Longest nonce that is echoed.
+const NONCE_MAX: usize = 64;
+/// Longest result id that is kept.
+const RESULT_ID_MAX: usize = 64;
+
+impl Registry {
+    /// Takes a report in. True: a roll-out may go on.
+    pub fn hear(&mut self, id: &str, report: &ReportWire, now: u64) -> bool {
+        let Some(agent) = self.agents.get_mut(id) else { return false };
+        let (ran, ran_version) = (agent.running_sha256.clone(), agent.version.clone());
+        let was_away = now.saturating_sub(self.contacts.insert(id.to_string(), now).unwrap_or(0)) > crate::core::rollout::OFFLINE_AFTER_S;
+        self.bytes.insert(id.to_string(), report.bytes_done);
+        if agent.hear(report, now) {
+            self.keep_agent(id);
+        }
+        let mut moved = self.follow_step(id, report, now);
+        if let Some(result) = &report.result {
+            moved |= self.take_result(id, report, result, now);
+        }
+        let changed = !ran.is_empty() && self.agents[id].running_sha256 != ran;
+        if changed && report.result.is_none() && self.named(id, report).is_none_or(|o| o.end().is_some()) {
+            let detail = format!("{ran_version} -> {}, running as {}", self.agents[id].version, self.agents[id].running_as);
+            self.event(now, id, "version_changed", detail, None);
+        }
+        moved || changed || was_away
+    }
+
+    /// The order in force, when the report speaks of it.
+    fn named(&self, id: &str, report: &ReportWire) -> Option<&Order> {
+        let (order, _) = self.order_in_force(id)?;
+        (report.issuer == self.issuer && is_of(order, report.generation)).then_some(order)
+    }
+
+    /// Moves the order's row to the step that the report shows.
+    fn follow_step(&mut self, id: &str, report: &ReportWire, now: u64) -> bool {
+        let Some(row) = self.named(id, report).cloned() else { return false };
+        let Some(step) = step_of(report, &row) else { return false };
+        // Silent agents come back, rejected files are tried again, a cancel may come too late; other ends are final.
+        let reopened = match row.end() {
+            None => false,
+            Some(End::Silent) => true,
+            Some(End::RolledBack) => report.result.is_none() && step > Step::Waiting,
+            Some(End::Cancelled) => step.has_switched(),
+            Some(_) => return false,
+        };
+        if row.end().is_some() && !reopened {
+            return false;
+        }
+        let before = row.step().unwrap_or(Step::Ordered);
+        let mut next = row.clone();
+        let moved = reopened || before != step;
+        if moved {
+            next.since = now;
+            next.state = step.word().into();
+        }
+        next.code = clean(&report.code, NAME_MAX);
+        next.detail = clean(&report.detail, DETAIL_MAX);
+        next.until = report.until;
+        let waits_anew = step == Step::Waiting && next.code != row.code;
+        self.step_events(&mut next, before, step, report, waits_anew, now);
+        // The text of a download changes with every report; only what a restart needs is written.
+        if moved || next.code != row.code || next.quarter != row.quarter {
+            self.keep_order(next);
+        } else {
+            self.orders.insert((next.rollout, next.agent.clone()), next);
+        }
+        moved
+    }
+
+    /// One event for each step passed since the last report.
+    fn step_events(&mut self, row: &mut Order, before: Step, step: Step, report: &ReportWire, waits_anew: bool, now: u64) {
+        let id = row.agent.clone();
+        let passed = |s: Step| before < s && step >= s;
+        if passed(Step::Accepted) {
+            self.event(now, &id, "order_accepted", "", Some(row));
+        }
+        if waits_anew {
+            self.event(now, &id, "waiting", format!("{} ({})", row.detail, row.code), Some(row));
+        }
+        if passed(Step::Downloading) {
+            self.event(now, &id, "download_started", format!("{} bytes", row.length), Some(row));
+        }
+        if step == Step::Downloading && row.length > 0 {
+            let quarter = (report.bytes_done.min(row.length) as u128 * 4 / u128::from(row.length)) as u64 * 25;
+            let seen = row.quarter;
+            row.quarter = seen.max(quarter.min(75));
+            for reached in [25, 50, 75].into_iter().filter(|q| *q > seen && *q <= quarter) {
+                self.event(now, &id, "download_progress", format!("{reached} %"), Some(row));
+            }
+        }
+        if passed(Step::Staged) {
+            self.event(now, &id, "download_completed", format!("{} bytes", row.length), Some(row));
+            self.event(now, &id, "signature_verified", "hash, build signature and release signature are good", Some(row));
+        }
+        if passed(Step::Switching) {
+            self.event(now, &id, "deployment_started", "", Some(row));
+        }
+        if passed(Step::Trial) {
+            self.event(now, &id, "trial_started", format!("running: {}", clean(&report.running, NAME_MAX)), Some(row));
+        }
+    }
+
+    /// Takes the end of an order in. The same id again changes nothing.
+    fn take_result(&mut self, id: &str, report: &ReportWire, result: &ResultWire, now: u64) -> bool {
+        let Some(agent) = self.agents.get_mut(id) else { return false };
+        if result.id.len() > RESULT_ID_MAX || result.id == agent.result_id {
+            return false;
+        }
+        agent.result_id = clean(&result.id, RESULT_ID_MAX);
+        self.keep_agent(id);
+        let ours = result.issuer == self.issuer;
+        let fits = |o: &&Order| ours && o.agent == id && is_of(o, result.generation);
+        let current = self.order_in_force(id).map(|(o, _)| o).filter(fits);
+        let Some(mut row) = current.or_else(|| self.orders.values().find(fits)).cloned() else {
+            let detail = format!("result of an order that is not this Director's: {} {}", result.outcome, result.version);
+            self.event(now, id, "result_foreign", detail, None);
+            return false;
+        };
+        let (end, reason) = end_of(result, report, &row);
+        // A cancel that was obeyed is what our side noted already.
+        if end == End::Cancelled && row.end() == Some(End::Cancelled) {
+            return true;
+        }
+        (row.gap_ms, row.bytes, row.seconds) = (result.gap_ms, result.bytes, result.seconds);
+        if end == End::Updated {
+            // Whatever reports were lost in between, it went through all of it.
+            let before = row.step().unwrap_or(Step::Trial);
+            self.step_events(&mut row, before, Step::Trial, report, false, now);
+        }
+        self.end(row.clone(), end, &reason, now);
+        if let Some(retry_at) = result.retry_at.filter(|_| end == End::RolledBack) {
+            row = self.orders[&(row.rollout, row.agent.clone())].clone();
+            row.until = Some(retry_at);
+            self.keep_order(row);
+        }
+        true
+    }
+
+    /// The answer to a report that [`Registry::hear`] has taken in. Nothing in it may be sent before it is durable.
+    pub fn answer(&self, id: &str, report: &ReportWire, timestamp_version: u64, now: u64) -> AnswerWire {
+        let mut answer = AnswerWire { issuer: self.issuer.clone(), time: now, timestamp_version, ..Default::default() };
+        if let (Some(result), Some(agent)) = (&report.result, self.agents.get(id)) {
+            answer.result_taken = (result.id == agent.result_id).then(|| result.id.clone());
+        }
+        let Some((order, rollout)) = self.order_in_force(id) else { return answer };
+        let ours = report.issuer == self.issuer;
+        if ours
+            && is_of(order, report.generation)
+            && report.trial_sha256.as_deref() == Some(order.sha256.as_str())
+            && let Some(nonce) = &report.trial_nonce
+            && nonce.len() <= NONCE_MAX
+            && nonce.bytes().all(|b| b.is_ascii_hexdigit())
+        {
+            answer.acknowledged = Some(nonce.clone());
+        }
+        let known = ours && report.generation == order.in_force();
+        let alive = order.cancel_generation > 0 || order.step().is_some() || order.end() == Some(End::Silent);
+        // A trial hears of its cancellation after its verdict: until then there is nothing it could drop.
+        if !known && alive {
+            answer.order = Some(order.wire(&self.issuer, rollout, now));
+        }
+        answer
+    }
+}
+
+/// True when an answer says anything: a poll is answered at once then.
+pub fn says_something(answer: &AnswerWire) -> bool {
+    answer.order.is_some() || answer.acknowledged.is_some() || answer.result_taken.is_some()
+}
+
+fn is_of(order: &Order, generation: u64) -> bool {
+    generation > 0 && (generation == order.generation || generation == order.cancel_generation)
+}
+
+/// The step that a report shows for the order it names; `None`: the report says nothing about it.
+fn step_of(report: &ReportWire, row: &Order) -> Option<Step> {
+    let on_trial = report.running_as == "trial" && report.running_sha256 == row.sha256;
+    let step = match report.step.as_str() {
+        _ if on_trial => Step::Trial,
+        "waiting" => Step::Waiting,
+        "downloading" => Step::Downloading,
+        "staged" => Step::Staged,
+        "switching" => Step::Switching,
+        "trial" => Step::Trial,
+        "idle" | "reported" if row.step() == Some(Step::Ordered) => Step::Accepted,
+        _ => return None,
+    };
+    // A cancelled order's agent that names the cancel order has dropped the rest; only a trial goes on.
+    let dropped = row.cancel_generation > 0 && report.generation == row.cancel_generation;
+    (!dropped || step.has_switched()).then_some(step)
+}
+
+/// What a result means: `updated` counts only when the running process itself names the ordered hash.
+fn end_of(result: &ResultWire, report: &ReportWire, row: &Order) -> (End, Reason) {
+    let runs = result.running_sha256 == row.sha256 && report.running_sha256 == row.sha256;
+    let end = match result.outcome.as_str() {
+        "updated" if runs => End::Updated,
+        "already" if runs => End::Already,
+        "updated" | "already" => {
+            let detail = format!("said '{}' but runs another file: {}", result.outcome, report.running_sha256);
+            return (End::RolledBack, Reason::received("runs_another_file".into(), clean(&detail, DETAIL_MAX)));
+        }
+        "rolled_back" => End::RolledBack,
+        "cancelled" => End::Cancelled,
+        _ => End::Refused,
+    };
+    let mut detail = clean(&result.detail, DETAIL_MAX);
+    if end == End::RolledBack && !result.verdict.is_empty() {
+        detail = clean(&format!("{detail} [{}]", result.verdict), DETAIL_MAX);
+    }
+    if end == End::Updated {
+        detail = format!("{} -> {}, {} bytes, {} s, gap {} ms", row.from_version, row.version, result.bytes, result.seconds, result.gap_ms);
+    }
+    (end, Reason::received(clean(&result.code, NAME_MAX), detail))
+}

@@ -1,0 +1,311 @@
+//! What the store holds. Additive only: a new field is an `Option`, so that a Director one version back still reads it.
+
+use miniserde::{Deserialize, Serialize};
+
+use crate::core::rollout::{End, Step, Terms};
+use crate::wire::agent_api::{OrderWire, ReportWire};
+
+/// An enrolled agent and what it last said. Every text came over the network and is cleaned ([`clean`]) before it gets here.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct Agent {
+    /// Identity.
+    pub id: String,
+    /// Host name, for people.
+    pub hostname: String,
+    /// `linux`, ...
+    pub os: String,
+    /// `amd64`, ...
+    pub architecture: String,
+    /// Seconds since 1970.
+    pub enrolled_at: u64,
+    /// Removed: the credential is refused since then.
+    pub removed_at: Option<u64>,
+    /// Last report that reached the disk; the memory knows better.
+    pub last_contact: u64,
+    /// Version of the running file.
+    pub version: String,
+    /// The agent's own word on its pending version.
+    pub scheduled_version: Option<String>,
+    /// `a`, `b`, `factory`.
+    pub running: String,
+    /// SHA-256 of the running file.
+    pub running_sha256: String,
+    /// `confirmed`, `trial`, `factory`, `manual`.
+    pub running_as: String,
+    /// Version in the other slot.
+    pub fallback_version: Option<String>,
+    /// Issuer of the last order it accepted.
+    pub issuer: String,
+    /// Generation of the last order it accepted.
+    pub generation: u64,
+    /// Highest generation this store issued to it.
+    pub issued: u64,
+    /// What it does.
+    pub step: String,
+    /// Why; stable code.
+    pub code: String,
+    /// Why; for people.
+    pub detail: String,
+    /// Trusted root version.
+    pub root_version: u64,
+    /// Trusted timestamp version.
+    pub timestamp_version: u64,
+    /// Trusted snapshot version.
+    pub snapshot_version: u64,
+    /// Trusted targets version.
+    pub targets_version: u64,
+    /// `ok`, `unsure`, `ahead`.
+    pub clock: String,
+    /// How many hashes it rejects.
+    pub rejected: u64,
+    /// The last result taken; the same id again changes nothing.
+    pub result_id: String,
+}
+
+impl Agent {
+    /// Takes over what a report says. Returns whether anything worth keeping on the disk changed.
+    pub fn hear(&mut self, report: &ReportWire, now: u64) -> bool {
+        let before = self.clone();
+        let text = |t: &str| clean(t, NAME_MAX);
+        self.hostname = text(&report.hostname);
+        self.os = text(&report.os);
+        self.architecture = text(&report.architecture);
+        self.version = text(&report.version);
+        self.scheduled_version = report.scheduled_version.as_deref().map(text);
+        self.running = text(&report.running);
+        self.running_sha256 = text(&report.running_sha256);
+        self.running_as = text(&report.running_as);
+        self.fallback_version = report.fallback_version.as_deref().map(text);
+        self.issuer = text(&report.issuer);
+        self.generation = report.generation;
+        self.step = text(&report.step);
+        self.code = text(&report.code);
+        self.detail = clean(&report.detail, DETAIL_MAX);
+        self.root_version = report.root_version;
+        self.timestamp_version = report.timestamp_version;
+        self.snapshot_version = report.snapshot_version;
+        self.targets_version = report.targets_version;
+        self.clock = text(&report.clock);
+        self.rejected = report.rejected;
+        // The detail of a download changes with each report; it is not worth a write.
+        let quiet = Agent { detail: before.detail.clone(), last_contact: before.last_contact, ..self.clone() };
+        let stale = now.saturating_sub(before.last_contact) >= CONTACT_KEPT_S;
+        if quiet != before || stale {
+            self.last_contact = now;
+            return true;
+        }
+        false
+    }
+}
+
+/// Longest kept name, version or hash from outside, bytes.
+pub const NAME_MAX: usize = 128;
+/// Longest kept sentence from outside, bytes.
+pub const DETAIL_MAX: usize = crate::core::reason::DETAIL_MAX;
+/// How old the contact time on the disk may get: it only serves after a restart.
+pub const CONTACT_KEPT_S: u64 = 600;
+
+/// Text from a peer, safe to store and to print: no control characters, no invisible direction marks, at most `max` bytes.
+pub fn clean(text: &str, max: usize) -> String {
+    let unsafe_mark = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    let mut out = String::new();
+    for c in text.chars() {
+        if out.len() + c.len_utf8() > max {
+            break;
+        }
+        out.push(if c.is_control() || unsafe_mark(c) { ' ' } else { c });
+    }
+    out
+}
+
+/// An enrollment token; its key in the table is the SHA-256 of its text, which nobody keeps.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct Token {
+    /// Seconds since 1970.
+    pub created_at: u64,
+    /// Not valid after.
+    pub expires_at: u64,
+    /// Enrollments left.
+    pub uses_left: u64,
+    /// Enrollments made.
+    pub used: u64,
+}
+
+/// One agent's part of a roll-out: waiting, ordered, or at an end.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct Order {
+    /// Its roll-out.
+    pub rollout: u64,
+    /// Who.
+    pub agent: String,
+    /// Generation of the update order; 0 = not issued yet.
+    pub generation: u64,
+    /// Generation of the cancel order that replaced it; 0 = none.
+    pub cancel_generation: u64,
+    /// Path in the release tree.
+    pub target: String,
+    /// Version.
+    pub version: String,
+    /// SHA-256.
+    pub sha256: String,
+    /// Bytes.
+    pub length: u64,
+    /// When the update order was issued.
+    pub issued_at: u64,
+    /// A word of [`Step`], of [`End`], or `waiting_turn`.
+    pub state: String,
+    /// Since when.
+    pub since: u64,
+    /// Why it waits, what it does or how it ended; stable code.
+    pub code: String,
+    /// The same for people.
+    pub detail: String,
+    /// When the state ends by itself; absent = when its cause goes away, or never.
+    pub until: Option<u64>,
+    /// Last of 25, 50, 75 that the activity has seen.
+    pub quarter: u64,
+    /// Version before.
+    pub from_version: String,
+    /// Result: milliseconds without a running version.
+    pub gap_ms: u64,
+    /// Result: bytes fetched.
+    pub bytes: u64,
+    /// Result: seconds from acceptance to the end.
+    pub seconds: u64,
+}
+
+/// State of an order row that has not been issued.
+pub const WAITING_TURN: &str = "waiting_turn";
+
+const STEPS: [Step; 7] = [Step::Ordered, Step::Accepted, Step::Waiting, Step::Downloading, Step::Staged, Step::Switching, Step::Trial];
+const ENDS: [End; 8] =
+    [End::Updated, End::Already, End::RolledBack, End::Silent, End::Flapping, End::Refused, End::NoArtifact, End::Cancelled];
+
+impl Order {
+    /// What the agent does, when it does something.
+    pub fn step(&self) -> Option<Step> {
+        STEPS.into_iter().find(|s| s.word() == self.state)
+    }
+
+    /// How it ended, when it did.
+    pub fn end(&self) -> Option<End> {
+        ENDS.into_iter().find(|e| e.word() == self.state)
+    }
+
+    /// The generation in force: the cancel order's, once there is one.
+    pub fn in_force(&self) -> u64 {
+        self.generation.max(self.cancel_generation)
+    }
+
+    /// The order as the agent gets it.
+    pub fn wire(&self, issuer: &str, rollout: &Rollout, now: u64) -> OrderWire {
+        let cancelled = self.cancel_generation > 0;
+        OrderWire {
+            issuer: issuer.to_string(),
+            generation: self.in_force(),
+            kind: if cancelled { "cancel" } else { "update" }.to_string(),
+            target: self.target.clone(),
+            version: self.version.clone(),
+            sha256: self.sha256.clone(),
+            length: self.length,
+            issued_at: self.issued_at,
+            switch_in_s: rollout.switch_at.map_or(0, |at| at.saturating_sub(now)),
+            contact_deadline_s: rollout.contact_deadline_s,
+            unattended: rollout.unattended,
+            trial_max_s: rollout.trial_max_s,
+            end_probation: rollout.end_probation,
+            retry: rollout.retry,
+        }
+    }
+}
+
+/// One assignment of a version to a group.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct Rollout {
+    /// Number, from 1.
+    pub id: u64,
+    /// Product.
+    pub product: String,
+    /// Version.
+    pub version: String,
+    /// When it was made.
+    pub created_at: u64,
+    /// `running`, `halted`, `done`, `cancelled`.
+    pub state: String,
+    /// Why; stable code.
+    pub code: String,
+    /// Why; for people.
+    pub detail: String,
+    /// When it left `running`.
+    pub ended_at: Option<u64>,
+    /// Agents in it.
+    pub group: u64,
+    /// How many at once, resolved.
+    pub max_in_flight: u64,
+    /// More failures halt it.
+    pub max_failures: u64,
+    /// Contact deadline of a trial.
+    pub contact_deadline_s: u64,
+    /// May switch without contact.
+    pub unattended: bool,
+    /// Longest unattended trial.
+    pub trial_max_s: u64,
+    /// May overwrite the other slot in probation.
+    pub end_probation: bool,
+    /// Try a rejected hash again.
+    pub retry: bool,
+    /// No switch before; seconds since 1970.
+    pub switch_at: Option<u64>,
+}
+
+impl Rollout {
+    /// The times that an order's deadlines follow from.
+    pub fn terms(&self, now: u64) -> Terms {
+        Terms {
+            switch_in_s: self.switch_at.map_or(0, |at| at.saturating_sub(now)),
+            contact_deadline_s: self.contact_deadline_s,
+            unattended: self.unattended,
+            trial_max_s: self.trial_max_s,
+        }
+    }
+}
+
+/// One line of the activity stream; the codes are in [`super::activity`].
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct Event {
+    /// Rises by one with each event of this store.
+    pub seq: u64,
+    /// Seconds since 1970, the Director's clock.
+    pub time: u64,
+    /// Which agent; empty = the site.
+    pub agent: String,
+    /// Stable code.
+    pub code: String,
+    /// One sentence.
+    pub detail: String,
+    /// Version concerned, or empty.
+    pub version: String,
+    /// Order's generation, or 0.
+    pub generation: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_outside_is_harmless() {
+        assert_eq!(clean("a\x1b[2Jb\nc\u{202e}d", 64), "a [2Jb c d");
+        assert_eq!(clean("ééé", 5), "éé");
+    }
+
+    #[test]
+    fn every_state_word_is_read_back() {
+        for step in STEPS {
+            assert_eq!(Order { state: step.word().into(), ..Default::default() }.step(), Some(step));
+        }
+        for end in ENDS {
+            assert_eq!(Order { state: end.word().into(), ..Default::default() }.end(), Some(end));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Which verified artifacts this Director has, and which one a version means for an agent.
+
+use crate::core::hex;
+use crate::core::reason::Reason;
+use crate::core::release::{Artifact, Platform};
+use crate::core::version::Version;
+
+/// Artifacts of the mirrored tree, all verified and on this Director's disk.
+#[derive(Clone, Debug, Default)]
+pub struct Releases {
+    /// In no particular order.
+    pub artifacts: Vec<Artifact>,
+}
+
+impl Releases {
+    /// The versions of a product, highest first.
+    pub fn versions(&self, product: &str) -> Vec<Version> {
+        let mut out: Vec<Version> = self.artifacts.iter().filter(|a| a.path.product == product).map(|a| a.path.version.clone()).collect();
+        out.sort_by(|a, b| b.cmp(a));
+        out.dedup();
+        out
+    }
+
+    /// The version that `2.5.0` or `latest` means. `latest` never is a pre-release.
+    ///
+    /// # Errors
+    /// `version_invalid`, `version_unknown`; the detail lists what there is.
+    pub fn resolve(&self, product: &str, wanted: &str) -> Result<Version, Reason> {
+        let versions = self.versions(product);
+        let known = || {
+            let list: Vec<String> = versions.iter().take(8).map(Version::to_string).collect();
+            if list.is_empty() { "nothing of it".to_string() } else { list.join(", ") }
+        };
+        if wanted == "latest" {
+            let latest = versions.iter().find(|v| !v.is_pre_release()).cloned();
+            return latest.ok_or_else(|| Reason::new("version_unknown", format!("no release of {product}; the mirror has {}", known())));
+        }
+        let version: Version =
+            wanted.parse().map_err(|e: crate::core::version::NotAVersion| Reason::new("version_invalid", e.to_string()))?;
+        if versions.contains(&version) {
+            return Ok(version);
+        }
+        Err(Reason::new("version_unknown", format!("the mirror has no {product} {version}; it has {}", known())))
+    }
+
+    /// The file of a version for an agent that runs `running` on this platform.
+    ///
+    /// # Errors
+    /// `no_artifact`, `min_version`.
+    pub fn artifact(&self, product: &str, version: &Version, os: &str, arch: &str, running: &str) -> Result<&Artifact, Reason> {
+        let platform = Platform { os: os.to_string(), arch: arch.to_string() };
+        let file = platform.program(product);
+        let fits =
+            |a: &&Artifact| a.path.product == product && a.path.version == *version && a.path.platform == platform && a.path.file == file;
+        let artifact = self.artifacts.iter().find(fits);
+        let artifact = artifact.ok_or_else(|| Reason::new("no_artifact", format!("{product} {version} has no file for {os}-{arch}")))?;
+        // Only a known running version can be too old; an unreadable one is the agent's to judge.
+        match (&artifact.min_version, running.parse::<Version>()) {
+            (Some(floor), Ok(running)) if running < *floor => {
+                Err(Reason::new("min_version", format!("{product} {version} needs at least {floor}; this agent runs {running}")))
+            }
+            _ => Ok(artifact),
+        }
+    }
+
+    /// True when this file is still part of the release.
+    pub fn has(&self, sha256: &str) -> bool {
+        self.artifacts.iter().any(|a| hex::encode(&a.sha256) == sha256)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An artifact whose hash is its path's.
+    pub(crate) fn artifact(path: &str) -> Artifact {
+        Artifact {
+            path: path.parse().unwrap(),
+            length: 1_000,
+            sha256: hex::sha256(path.as_bytes()),
+            min_version: None,
+            counter: 0,
+            build_keyid: String::new(),
+            build_sig: [0; 64],
+        }
+    }
+
+    #[test]
+    fn latest_is_the_highest_release() {
+        let of = |v: &str| artifact(&format!("p/{v}/linux-amd64/p"));
+        let mut releases = Releases { artifacts: vec![of("1.2.0"), of("1.10.0"), of("2.0.0-rc.1")] };
+        assert_eq!(releases.resolve("p", "latest").unwrap().to_string(), "1.10.0");
+        assert_eq!(releases.resolve("p", "2.0.0-rc.1").unwrap().to_string(), "2.0.0-rc.1");
+        assert_eq!(releases.resolve("p", "3.0.0").unwrap_err().code, "version_unknown");
+        assert_eq!(releases.resolve("q", "latest").unwrap_err().code, "version_unknown");
+        assert_eq!(releases.resolve("p", "x").unwrap_err().code, "version_invalid");
+        releases.artifacts[0].min_version = Some("1.1.0".parse().unwrap());
+        let find = |os: &str, running: &str| {
+            releases.artifact("p", &"1.2.0".parse().unwrap(), os, "amd64", running).map(|_| ()).map_err(|r| r.code)
+        };
+        assert_eq!(find("linux", "1.1.0"), Ok(()));
+        assert_eq!(find("linux", "1.0.0"), Err("min_version".into()));
+        assert_eq!(find("windows", "1.1.0"), Err("no_artifact".into()));
+    }
+}

@@ -1,0 +1,225 @@
+//! The life of the process: open everything, serve, stop in order.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smol::LocalExecutor;
+use smol::io::AsyncReadExt;
+
+use super::admin;
+use super::args::Run;
+use super::mirror::{EVERY, Mirror, Source};
+use super::pki::{Names, SiteCa};
+use super::service::Front;
+use super::site::{About, Site, load};
+use super::store::Store;
+use crate::core::reason::Reason;
+use crate::core::trust::ROOT_MAX;
+use crate::io::fs::{make_folder, read_limited};
+use crate::io::serve::{Limits, serve};
+use crate::io::{clock, signals, tls};
+
+/// The store's file in the state folder.
+pub const STORE: &str = "director.redb";
+/// Longest time that a stop waits for answers under way.
+const STOP_MAX: Duration = Duration::from_secs(3);
+/// How often old events are removed and the leaf is renewed.
+const HOUSEKEEPING: Duration = Duration::from_secs(3600);
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// One sentence: what cannot be used, and what to do.
+pub fn run(args: &Run) -> Result<(), String> {
+    let now = clock::unix();
+    make_folder(&args.state).map_err(|e| format!("{}: {e}; check the folder's owner and rights", args.state.display()))?;
+    let path = args.state.join(STORE);
+    let store = Store::open(&path)?;
+    let registry = load(&store, &path, now)?;
+    let listeners = bind(&args.listen)?;
+    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
+    let name = args.name.clone().unwrap_or_else(hostname);
+    let names = names(&name, &addresses);
+    let ca = SiteCa::open_or_create(&args.state.join("pki"), &names, now).map_err(|r| r.to_string())?;
+    let mirror = mirror(args)?;
+    let found = mirror.from_disk().map_err(|r| format!("--root {}: {r}", args.root.display()))?;
+    let site = Site::new(registry, store, ca, found.tree);
+    let url = format!("https://{}", with_port(&name, addresses.first().map_or(0, SocketAddr::port)));
+    *site.about.borrow_mut() = About { listen: addresses.iter().map(|a| a.to_string()).collect(), url, mirror: args.mirror.clone() };
+    greet(&site, &args.state);
+    let executor = Rc::new(LocalExecutor::new());
+    smol::block_on(executor.run(live(&executor, site, listeners, mirror, names, &args.state)))
+}
+
+async fn live(
+    executor: &Rc<LocalExecutor<'static>>,
+    site: Rc<Site>,
+    listeners: Vec<TcpListener>,
+    mirror: Mirror,
+    names: Names,
+    state: &Path,
+) -> Result<(), String> {
+    let stop = signals::stop_signals().map_err(|e| format!("signals: {e}"))?;
+    let mut stop = smol::Async::new(stop).map_err(|e| format!("signals: {e}"))?;
+    executor.spawn(site.store.clone().commit_forever()).detach();
+    site.registry.borrow_mut().event(clock::unix(), "", "director_started", env!("VMETRIC_BUILT_VERSION"), None);
+    site.flush();
+    // What the disk refuses at the start is an error at the start, not of the first agent.
+    site.store.durable().await?;
+    executor.spawn(site.clone().plan_forever()).detach();
+    executor.spawn(mirror_forever(site.clone(), Arc::new(mirror))).detach();
+    executor.spawn(keep_house(site.clone(), names)).detach();
+    let socket = admin::bind(state).map_err(|e| format!("{}: {e}", state.join(admin::SOCKET).display()))?;
+    let administration = executor.spawn(admin::serve(socket, site.clone(), executor.clone()));
+    let tls = site.ca.server_config();
+    for listener in listeners {
+        let (tls, site, executor_too) = (tls.clone(), site.clone(), executor.clone());
+        let front = async move {
+            if let Err(e) = serve(listener, tls, Rc::new(Front(site)), &executor_too, Limits::default()).await {
+                log::error!("a listener failed: {e}");
+            }
+        };
+        executor.spawn(front).detach();
+    }
+    let mut byte = [0];
+    let _ = stop.read(&mut byte).await;
+    log::info!("stopping: {} parked polls are answered", site.parked());
+    drop(administration);
+    leave(&site).await?;
+    let _ = crate::io::fs::remove_if_there(&state.join(admin::SOCKET));
+    Ok(())
+}
+
+/// Answers all parked polls and writes what is pending.
+async fn leave(site: &Site) -> Result<(), String> {
+    site.stop();
+    let deadline = clock::monotonic() + STOP_MAX;
+    // Woken polls leave their places when their answers are made; those are on their way then.
+    while site.parked() > 0 && clock::monotonic() < deadline {
+        smol::Timer::after(Duration::from_millis(5)).await;
+    }
+    smol::Timer::after(Duration::from_millis(100)).await;
+    site.registry.borrow_mut().event(clock::unix(), "", "director_stopped", "", None);
+    site.flush();
+    site.store.durable().await
+}
+
+/// Refreshes the mirror at the start, on demand and every minute.
+async fn mirror_forever(site: Rc<Site>, mirror: Arc<Mirror>) {
+    loop {
+        let number = site.refreshes_begun.get() + 1;
+        site.refreshes_begun.set(number);
+        let (worker, known) = (mirror.clone(), site.tree.borrow().clone());
+        let now = clock::unix();
+        let renewed = smol::unblock(move || worker.refresh(&known, now)).await;
+        let before = site.last_refresh.borrow().1.clone();
+        let error = match renewed {
+            Ok(renewed) => {
+                let versions = renewed.tree.versions;
+                let detail = format!(
+                    "timestamp {}, snapshot {}, targets {}, root {}; {} artifacts",
+                    renewed.tree.timestamp_version,
+                    versions[1],
+                    versions[2],
+                    versions[0],
+                    renewed.tree.releases.artifacts.len()
+                );
+                let left_out = (!renewed.left_out.is_empty()).then(|| list(&renewed.left_out));
+                *site.tree.borrow_mut() = Arc::new(renewed.tree);
+                if renewed.changed {
+                    site.registry.borrow_mut().event(now, "", "mirror_refreshed", detail, None);
+                    site.planner.ring();
+                }
+                left_out
+            }
+            Err(reason) => Some(reason.to_string()),
+        };
+        // Once per cause: a source that is away for a weekend is one line.
+        if let Some(error) = error.clone().filter(|e| Some(e) != before.as_ref()) {
+            site.registry.borrow_mut().event(now, "", "mirror_refused", error, None);
+        }
+        site.flush();
+        *site.last_refresh.borrow_mut() = (number, error);
+        site.refreshed.ring();
+        let pause = async {
+            smol::Timer::after(EVERY).await;
+        };
+        smol::future::or(site.refresh.wait(), pause).await;
+    }
+}
+
+fn list(reasons: &[Reason]) -> String {
+    let texts: Vec<String> = reasons.iter().map(|r| r.to_string()).collect();
+    format!("left out: {}", texts.join("; "))
+}
+
+async fn keep_house(site: Rc<Site>, names: Names) {
+    loop {
+        let now = clock::unix();
+        site.registry.borrow_mut().prune_activity(now);
+        site.flush();
+        match site.ca.renew_if_due(&names, now) {
+            Ok(true) => log::info!("the server certificate was renewed"),
+            Ok(false) => {}
+            Err(reason) => log::error!("the server certificate was not renewed: {reason}"),
+        }
+        smol::Timer::after(HOUSEKEEPING).await;
+    }
+}
+
+fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, String> {
+    let one = |address: &SocketAddr| TcpListener::bind(address).map_err(|e| format!("--listen {address}: {e}"));
+    addresses.iter().map(one).collect()
+}
+
+fn mirror(args: &Run) -> Result<Mirror, String> {
+    let root = read_limited(&args.root, ROOT_MAX).map_err(|e| format!("--root {}: {e}", args.root.display()))?;
+    let root = root.ok_or_else(|| {
+        format!("--root {}: there is no such file; it is the root.json that `vmetric-release init` made", args.root.display())
+    })?;
+    let source = match args.mirror.starts_with("https://") {
+        true => Source::Url(args.mirror.clone(), args.mirror_pin.into_iter().collect()),
+        false => Source::Folder(args.mirror.clone().into()),
+    };
+    let floor = env!("VMETRIC_BUILT_TIME").parse().unwrap_or(0);
+    Ok(Mirror { source, folder: args.state.join("release"), trust: args.state.join("trust"), root, floor })
+}
+
+fn names(name: &str, addresses: &[SocketAddr]) -> Names {
+    let mut names = Names { dns: vec!["localhost".into()], ips: vec![IpAddr::from([127, 0, 0, 1])] };
+    match name.parse() {
+        Ok(ip) => names.ips.push(ip),
+        Err(_) => names.dns.push(name.to_string()),
+    }
+    names.ips.extend(addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()));
+    names.dns.sort();
+    names.dns.dedup();
+    names.ips.sort();
+    names.ips.dedup();
+    names
+}
+
+fn with_port(name: &str, port: u16) -> String {
+    match name.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, port).to_string(),
+        Err(_) => format!("{name}:{port}"),
+    }
+}
+
+fn hostname() -> String {
+    let read = read_limited(Path::new("/proc/sys/kernel/hostname"), 256).ok().flatten();
+    let text = read.and_then(|b| String::from_utf8(b).ok()).unwrap_or_default();
+    if text.trim().is_empty() { "localhost".into() } else { text.trim().to_string() }
+}
+
+/// What a person needs to go on: where, which pin, how to enroll.
+fn greet(site: &Site, state: &Path) {
+    let (about, pin) = (site.about.borrow(), tls::pin_text(&site.ca.pin()));
+    log::info!("vmetric-director {} listens on {}", env!("VMETRIC_BUILT_VERSION"), about.listen.join(", "));
+    log::info!("site CA pin {pin}");
+    log::info!("make a token:    vmetric-director token create --state {}", state.display());
+    log::info!("enroll a device: vmetric-agent enroll {} --pin {pin} --token TOKEN", about.url);
+}

@@ -1,0 +1,244 @@
+//! The HTTPS side: routes, credentials, reports, polls, files. The protocol is [`crate::wire::agent_api`].
+//!
+//! | status | code | when |
+//! |---|---|---|
+//! | 400 | `bad_request`, `protocol_unknown` | the body is not what the path wants |
+//! | 401 | `credential_missing`, `credential_unknown`, `agent_unknown`, `agent_removed` | who is that |
+//! | 401 | `token_unknown` | enrollment |
+//! | 403 | `token_expired`, `token_used_up`, `agent_mismatch` | known, but not allowed |
+//! | 404 | `not_found` | no such path, or not in the mirror |
+//! | 405 | `method_not_allowed` | |
+//! | 429 | `throttled`, `downloads_busy` | with `Retry-After` |
+//! | 503 | `store_unavailable`, `stopping`, `not_ready`, `site_full` | with `Retry-After`; nothing was promised |
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use miniserde::json;
+
+use super::progress::says_something;
+use super::records::{NAME_MAX, clean};
+use super::site::{Site, Wake, random_hex};
+use super::tree::{self, Permit, RETRY_AFTER_S};
+use crate::core::reason::Reason;
+use crate::io::clock;
+use crate::io::serve::{Answer, Request, Response, Service};
+use crate::wire::agent_api::{AnswerWire, BODY_MAX, EnrollWire, EnrolledWire, PARK_MAX_S, PROTOCOL, ReportWire};
+
+/// The Director as a [`Service`].
+pub struct Front(pub Rc<Site>);
+
+impl Service for Front {
+    fn body_limit(&self, method: &str, path: &str) -> usize {
+        if method == "POST" && path.starts_with("/agent/v1/") { BODY_MAX } else { 0 }
+    }
+
+    fn call(&self, request: Request) -> Answer {
+        let site = self.0.clone();
+        let (method, path) = (request.method.as_str(), request.path.as_str());
+        match (method, path) {
+            ("POST", "/agent/v1/enroll") => enroll(site, &request),
+            ("POST", "/agent/v1/report") => report(site, &request, false),
+            ("POST", "/agent/v1/poll") => report(site, &request, true),
+            ("GET" | "HEAD", "/healthz") => now(Response::text(200, "ok\n")),
+            ("GET" | "HEAD", "/readyz") => now(ready(&site)),
+            ("GET" | "HEAD", _) if path.starts_with("/release/") => now(release(&site, &request)),
+            (_, "/agent/v1/enroll" | "/agent/v1/report" | "/agent/v1/poll") => now(wrong_method("POST")),
+            (_, "/healthz" | "/readyz") => now(wrong_method("GET, HEAD")),
+            _ => now(Response::error(404, "not_found", "there is nothing here")),
+        }
+    }
+}
+
+fn now(response: Response) -> Answer {
+    Box::pin(std::future::ready(response))
+}
+
+fn wrong_method(allowed: &'static str) -> Response {
+    Response::error(405, "method_not_allowed", format!("only {allowed} here")).with("allow", allowed)
+}
+
+fn ready(site: &Site) -> Response {
+    if site.stopping.get() {
+        return Response::error(503, "stopping", "this Director stops").with("retry-after", "5");
+    }
+    if site.tree.borrow().timestamp_version == 0 {
+        return Response::error(503, "not_ready", "no release tree has been mirrored yet").with("retry-after", "5");
+    }
+    Response::text(200, "ready\n")
+}
+
+/// Seconds to wait, spread so that those who were refused together do not come back together.
+fn retry_after(base_s: u64) -> String {
+    let mut byte = [0];
+    // Without a random source everybody comes back at the same time; nothing worse.
+    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut byte);
+    (base_s + u64::from(byte[0]) * 2 * base_s / 255).to_string()
+}
+
+fn throttled(base_s: u64) -> Response {
+    Response::error(429, "throttled", "too many requests; wait as long as Retry-After says").with("retry-after", retry_after(base_s))
+}
+
+fn unavailable(error: &str) -> Response {
+    log::warn!("an answer was withheld: {error}");
+    Response::error(503, "store_unavailable", "the Director cannot write its state; nothing was taken; try again")
+        .with("retry-after", retry_after(5))
+}
+
+fn refused(reason: &Reason) -> Response {
+    let status = match reason.code.as_ref() {
+        "token_expired" | "token_used_up" => 403,
+        "site_full" => return Response::error(503, &reason.code, &*reason.detail).with("retry-after", "3600"),
+        _ => 401,
+    };
+    Response::error(status, &reason.code, &*reason.detail)
+}
+
+/// The body as a wire type of this protocol's version.
+fn parse<T: miniserde::Deserialize>(request: &Request, protocol: fn(&T) -> u32) -> Result<T, Box<Response>> {
+    let bad = |detail: &str| Box::new(Response::error(400, "bad_request", detail));
+    let text = std::str::from_utf8(&request.body).map_err(|_| bad("the body is not UTF-8"))?;
+    let wire: T = json::from_str(text).map_err(|_| bad("the body is not the JSON that this path expects"))?;
+    if protocol(&wire) != PROTOCOL {
+        let detail = format!("protocol {} is not spoken here; this Director speaks {PROTOCOL}", protocol(&wire));
+        return Err(Box::new(Response::error(400, "protocol_unknown", detail)));
+    }
+    Ok(wire)
+}
+
+/// The agent behind the credential, still in the registry.
+fn agent_of(site: &Site, request: &Request) -> Result<String, Box<Response>> {
+    let bearer = request
+        .bearer()
+        .ok_or_else(|| Box::new(Response::error(401, "credential_missing", "send `Authorization: Bearer <credential>`")))?;
+    let claims = site.ca.check(bearer).map_err(|r| Box::new(refused(&r)))?;
+    site.registry.borrow().known(&claims.agent_id).map_err(|r| Box::new(refused(&r)))?;
+    Ok(claims.agent_id)
+}
+
+fn enroll(site: Rc<Site>, request: &Request) -> Answer {
+    if let Err(wait_s) = site.throttle.borrow_mut().take_enrollment(clock::monotonic()) {
+        return now(throttled(wait_s));
+    }
+    let wire: EnrollWire = match parse(request, |w: &EnrollWire| w.protocol) {
+        Ok(wire) => wire,
+        Err(response) => return now(*response),
+    };
+    let (id, time) = (agent_id(&wire.hostname), clock::unix());
+    if let Err(reason) = site.registry.borrow_mut().enroll(&wire, &id, time) {
+        let peer = request.peer.map_or(String::new(), |p| p.to_string());
+        log::warn!("enrollment of '{}' at {peer} refused: {reason}", clean(&wire.hostname, NAME_MAX));
+        return now(refused(&reason));
+    }
+    site.flush();
+    let enrolled = EnrolledWire { credential: site.ca.issue(&id, time), agent_id: id, issuer: site.registry.borrow().issuer.clone(), time };
+    Box::pin(async move {
+        match site.store.durable().await {
+            Ok(()) => Response::json(200, json::to_string(&enrolled)),
+            Err(e) => unavailable(&e),
+        }
+    })
+}
+
+/// An id that people recognise and nobody can guess or take twice: the host name's letters and a random end.
+fn agent_id(hostname: &str) -> String {
+    const HOST_MAX: usize = 24;
+    let host: String = hostname
+        .to_ascii_lowercase()
+        .chars()
+        .filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '-')
+        .take(HOST_MAX)
+        .collect();
+    let host = host.trim_matches('-');
+    format!("{}-{}", if host.is_empty() { "agent" } else { host }, random_hex(6))
+}
+
+fn report(site: Rc<Site>, request: &Request, poll: bool) -> Answer {
+    let id = match agent_of(&site, request) {
+        Ok(id) => id,
+        Err(response) => return now(*response),
+    };
+    if let Err(wait_s) = site.throttle.borrow_mut().take(&id, clock::monotonic()) {
+        return now(throttled(wait_s));
+    }
+    let wire: ReportWire = match parse(request, |w: &ReportWire| w.protocol) {
+        Ok(wire) => wire,
+        Err(response) => return now(*response),
+    };
+    if wire.agent_id != id {
+        return now(Response::error(403, "agent_mismatch", "the report's agent_id is not the credential's"));
+    }
+    let time = clock::unix();
+    if site.registry.borrow_mut().hear(&id, &wire, time) {
+        site.planner.ring();
+    }
+    site.flush();
+    let timestamp_version = site.tree.borrow().timestamp_version;
+    let answer = site.registry.borrow().answer(&id, &wire, timestamp_version, time);
+    if says_something(&answer) {
+        return Box::pin(send(site, answer));
+    }
+    if !poll || site.stopping.get() {
+        return now(Response::json(200, json::to_string(&answer)));
+    }
+    let time = Duration::from_secs(wire.park_s.clamp(1, PARK_MAX_S));
+    // What the park needs of the report, and no more: tens of thousands are parked.
+    Box::pin(parked(site, id, wire.issuer, wire.generation, time))
+}
+
+/// Sends what must not be said before it is durable.
+async fn send(site: Rc<Site>, answer: AnswerWire) -> Response {
+    match site.store.durable().await {
+        Ok(()) => Response::json(200, json::to_string(&answer)),
+        Err(e) => unavailable(&e),
+    }
+}
+
+async fn parked(site: Rc<Site>, id: String, issuer: String, generation: u64, time: Duration) -> Response {
+    let woken = site.park(id.clone(), time).await;
+    let report = ReportWire { issuer, generation, ..Default::default() };
+    let (unix, timestamp_version) = (clock::unix(), site.tree.borrow().timestamp_version);
+    let answer = {
+        let mut registry = site.registry.borrow_mut();
+        if let Err(reason) = registry.known(&id) {
+            return refused(&reason);
+        }
+        // An open connection until now is contact.
+        registry.contacts.insert(id.clone(), unix);
+        registry.answer(&id, &report, timestamp_version, unix)
+    };
+    if woken == Some(Wake::Replaced) {
+        let plain = AnswerWire { order: None, ..answer };
+        return Response::json(200, json::to_string(&plain));
+    }
+    send(site, answer).await
+}
+
+/// A file of the mirror.
+fn release(site: &Site, request: &Request) -> Response {
+    let name = request.path.strip_prefix("/release/").unwrap_or("");
+    let tree = site.tree.borrow().clone();
+    let artifact = name.starts_with("targets/");
+    let agent = match artifact.then(|| agent_of(site, request)) {
+        Some(Err(response)) => return *response,
+        Some(Ok(agent)) => Some(agent),
+        None => None,
+    };
+    let Some(entry) = tree.entries.get(name) else {
+        return Response::error(404, "not_found", "the mirror has no such file");
+    };
+    if let Some(agent) = agent
+        && let Err(wait_s) = site.throttle.borrow_mut().take(&agent, clock::monotonic())
+    {
+        return throttled(wait_s);
+    }
+    if !entry.artifact || request.method == "HEAD" {
+        return tree::answer(entry, request, None);
+    }
+    match Permit::take(&site.downloads) {
+        Some(permit) => tree::answer(entry, request, Some(permit)),
+        None => Response::error(429, "downloads_busy", format!("{} downloads are under way; come back later", tree::DOWNLOADS_MAX))
+            .with("retry-after", retry_after(RETRY_AFTER_S)),
+    }
+}

@@ -1,0 +1,270 @@
+//! The running Director: registry, store, mirror and parked polls of one thread.
+//!
+//! Borrows of the registry never live across an `await`. The order is always: change memory, queue for the disk, decide
+//! the answer, wait for the commit if the answer promises anything, send.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::bell::{Bell, Bells};
+use super::pki::SiteCa;
+use super::records::{Agent, Event, Order, Rollout, Token};
+use super::registry::Registry;
+use super::store::{Change, Store, Table};
+use super::throttle::Throttle;
+use super::tree::Tree;
+use crate::core::hex;
+use crate::io::clock;
+
+/// How often deadlines are looked at.
+pub const TICK: Duration = Duration::from_secs(1);
+/// Shortest time between two plans: a plan looks at every agent of every open roll-out.
+pub const PLAN_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a parked poll is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// There may be an order.
+    News,
+    /// A newer poll of the same agent took its place.
+    Replaced,
+}
+
+/// A parked poll.
+#[derive(Default)]
+pub struct Parking {
+    bell: Bell,
+    replaced: Cell<bool>,
+}
+
+/// What a Director was started with.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Addresses.
+    pub listen: Vec<String>,
+    /// Where agents reach it.
+    pub url: String,
+    /// Where releases come from.
+    pub mirror: String,
+}
+
+/// The running Director.
+pub struct Site {
+    /// What is known.
+    pub registry: RefCell<Registry>,
+    /// Where it is kept.
+    pub store: Rc<Store>,
+    /// Issues and checks credentials.
+    pub ca: SiteCa,
+    /// The mirrored release tree.
+    pub tree: RefCell<Arc<Tree>>,
+    /// Who asks too often.
+    pub throttle: RefCell<Throttle>,
+    /// Downloads under way.
+    pub downloads: Rc<Cell<usize>>,
+    /// Rung when a roll-out may go on.
+    pub planner: Bell,
+    /// Rung when the activity grew.
+    pub followers: Bells,
+    /// Rung when the mirror is to be refreshed now.
+    pub refresh: Bell,
+    /// Rung when a refresh has ended.
+    pub refreshed: Bells,
+    /// How the last refresh ended: its number and its error.
+    pub last_refresh: RefCell<(u64, Option<String>)>,
+    /// How many refreshes have begun.
+    pub refreshes_begun: Cell<u64>,
+    /// What this Director was started with, for people.
+    pub about: RefCell<About>,
+    /// No new park: the Director stops.
+    pub stopping: Cell<bool>,
+    parked: RefCell<HashMap<String, Rc<Parking>>>,
+}
+
+impl Site {
+    /// A Director over what its store holds.
+    pub fn new(registry: Registry, store: Store, ca: SiteCa, tree: Tree) -> Rc<Site> {
+        Rc::new(Site {
+            registry: RefCell::new(registry),
+            store: Rc::new(store),
+            ca,
+            tree: RefCell::new(Arc::new(tree)),
+            throttle: RefCell::default(),
+            downloads: Rc::default(),
+            planner: Bell::default(),
+            followers: Bells::default(),
+            refresh: Bell::default(),
+            refreshed: Bells::default(),
+            last_refresh: RefCell::default(),
+            refreshes_begun: Cell::new(0),
+            about: RefCell::default(),
+            stopping: Cell::new(false),
+            parked: RefCell::default(),
+        })
+    }
+
+    /// Queues what the registry changed for the disk and tells the followers.
+    pub fn flush(&self) {
+        let changes = self.registry.borrow_mut().take_changes();
+        let told = changes.iter().any(|c| c.table == Table::Activity);
+        self.store.queue(changes);
+        if told {
+            self.followers.ring();
+        }
+    }
+
+    /// Plans all open roll-outs, waits until the orders are durable, then wakes their agents.
+    ///
+    /// # Errors
+    /// The store could not be written; the orders are sent once it can.
+    pub async fn plan(&self) -> Result<(), String> {
+        let releases = self.tree.borrow().clone();
+        let wake = self.registry.borrow_mut().advance_all(&releases.releases, clock::unix());
+        self.deliver(wake).await
+    }
+
+    /// Makes what was decided durable, then wakes the agents concerned.
+    ///
+    /// # Errors
+    /// The store could not be written.
+    pub async fn deliver(&self, wake: Vec<String>) -> Result<(), String> {
+        self.flush();
+        if wake.is_empty() {
+            return Ok(());
+        }
+        let written = self.store.durable().await;
+        // A poll that is woken waits for the commit itself, so an error here loses nobody's order.
+        for agent in wake {
+            self.wake(&agent);
+        }
+        written
+    }
+
+    /// The planner task: after each change that a roll-out may wait for, and at each tick for the deadlines.
+    pub async fn plan_forever(self: Rc<Self>) {
+        loop {
+            let tick = async {
+                smol::Timer::after(TICK).await;
+            };
+            smol::future::or(self.planner.wait(), tick).await;
+            // The error is the committer's to tell; its batch is kept and written later.
+            let _ = self.plan().await;
+            smol::Timer::after(PLAN_PAUSE).await;
+        }
+    }
+
+    /// Answers a parked poll now.
+    pub fn wake(&self, agent: &str) {
+        if let Some(parking) = self.parked.borrow().get(agent) {
+            parking.bell.ring();
+        }
+    }
+
+    /// Answers all parked polls and parks no more.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+        for parking in self.parked.borrow().values() {
+            parking.bell.ring();
+        }
+    }
+
+    /// How many polls are parked.
+    pub fn parked(&self) -> usize {
+        self.parked.borrow().len()
+    }
+
+    /// Waits until the agent is woken, replaced, or the time is over (`None`).
+    pub async fn park(self: &Rc<Self>, agent: String, time: Duration) -> Option<Wake> {
+        let place = Parked::take(self.clone(), agent);
+        let rung = async {
+            place.parking.bell.wait().await;
+            Some(if place.parking.replaced.get() { Wake::Replaced } else { Wake::News })
+        };
+        let over = async {
+            smol::Timer::after(time).await;
+            None
+        };
+        smol::future::or(rung, over).await
+    }
+}
+
+/// A place in the table of parked polls; left when the poll is answered or its connection ends.
+struct Parked {
+    site: Rc<Site>,
+    agent: String,
+    parking: Rc<Parking>,
+}
+
+impl Parked {
+    fn take(site: Rc<Site>, agent: String) -> Parked {
+        let parking = Rc::new(Parking::default());
+        let older = site.parked.borrow_mut().insert(agent.clone(), parking.clone());
+        if let Some(older) = older {
+            older.replaced.set(true);
+            older.bell.ring();
+        }
+        Parked { site, agent, parking }
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        let mut parked = self.site.parked.borrow_mut();
+        if parked.get(&self.agent).is_some_and(|p| Rc::ptr_eq(p, &self.parking)) {
+            parked.remove(&self.agent);
+        }
+    }
+}
+
+/// The row of the issuer in the `meta` table.
+#[derive(miniserde::Serialize, miniserde::Deserialize, Debug, Clone)]
+pub struct Issuer {
+    /// Random id, made once.
+    pub issuer: String,
+}
+
+/// Reads the whole state; makes the issuer at the first start.
+///
+/// # Errors
+/// The file is damaged; the text says what to do.
+pub fn load(store: &Store, path: &std::path::Path, now: u64) -> Result<Registry, String> {
+    let mut registry = Registry::default();
+    registry.started_at = now;
+    let meta: Vec<(String, Issuer)> = store.load(path, Table::Meta)?;
+    registry.agents = store.load::<Agent>(path, Table::Agents)?.into_iter().collect();
+    registry.contacts = registry.agents.values().map(|a| (a.id.clone(), a.last_contact)).collect();
+    registry.tokens = store.load::<Token>(path, Table::Tokens)?.into_iter().collect();
+    registry.rollouts = store.load::<Rollout>(path, Table::Rollouts)?.into_iter().map(|(_, r)| (r.id, r)).collect();
+    let orders = store.load::<Order>(path, Table::Orders)?;
+    registry.orders = orders.into_iter().map(|(_, o)| ((o.rollout, o.agent.clone()), o)).collect();
+    for event in store.load::<Event>(path, Table::Activity)?.into_iter().map(|(_, e)| e) {
+        registry.next_seq = event.seq + 1;
+        registry.kept.push_back((event.time, miniserde::json::to_string(&event).len()));
+        registry.recent.push_back(event);
+        if registry.recent.len() > super::activity::RECENT {
+            registry.recent.pop_front();
+        }
+    }
+    registry.index();
+    match meta.into_iter().next() {
+        Some((_, meta)) => registry.issuer = meta.issuer,
+        None => {
+            registry.issuer = random_hex(16);
+            let value = miniserde::json::to_string(&Issuer { issuer: registry.issuer.clone() });
+            store.queue(vec![Change { table: Table::Meta, key: "issuer".into(), value: Some(value) }]);
+        }
+    }
+    Ok(registry)
+}
+
+/// Random bytes as hexadecimal.
+pub fn random_hex(bytes: usize) -> String {
+    let mut out = vec![0; bytes];
+    let random = ring::rand::SystemRandom::new();
+    // Without a random source nothing here can be kept safe; there is no state to go on with.
+    ring::rand::SecureRandom::fill(&random, &mut out).expect("the operating system has a random source");
+    hex::encode(&out)
+}

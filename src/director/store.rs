@@ -1,0 +1,253 @@
+//! The Director's durable state: one redb file, JSON values, group commit.
+//!
+//! A change goes to one pending batch at once; a committer task writes the batch in one transaction a few milliseconds
+//! later ([`GATHER`]), so that a thousand reports cost one fsync. An answer that promises durability waits for
+//! [`Store::durable`]. A failed commit (disk full) keeps its batch and tries again; those who wait are told.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `meta` | `issuer` | random id of this store: who orders |
+//! | `agents` | agent id | [`super::records::Agent`] |
+//! | `tokens` | SHA-256 of the token | [`super::records::Token`] |
+//! | `orders` | `<roll-out, 10 digits>/<agent id>` | [`super::records::Order`] |
+//! | `rollouts` | 10 digits | [`super::records::Rollout`] |
+//! | `activity` | sequence, 20 digits | [`super::records::Event`] |
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use miniserde::{Deserialize, json};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+
+use super::bell::Bells;
+
+/// How long a change waits for others before the commit: far below what a person or an agent notices.
+pub const GATHER: Duration = Duration::from_millis(3);
+/// Pause after a failed commit.
+pub const RETRY: Duration = Duration::from_secs(1);
+
+/// The tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// Issuer.
+    Meta,
+    /// Registry.
+    Agents,
+    /// Enrollment tokens.
+    Tokens,
+    /// One row per roll-out and agent.
+    Orders,
+    /// Roll-outs.
+    Rollouts,
+    /// Activity.
+    Activity,
+}
+
+impl Table {
+    const ALL: [Table; 6] = [Table::Meta, Table::Agents, Table::Tokens, Table::Orders, Table::Rollouts, Table::Activity];
+
+    fn definition(self) -> TableDefinition<'static, &'static str, &'static str> {
+        TableDefinition::new(match self {
+            Table::Meta => "meta",
+            Table::Agents => "agents",
+            Table::Tokens => "tokens",
+            Table::Orders => "orders",
+            Table::Rollouts => "rollouts",
+            Table::Activity => "activity",
+        })
+    }
+}
+
+/// One change: a value, or its removal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Where.
+    pub table: Table,
+    /// Which.
+    pub key: String,
+    /// JSON, or `None` to remove the key.
+    pub value: Option<String>,
+}
+
+type Batch = BTreeMap<(Table, String), Option<String>>;
+
+/// The store. One per state folder; the file is locked while it is open.
+pub struct Store {
+    database: Arc<Database>,
+    pending: RefCell<Batch>,
+    queued: Cell<u64>,
+    committed: Cell<u64>,
+    failure: RefCell<Option<String>>,
+    work: Bells,
+    done: Bells,
+}
+
+impl Store {
+    /// Opens or creates the file. The error names the file and what to do.
+    pub fn open(path: &Path) -> Result<Store, String> {
+        let database = Database::create(path).map_err(|e| explain(path, &e))?;
+        let prepare = || -> Result<(), redb::Error> {
+            let transaction = database.begin_write()?;
+            for table in Table::ALL {
+                transaction.open_table(table.definition())?;
+            }
+            Ok(transaction.commit()?)
+        };
+        prepare().map_err(|e| damaged(path, &e.to_string()))?;
+        Ok(Store {
+            database: Arc::new(database),
+            pending: RefCell::default(),
+            queued: Cell::new(0),
+            committed: Cell::new(0),
+            failure: RefCell::default(),
+            work: Bells::default(),
+            done: Bells::default(),
+        })
+    }
+
+    /// Every row of a table, in the order of keys. For the start only.
+    pub fn load<T: Deserialize>(&self, path: &Path, table: Table) -> Result<Vec<(String, T)>, String> {
+        let read = || -> Result<Vec<(String, String)>, redb::Error> {
+            let transaction = self.database.begin_read()?;
+            let rows = transaction.open_table(table.definition())?;
+            let mut out = Vec::new();
+            for row in rows.iter()? {
+                let (key, value) = row?;
+                out.push((key.value().to_string(), value.value().to_string()));
+            }
+            Ok(out)
+        };
+        let rows = read().map_err(|e| damaged(path, &e.to_string()))?;
+        let parse = |(key, text): (String, String)| match json::from_str(&text) {
+            Ok(value) => Ok((key, value)),
+            Err(_) => Err(damaged(path, &format!("the row '{key}' of {table:?} does not parse"))),
+        };
+        rows.into_iter().map(parse).collect()
+    }
+
+    /// The newest rows of a table that `keep` accepts, at most `limit`, oldest first; read without blocking the thread.
+    pub async fn newest<T, F>(&self, table: Table, limit: usize, keep: F) -> Result<Vec<T>, String>
+    where
+        T: Deserialize + Send + 'static,
+        F: Fn(&T) -> bool + Send + 'static,
+    {
+        let database = self.database.clone();
+        let read = move || -> Result<Vec<T>, redb::Error> {
+            let transaction = database.begin_read()?;
+            let rows = transaction.open_table(table.definition())?;
+            let mut out = Vec::new();
+            for row in rows.iter()?.rev() {
+                if out.len() == limit {
+                    break;
+                }
+                let parsed: Option<T> = json::from_str(row?.1.value()).ok();
+                out.extend(parsed.filter(&keep));
+            }
+            out.reverse();
+            Ok(out)
+        };
+        smol::unblock(read).await.map_err(|e| format!("reading {table:?}: {e}"))
+    }
+
+    /// Adds changes to the pending batch.
+    pub fn queue(&self, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut pending = self.pending.borrow_mut();
+        for change in changes {
+            pending.insert((change.table, change.key), change.value);
+        }
+        self.queued.set(self.queued.get() + 1);
+        self.work.ring();
+    }
+
+    /// Waits until everything queued so far is on the disk.
+    pub async fn durable(&self) -> Result<(), String> {
+        let goal = self.queued.get();
+        while self.committed.get() < goal {
+            self.done.wait().await;
+            if self.committed.get() < goal
+                && let Some(failure) = self.failure.borrow().clone()
+            {
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+
+    /// The committer task; never returns.
+    pub async fn commit_forever(self: Rc<Self>) {
+        loop {
+            while self.committed.get() == self.queued.get() {
+                self.work.wait().await;
+            }
+            smol::Timer::after(GATHER).await;
+            if let Err(e) = self.commit().await {
+                log::error!("the state could not be written, trying again: {e}");
+                self.done.ring();
+                smol::Timer::after(RETRY).await;
+            }
+        }
+    }
+
+    /// Writes what is pending in one transaction.
+    pub async fn commit(&self) -> Result<(), String> {
+        let goal = self.queued.get();
+        let batch = Arc::new(self.pending.take());
+        let (database, rows) = (self.database.clone(), batch.clone());
+        let written = smol::unblock(move || write(&database, &rows)).await;
+        if let Err(e) = written {
+            // Newer changes of the same rows win over those that were not written.
+            let newer = self.pending.take();
+            let mut merged = Arc::unwrap_or_clone(batch);
+            merged.extend(newer);
+            *self.pending.borrow_mut() = merged;
+            let text = e.to_string();
+            *self.failure.borrow_mut() = Some(text.clone());
+            return Err(text);
+        }
+        *self.failure.borrow_mut() = None;
+        self.committed.set(goal);
+        self.done.ring();
+        Ok(())
+    }
+}
+
+fn write(database: &Database, rows: &Batch) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    for ((table, key), value) in rows {
+        let mut table = transaction.open_table(table.definition())?;
+        match value {
+            Some(value) => drop(table.insert(key.as_str(), value.as_str())?),
+            None => drop(table.remove(key.as_str())?),
+        }
+    }
+    Ok(transaction.commit()?)
+}
+
+fn explain(path: &Path, error: &DatabaseError) -> String {
+    let file = path.display();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => {
+            format!("{file} is in use: another vmetric-director runs with this state folder; stop it first")
+        }
+        DatabaseError::Storage(redb::StorageError::Io(e)) if e.kind() != std::io::ErrorKind::InvalidData => {
+            format!("{file} cannot be opened: {e}; check the folder's owner, rights and free space")
+        }
+        DatabaseError::UpgradeRequired(_) => format!("{file} was written by an older format ({error}); restore the release that wrote it"),
+        other => damaged(path, &other.to_string()),
+    }
+}
+
+fn damaged(path: &Path, what: &str) -> String {
+    format!(
+        "{} is damaged ({what}); restore it from the newest backup, or move it away: the site CA stays, agents keep their \
+         credentials, but each has to be enrolled again to be known",
+        path.display()
+    )
+}

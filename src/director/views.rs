@@ -1,0 +1,272 @@
+//! What an operator sees: the documents behind `agents`, `rollouts`, `status`, and their fields, which are stable.
+//!
+//! An agent's `version`, `scheduled_version`, `architecture` and `os` are the specification's health fields.
+//! `scheduled_version` is there from the trigger (an order was issued) to completion.
+
+use miniserde::{Deserialize, Serialize};
+
+use super::records::{Agent, Order, Rollout, WAITING_TURN};
+use super::registry::Registry;
+use crate::core::rollout::{self, End, OFFLINE_AFTER_S};
+
+/// One agent.
+#[derive(Serialize, Deserialize, Debug, Clone, Default)]
+pub struct AgentView {
+    /// Identity.
+    pub id: String,
+    /// Host name.
+    pub hostname: String,
+    /// Version of the running file.
+    pub version: String,
+    /// Target version, from trigger to completion.
+    pub scheduled_version: Option<String>,
+    /// `amd64`, ...
+    pub architecture: String,
+    /// `linux`, ...
+    pub os: String,
+    /// `idle`, `waiting_turn`, a step, or the last order's end.
+    pub state: String,
+    /// Who makes the next move: `agent`, `director`, `operator`; absent when nothing is open.
+    pub owner: Option<String>,
+    /// Why; stable code.
+    pub code: String,
+    /// Why; for people.
+    pub detail: String,
+    /// When an open state counts as failed, seconds since 1970; absent when it waits for others or nothing is open.
+    pub deadline: Option<u64>,
+    /// Bytes of the ordered file on the device's disk, in percent.
+    pub percent: Option<u64>,
+    /// The roll-out that the state is about.
+    pub rollout: Option<u64>,
+    /// Generation of the last order accepted.
+    pub generation: u64,
+    /// `a`, `b`, `factory`.
+    pub running: String,
+    /// `confirmed`, `trial`, `factory`, `manual`.
+    pub running_as: String,
+    /// SHA-256 of the running file.
+    pub running_sha256: String,
+    /// Version in the other slot.
+    pub fallback_version: Option<String>,
+    /// Heard of within the last minutes.
+    pub online: bool,
+    /// Seconds since 1970.
+    pub last_contact: u64,
+    /// Seconds since 1970.
+    pub enrolled_at: u64,
+    /// Trusted root version.
+    pub root_version: u64,
+    /// Trusted timestamp version.
+    pub timestamp_version: u64,
+    /// Trusted snapshot version.
+    pub snapshot_version: u64,
+    /// Trusted targets version.
+    pub targets_version: u64,
+    /// `ok`, `unsure`, `ahead`.
+    pub clock: String,
+    /// How many hashes it rejects.
+    pub rejected: u64,
+}
+
+/// All agents.
+#[derive(Serialize, Deserialize, Debug, Clone, Default)]
+pub struct AgentsView {
+    /// In the order of their ids.
+    pub agents: Vec<AgentView>,
+    /// Director's time.
+    pub time: u64,
+}
+
+/// One roll-out.
+#[derive(Serialize, Deserialize, Debug, Clone, Default)]
+pub struct RolloutView {
+    /// Number.
+    pub id: u64,
+    /// Product.
+    pub product: String,
+    /// Version.
+    pub version: String,
+    /// `running`, `halted`, `done`, `cancelled`.
+    pub state: String,
+    /// Why; stable code.
+    pub code: String,
+    /// Why; for people.
+    pub detail: String,
+    /// Agents in it.
+    pub group: u64,
+    /// Not ordered yet.
+    pub waiting: u64,
+    /// Under way.
+    pub moving: u64,
+    /// Run the version.
+    pub done: u64,
+    /// Rolled back, silent, flapping.
+    pub failed: u64,
+    /// Refused, nothing for the platform, cancelled.
+    pub left_out: u64,
+    /// Limit.
+    pub max_in_flight: u64,
+    /// Limit.
+    pub max_failures: u64,
+    /// Seconds since 1970.
+    pub created_at: u64,
+    /// Seconds since 1970.
+    pub ended_at: Option<u64>,
+}
+
+/// All roll-outs.
+#[derive(Serialize, Deserialize, Debug, Clone, Default)]
+pub struct RolloutsView {
+    /// Newest first.
+    pub rollouts: Vec<RolloutView>,
+    /// Director's time.
+    pub time: u64,
+}
+
+/// The Director itself.
+#[derive(Serialize, Deserialize, Debug, Clone, Default)]
+pub struct StatusView {
+    /// Running Director's version.
+    pub version: String,
+    /// Its own pending version; this release does not update itself.
+    pub scheduled_version: Option<String>,
+    /// `amd64`, ...
+    pub architecture: String,
+    /// `linux`, ...
+    pub os: String,
+    /// Issuer of orders.
+    pub issuer: String,
+    /// Pin of the site CA.
+    pub pin: String,
+    /// Addresses it listens on.
+    pub listen: Vec<String>,
+    /// Running since.
+    pub started_at: u64,
+    /// Enrolled agents.
+    pub agents: u64,
+    /// Of them, heard of within the last minutes.
+    pub online: u64,
+    /// Parked polls.
+    pub parked: u64,
+    /// Downloads under way.
+    pub downloads: u64,
+    /// Roll-outs that run.
+    pub rollouts_running: u64,
+    /// Where releases come from.
+    pub mirror: String,
+    /// Version of the mirrored timestamp; 0 = nothing mirrored yet.
+    pub timestamp_version: u64,
+    /// Versions in the mirror, highest first.
+    pub releases: Vec<String>,
+    /// When the mirror was last found fresh.
+    pub mirror_verified_at: u64,
+    /// Why the last refresh was refused.
+    pub mirror_error: Option<String>,
+    /// Director's time.
+    pub time: u64,
+}
+
+impl Registry {
+    /// What is shown of every agent that was not removed.
+    pub fn agents_view(&self, now: u64) -> AgentsView {
+        let agents = self.agents.values().filter(|a| a.removed_at.is_none()).map(|a| self.agent_view(a, now)).collect();
+        AgentsView { agents, time: now }
+    }
+
+    fn agent_view(&self, agent: &Agent, now: u64) -> AgentView {
+        let a = agent.clone();
+        let last_contact = self.last_contact(&a.id);
+        let mut view = AgentView {
+            state: if a.step.is_empty() { "enrolled".into() } else { a.step },
+            scheduled_version: a.scheduled_version,
+            online: now.saturating_sub(last_contact) <= OFFLINE_AFTER_S,
+            id: a.id,
+            hostname: a.hostname,
+            version: a.version,
+            architecture: a.architecture,
+            os: a.os,
+            code: a.code,
+            detail: a.detail,
+            generation: a.generation,
+            running: a.running,
+            running_as: a.running_as,
+            running_sha256: a.running_sha256,
+            fallback_version: a.fallback_version,
+            last_contact,
+            enrolled_at: a.enrolled_at,
+            root_version: a.root_version,
+            timestamp_version: a.timestamp_version,
+            snapshot_version: a.snapshot_version,
+            targets_version: a.targets_version,
+            clock: a.clock,
+            rejected: a.rejected,
+            ..Default::default()
+        };
+        if let Some((order, rollout)) = self.concerning(&agent.id) {
+            self.show_order(&mut view, order, rollout);
+        }
+        view
+    }
+
+    /// The order that an agent's state is about: one that is open, else the last one issued.
+    fn concerning(&self, agent: &str) -> Option<(&Order, &Rollout)> {
+        let row = |id: u64| Some((self.orders.get(&(id, agent.to_string()))?, self.rollouts.get(&id)?));
+        let open = self.open.iter().rev().filter_map(|id| row(*id)).find(|(o, _)| o.end().is_none());
+        let last = || self.orders.iter().rev().find(|((_, a), _)| a == agent).and_then(|((id, _), _)| row(*id));
+        open.or_else(|| self.order_in_force(agent)).or_else(last)
+    }
+
+    fn show_order(&self, view: &mut AgentView, order: &Order, rollout: &Rollout) {
+        view.rollout = Some(order.rollout);
+        view.state = order.state.clone();
+        view.code = order.code.clone();
+        view.detail = order.detail.clone();
+        if let Some(step) = order.step() {
+            view.scheduled_version = Some(order.version.clone());
+            view.owner = Some("agent".into());
+            let contact = view.last_contact.max(self.started_at);
+            view.deadline = Some(rollout::deadline(step, order.since.max(self.started_at), contact, &rollout.terms(order.issued_at)));
+            let done = self.bytes.get(&order.agent).copied().unwrap_or(0).min(order.length);
+            view.percent = (order.length > 0).then(|| (u128::from(done) * 100 / u128::from(order.length)) as u64);
+        } else if order.state == WAITING_TURN {
+            view.owner = Some(if rollout.state == "halted" { "operator" } else { "director" }.into());
+            view.deadline = order.until;
+        } else if order.end() == Some(End::Silent) {
+            view.owner = Some("operator".into());
+        }
+    }
+
+    /// What is shown of every roll-out, newest first.
+    pub fn rollouts_view(&self, now: u64) -> RolloutsView {
+        let rollouts = self.rollouts.values().rev().map(|r| self.rollout_view(r)).collect();
+        RolloutsView { rollouts, time: now }
+    }
+
+    fn rollout_view(&self, rollout: &Rollout) -> RolloutView {
+        let r = rollout.clone();
+        let mut view = RolloutView {
+            id: r.id,
+            product: r.product,
+            version: r.version,
+            state: r.state,
+            code: r.code,
+            detail: r.detail,
+            group: r.group,
+            max_in_flight: r.max_in_flight,
+            max_failures: r.max_failures,
+            created_at: r.created_at,
+            ended_at: r.ended_at,
+            ..Default::default()
+        };
+        for ((_, _), order) in self.orders.range((r.id, String::new())..(r.id + 1, String::new())) {
+            *match (order.step(), order.end()) {
+                (Some(_), _) => &mut view.moving,
+                (_, Some(End::Updated | End::Already)) => &mut view.done,
+                (_, Some(end)) if end.is_failure() => &mut view.failed,
+                (_, Some(_)) => &mut view.left_out,
+                _ => &mut view.waiting,
+            } += 1;
+        }
+        view
+    }
+}
