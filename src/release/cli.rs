@@ -120,7 +120,12 @@ fn open(parsed: &Parsed) -> Result<Repo> {
 fn ring<'a>(parsed: &Parsed, world: &World<'a>) -> Result<Ring<'a>> {
     let variable = (world.env)(passphrase::VARIABLE).filter(|v| !v.is_empty()).map(|v| Secret(v.into_bytes()));
     let source = Source { file: parsed.find("passphrase-file").map(PathBuf::from), variable };
-    Ring::open(parsed.find("keys").map(Path::new), world.env, source)
+    let folder = parsed.find("keys").map(Path::new);
+    if let Some(missing) = folder.filter(|f| !super::files::is_folder(f)) {
+        let text = format!("--keys {}: there is no such folder; give the one that 'init' made", missing.display());
+        return Err(Failure::new("missing_folder", text));
+    }
+    Ring::open(folder, world.env, source)
 }
 
 fn run_init(p: &Parsed, world: &World, now: u64) -> Result<Answer> {
@@ -139,6 +144,9 @@ fn run_init(p: &Parsed, world: &World, now: u64) -> Result<Answer> {
         delegated_threshold: p.number("delegated-threshold", 1)?,
     };
     let folder = p.need("repo")?;
+    if let Some(keys) = p.find("keys") {
+        super::files::make_folder(Path::new(keys), true)?;
+    }
     let mut ring = ring(p, world)?;
     let repo = init::init(Path::new(folder), &mut ring, &counts, settings, now)?;
     let keys = show::keys(&repo, &ring)?;

@@ -28,7 +28,7 @@ fn a_first_and_a_second_release_verify_as_a_device_does() {
 #[test]
 fn a_folder_of_platforms_is_added_whole_or_not_at_all() {
     let bench = Bench::with_seeds();
-    bench.good("init --repo release");
+    bench.good("init --repo release --keys keys");
     bench.write("dist/1.0.0/linux-amd64/vmetric-agent", b"for amd64");
     bench.write("dist/1.0.0/linux-arm64/vmetric-agent", b"for arm64");
     bench.write("dist/1.0.0/linux-arm64/Notes.TXT", b"no artifact");
@@ -77,7 +77,7 @@ fn a_missing_signature_keeps_a_release_from_being_published() {
 fn signers_on_several_machines_add_up() {
     let mut bench = Bench::with_seeds();
     bench.write("vmetric-agent", b"agent 1.0.0");
-    bench.good("init --repo release");
+    bench.good("init --repo release --keys keys");
     bench.add("1.0.0");
     let seeds: Vec<String> = (0..3).map(|n| seed(1, n)).collect();
     for (i, holder) in seeds.iter().take(2).enumerate() {
@@ -255,6 +255,7 @@ fn every_bad_input_is_named_with_its_remedy() {
     std::os::unix::fs::symlink(bench.path("vmetric-agent"), bench.path("link")).unwrap();
     for (line, code, says) in [
         ("status --repo nowhere".to_string(), 1, "make one with 'init'"),
+        ("sign --repo release --keys nowhere".into(), 1, "give the one that 'init' made"),
         ("init --repo release".into(), 1, "there is a repository already"),
         ("verify --tree nowhere --root release/root.json".into(), 1, "give the folder that 'publish' wrote"),
         ("sign --repo release --role nobody".into(), 1, "the roles are root, targets"),
@@ -302,7 +303,7 @@ fn a_role_that_devices_could_not_read_is_refused_early() {
 fn an_artifact_that_changed_after_add_is_refused() {
     let bench = Bench::with_seeds();
     bench.write("vmetric-agent", b"agent 1.0.0");
-    bench.good("init --repo release");
+    bench.good("init --repo release --keys keys");
     bench.add("1.0.0");
     bench.good("sign --repo release");
     let staged = bench.files("release/targets").into_keys().next().unwrap();
