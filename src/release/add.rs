@@ -17,8 +17,8 @@ use crate::core::release::{Platform, TargetPath, build_prefix};
 use crate::core::trust::{ROLES_MAX, TARGETS_MAX};
 use crate::core::version::Version;
 
-/// Largest artifact. It is held in memory once: length, hash, signature and the copy come from the same bytes, and the
-/// signature's nonce from key and message, so no random source can leak the build key.
+/// Largest artifact. It is held in memory whole: length, hash and signature come from the same bytes, and the signature's
+/// nonce from key and message, so no random source can leak the build key.
 const ARTIFACT_MAX: u64 = 512 * 1024 * 1024;
 /// Room for signatures in a metadata file: sixteen of 220 bytes.
 const SIGNATURES_SIZE: u64 = 4 * 1024;
@@ -110,12 +110,13 @@ impl<'a> Book<'a> {
         Ok(name)
     }
 
-    fn save(mut self) -> Result<()> {
+    /// The new drafts, if devices could read them.
+    fn drafts(&self) -> Result<Vec<(&String, Envelope)>> {
         let mut drafts = Vec::new();
-        for name in std::mem::take(&mut self.changed) {
-            let mut role = self.roles[&name].clone();
-            role.version = self.repo.next_version(&name)?;
-            role.expires = self.repo.settings.expires(&name, self.now);
+        for name in &self.changed {
+            let mut role = self.roles[name].clone();
+            role.version = self.repo.next_version(name)?;
+            role.expires = self.repo.settings.expires(name, self.now);
             let draft = Envelope::unsigned(role.to_value());
             if draft.bytes().len() as u64 + SIGNATURES_SIZE > TARGETS_MAX {
                 let text = format!("role '{name}' would be longer than the {TARGETS_MAX} bytes that a device reads; withdraw old releases");
@@ -123,7 +124,11 @@ impl<'a> Book<'a> {
             }
             drafts.push((name, draft));
         }
-        drafts.iter().try_for_each(|(name, draft)| self.repo.save_draft(name, draft))
+        Ok(drafts)
+    }
+
+    fn save(&self) -> Result<()> {
+        self.drafts()?.iter().try_for_each(|(name, draft)| self.repo.save_draft(name, draft))
     }
 }
 
@@ -147,48 +152,59 @@ pub fn add(repo: &Repo, ring: &mut Ring, inputs: &[Input], facts: &Facts, now: u
         }
         let history = &histories[&role];
         let counter = counter(history, &book.roles[&role], facts.counter, &role)?;
-        let (target, bytes) = describe(input, facts, counter, &key)?;
+        let target = describe(input, facts, counter, &key)?;
         let path = input.path.to_string();
         let is_new = is_new(history, &book.roles[&role], &path, &target)?;
         if is_new {
-            files::write_once(&repo.artifact(&input.path, &target.sha256), &bytes, files::PUBLIC)?;
             book.edit(&role).targets.insert(path.clone(), target.clone());
         }
         out.push(Added { path, role, target, is_new });
+    }
+    book.drafts()?;
+    for (input, added) in inputs.iter().zip(&out).filter(|(_, added)| added.is_new) {
+        stage(repo, input, &added.target)?;
     }
     book.save()?;
     Ok(out)
 }
 
-/// Reads, hashes and signs one file. The answer's bytes are exactly those that were signed.
-fn describe(input: &Input, facts: &Facts, counter: u64, key: &KeyPair) -> Result<(Target, Vec<u8>)> {
+/// Copies an artifact into the repository. It is read a second time, so that nothing is copied before every file passed.
+fn stage(repo: &Repo, input: &Input, target: &Target) -> Result<()> {
+    let bytes = files::read(&input.file, ARTIFACT_MAX)?;
+    if hex::sha256(&bytes) != target.sha256 {
+        return Err(changed(&input.file));
+    }
+    files::write_once(&repo.artifact(&input.path, &target.sha256), &bytes, files::PUBLIC).map(drop)
+}
+
+fn changed(file: &Path) -> Failure {
+    Failure::new("changed", format!("{}: changed while it was read; add it when its build is finished", file.display()))
+}
+
+/// Reads, hashes and signs one file.
+fn describe(input: &Input, facts: &Facts, counter: u64, key: &KeyPair) -> Result<Target> {
     let path = input.path.to_string();
     let prefix = build_prefix(&path, files::length(&input.file)?);
     let start = prefix.len();
-    let mut message = files::read_after(&input.file, ARTIFACT_MAX, prefix)?;
-    if message[..start] != build_prefix(&path, (message.len() - start) as u64) {
-        return Err(Failure::new(
-            "changed",
-            format!("{}: changed while it was read; add it when its build is finished", input.file.display()),
-        ));
+    let message = files::read_after(&input.file, ARTIFACT_MAX, prefix)?;
+    let bytes = &message[start..];
+    if message[..start] != build_prefix(&path, bytes.len() as u64) {
+        return Err(changed(&input.file));
     }
-    if message.len() == start {
+    if bytes.is_empty() {
         return Err(Failure::new("empty_file", format!("{}: is empty; a release needs its bytes", input.file.display())));
     }
-    let build_sig = *key.sk.sign(&message, None);
-    let bytes = message.split_off(start);
-    let target = Target {
+    Ok(Target {
         length: bytes.len() as u64,
-        sha256: hex::sha256(&bytes),
+        sha256: hex::sha256(bytes),
         arch: input.path.platform.arch.clone(),
         os: input.path.platform.os.clone(),
         release: input.path.version.to_string(),
         min_version: facts.min_version.as_ref().map(Version::to_string),
         counter,
         build_keyid: keyid(&key.pk),
-        build_sig,
-    };
-    Ok((target, bytes))
+        build_sig: *key.sk.sign(&message, None),
+    })
 }
 
 /// The counter to use: never below any that this role has ever published or drafted.
