@@ -149,7 +149,7 @@ fn event(event: &Event) -> String {
 
 fn token(view: &TokenView) -> String {
     format!(
-        "{}\n\ngood for {} enrollment(s) until {}; it is not shown again. On a device:\n\n  vmetric-agent enroll {} --pin {} --token {}\n",
+        "{}\n\ngood for {} enrollment(s) until {}; it is not shown again. On a device:\n\n  vmetric-agent enroll --director {} --pin {} --token {}\n",
         view.token,
         view.uses,
         utc(view.expires_at),

@@ -221,5 +221,5 @@ fn greet(site: &Site, state: &Path) {
     log::info!("vmetric-director {} listens on {}", env!("VMETRIC_BUILT_VERSION"), about.listen.join(", "));
     log::info!("site CA pin {pin}");
     log::info!("make a token:    vmetric-director token create --state {}", state.display());
-    log::info!("enroll a device: vmetric-agent enroll {} --pin {pin} --token TOKEN", about.url);
+    log::info!("enroll a device: vmetric-agent enroll --director {} --pin {pin} --token TOKEN", about.url);
 }
