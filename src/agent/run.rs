@@ -105,16 +105,19 @@ fn supervise(args: &RunArgs) -> i32 {
     let mut wait = RESPAWN_MS.0;
     loop {
         let began = clock::monotonic();
-        match process::supervise(&own, &args.raw, &env) {
+        let end = process::supervise(&own, &args.raw, &env);
+        if clock::monotonic().saturating_sub(began) > Duration::from_secs(60) {
+            wait = RESPAWN_MS.0;
+        }
+        match end {
             _ if process::stopping() => return 0,
             Ok(status) if status.code() == Some(0) => return 0,
             Ok(status) if status.code() == Some(EXIT_RUNS_ALREADY) => return EXIT_RUNS_ALREADY,
             Ok(status) => log::warn!("the agent ended ({status}); it is started again in {wait} ms"),
             Err(e) => log::error!("{}: cannot be started: {e}; next try in {wait} ms", own.display()),
         }
-        let long_life = clock::monotonic().saturating_sub(began) > Duration::from_secs(60);
-        wait = if long_life { RESPAWN_MS.0 } else { (wait * 2).min(RESPAWN_MS.1) };
         process::sleep(Duration::from_millis(wait));
+        wait = (wait * 2).min(RESPAWN_MS.1);
         if process::stopping() {
             return 0;
         }

@@ -279,7 +279,7 @@ impl StatusReport {
         if self.runs && !self.step.is_empty() {
             let until = self.until.as_ref().map_or(String::new(), |u| format!(", until {u}"));
             line("doing", format!("{}: {} ({}){until}", self.step, self.detail, self.code));
-            if self.bytes_total > 0 {
+            if self.bytes_done > 0 {
                 line("fetched", format!("{} of {} bytes", self.bytes_done, self.bytes_total));
             }
         }
