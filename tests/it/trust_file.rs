@@ -13,7 +13,7 @@ fn target() -> TargetPath {
 }
 
 /// The artifact after an edit of its entry.
-fn looked_up(edit: impl Fn(&mut Value) + 'static) -> Result<Artifact, vmetric::core::trust::Refusal> {
+fn looked_up(edit: impl Fn(&mut Value) + Send + Sync + 'static) -> Result<Artifact, vmetric::core::trust::Refusal> {
     let mut repo = Repo::new();
     repo.edit(ROLE, edit);
     repo.publish();

@@ -5,7 +5,7 @@
 //! signed, or [`Repo::files`] afterwards.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use ed25519_compact::{KeyPair, Seed};
 use miniserde::json::{self, Value};
@@ -88,7 +88,7 @@ impl Delegation {
     }
 }
 
-type Edit = Rc<dyn Fn(&mut Value)>;
+type Edit = Arc<dyn Fn(&mut Value) + Send + Sync>;
 
 /// See the module.
 #[derive(Clone)]
@@ -180,8 +180,8 @@ impl Repo {
     }
 
     /// Changes a document of this role just before it is signed, in every publish from now on.
-    pub fn edit(&mut self, role: &str, edit: impl Fn(&mut Value) + 'static) {
-        self.edits.push((role.into(), Rc::new(edit)));
+    pub fn edit(&mut self, role: &str, edit: impl Fn(&mut Value) + Send + Sync + 'static) {
+        self.edits.push((role.into(), Arc::new(edit)));
     }
 
     /// Signs and writes everything: root, delegated roles, targets, snapshot, timestamp.
