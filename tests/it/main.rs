@@ -14,6 +14,7 @@ mod trust;
 mod trust_delegation;
 mod trust_ed25519;
 mod trust_file;
+mod trust_interop;
 mod trust_repo;
 mod trust_shapes;
 mod trust_store;

@@ -413,6 +413,9 @@ fn signatures_that_do_not_count_do_no_harm() {
     let stranger = Key::new("stranger");
     let mut renamed = Key::new("timestamp");
     renamed.id = "not a listed id".into();
+    repo.signers.insert("timestamp".into(), vec![stranger.clone(), renamed.clone()]);
+    repo.publish();
+    assert_eq!(repo.refresh(repo.bootstrap(), now(), find()).code(), "timestamp_threshold");
     repo.signers.insert("timestamp".into(), vec![stranger, renamed, Key::new("timestamp")]);
     repo.publish();
     repo.client(repo.bootstrap());
@@ -591,6 +594,41 @@ fn an_added_key_drops_nothing() {
     repo.top.insert("timestamp".into(), Keys::new(&["timestamp", "timestamp-2"], 2));
     repo.publish();
     assert_eq!(repo.refresh(trusted, now(), find()).code(), "");
+}
+
+/// One of two keys is taken away, and what is stored still reaches its threshold with the other: dropped all the same, as
+/// the stolen one may have signed it too.
+#[test]
+fn a_key_taken_away_drops_what_it_may_have_signed() {
+    let mut repo = Repo::new();
+    repo.top.insert("timestamp".into(), Keys::new(&["timestamp", "timestamp-2"], 1));
+    repo.versions.insert("timestamp".into(), 9000);
+    repo.publish();
+    let trusted = repo.client(repo.bootstrap());
+    repo.versions.insert("timestamp".into(), 2);
+    repo.top.insert("timestamp".into(), Keys::new(&["timestamp-2"], 1));
+    repo.bump("root");
+    repo.publish();
+    let done = repo.refresh(trusted, now(), find());
+    assert_eq!((done.code(), done.trusted.versions()[1]), ("", 2));
+}
+
+/// A stored role that the new metadata still names is not fetched again, but it must be current.
+#[test]
+fn what_is_held_must_be_current_too() {
+    for (role, code) in [("snapshot", "snapshot_expired"), ("targets", "targets_expired"), (ROLE, "delegated_expired")] {
+        let mut repo = Repo::new();
+        repo.expires.insert(role.into(), NOW + 10 * DAY);
+        repo.publish();
+        let trusted = repo.client(repo.bootstrap());
+        repo.bump("timestamp");
+        repo.publish();
+        for (days, expected) in [(9, ""), (10, code)] {
+            let done = repo.refresh(trusted.clone(), Now { unix: NOW + days * DAY, ..Now::default() }, find());
+            assert_eq!((done.code(), done.persisted_roles()), (expected, vec!["timestamp"]), "{role} {days}");
+            assert_eq!(done.outcome.complete, expected.is_empty());
+        }
+    }
 }
 
 #[test]

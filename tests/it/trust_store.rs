@@ -139,6 +139,22 @@ fn a_tampered_folder_is_not_believed() {
     assert_eq!((trusted.versions(), &left_out[..]), ([3, 1, 1, 0], &["targets_length".to_string()][..]));
 }
 
+/// The stored snapshot alone still protects from a rollback.
+#[test]
+fn a_lost_timestamp_does_not_lose_the_rollback_check() {
+    let (dir, mut repo) = stored();
+    let old = repo.clone();
+    repo.next_release();
+    repo.publish();
+    let (store, trusted, _) = open(&dir, &repo);
+    let _ = refresh(&store, trusted, &repo, find()).1.unwrap();
+    fs::remove_file(dir.path().join("timestamp.json")).unwrap();
+    let (store, trusted, _) = open(&dir, &repo);
+    assert_eq!(trusted.versions(), [3, 0, 2, 2]);
+    let (_, outcome) = refresh(&store, trusted, &old, find());
+    assert!(matches!(outcome, Err(Stopped::Refused(refusal)) if refusal.code == "timestamp_snapshot_rollback"));
+}
+
 #[cfg(unix)]
 #[test]
 fn a_link_is_not_followed() {
