@@ -11,6 +11,7 @@ mod release_keys;
 mod release_python_tuf;
 mod serve;
 mod trust;
+mod trust_cycle;
 mod trust_delegation;
 mod trust_ed25519;
 mod trust_file;

@@ -147,7 +147,8 @@ fn names_of_roles_are_quoted() {
 #[test]
 fn a_mirror_goes_on_without_a_broken_role() {
     let good = tree("targets A a\n targets B x\n A C a", &["B"]);
-    let cases: &[(&str, fn(&mut Repo))] = &[
+    type Case = (&'static str, fn(&mut Repo));
+    let cases: &[Case] = &[
         ("delegated_missing", |r| drop(r.files.remove("1.A.json").unwrap())),
         ("delegated_length", |r| r.files.get_mut("1.A.json").unwrap().push(b' ')),
         ("delegated_expired", |r| {

@@ -126,6 +126,16 @@ impl Repo {
         repo
     }
 
+    /// The same, version 5 of all but the root.
+    pub fn at_version_5() -> Repo {
+        let mut repo = Repo::new();
+        for role in ["timestamp", "snapshot", "targets", ROLE] {
+            repo.versions.insert(role.into(), 5);
+        }
+        repo.publish();
+        repo
+    }
+
     /// Keys only; nothing is delegated, listed or published.
     pub fn empty() -> Repo {
         let top = [
