@@ -29,7 +29,6 @@ const MODE: u32 = 0o600;
 #[derive(Debug)]
 pub struct TrustStore {
     dir: PathBuf,
-    factory_version: u64,
     left_out: Vec<Reason>,
 }
 
@@ -61,8 +60,7 @@ impl TrustStore {
     /// Opens the folder (made if it is not there) and loads what is in it. Only a factory root that is none is an error.
     pub fn open(dir: &Path, factory_root: &[u8]) -> Result<(TrustStore, Trusted), Reason> {
         let mut trusted = Trusted::bootstrap(factory_root)?;
-        let [factory_version, ..] = trusted.versions();
-        let mut store = TrustStore { dir: dir.to_path_buf(), factory_version, left_out: Vec::new() };
+        let mut store = TrustStore { dir: dir.to_path_buf(), left_out: Vec::new() };
         if let Err(e) = fs::create_dir_all(dir) {
             store.left_out.push(unreadable(dir, &e.to_string()));
         }
@@ -81,8 +79,6 @@ impl TrustStore {
     pub fn persist(&self, step: &Persist) -> Result<(), Reason> {
         let path = self.dir.join(file_name(&step.role, step.version));
         let done = match &step.bytes {
-            // The factory root stays where it is; a chain that begins above it is what the launcher walks.
-            Some(_) if step.role == "root" && step.version <= self.factory_version => Ok(()),
             Some(bytes) => write_durable(&path, bytes, MODE),
             None => remove(&path),
         };

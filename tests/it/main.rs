@@ -1,5 +1,6 @@
 //! One integration binary: the module list only.
 
+mod canonical;
 mod http_client;
 mod power_cut;
 #[cfg(unix)]
@@ -9,3 +10,12 @@ mod release_bench;
 mod release_keys;
 mod release_python_tuf;
 mod serve;
+mod trust;
+mod trust_cycle;
+mod trust_delegation;
+mod trust_ed25519;
+mod trust_file;
+mod trust_interop;
+mod trust_repo;
+mod trust_shapes;
+mod trust_store;

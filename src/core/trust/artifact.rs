@@ -96,8 +96,7 @@ impl Trusted {
 
     /// "5.6.7 Perform a pre-order depth-first search", over what we hold.
     fn search<'a>(&'a self, path: &str, verified: &mut Verified<'a>) -> Result<Target<'a>, Refusal> {
-        let none = || Refusal::new("target_not_loaded", "targets", "no targets are trusted yet");
-        let mut role = self.targets.as_ref().ok_or_else(none)?;
+        let mut role = self.current("targets")?;
         let mut walk = Walk::to(path);
         loop {
             if let Some(target) = role.target(path)? {

@@ -123,11 +123,21 @@ impl Trusted {
         Targets::open(&link.role, &DELEGATED, self.listed(&link.role)?, self.link_keys(link)?, bytes)
     }
 
-    /// Does the role that we hold pass as `link` sees it? Having passed under another delegator says nothing.
+    /// The role that we hold, if it passes as `link` sees it. Having passed under another delegator says nothing.
     pub(super) fn link_holds(&self, link: &Link) -> Result<&Targets, Refusal> {
-        let missing = || Refusal::new("target_not_loaded", &link.role, "this role has not been fetched");
-        let held = self.delegated.get(&link.role).ok_or_else(missing)?;
+        let held = self.current(&link.role)?;
         self.open_link(link, &held.doc.bytes)?;
+        Ok(held)
+    }
+
+    /// The role that we hold, if it has the version that the snapshot lists: after a refresh that ended early it may not.
+    pub(super) fn current(&self, role: &str) -> Result<&Targets, Refusal> {
+        let missing = |detail: String| Refusal::new("target_not_loaded", role, detail);
+        let held = self.role(role).ok_or_else(|| missing("this role has not been fetched".into()))?;
+        let (ours, listed) = (held.head.version, self.listed(role)?.version);
+        if ours != listed {
+            return Err(missing(format!("version {ours} is here, version {listed} has not been fetched")));
+        }
         Ok(held)
     }
 

@@ -245,8 +245,8 @@ impl Trusted {
     pub fn files(&self) -> Vec<(String, &[u8])> {
         let mut out = vec![(file_name("root", self.root.head.version, true), &self.root.doc.bytes[..])];
         let consistent = self.root.consistent_snapshot;
-        let listed = |role: &&Targets| self.listed(&role.name).is_ok_and(|meta| meta.version == role.head.version);
-        for role in self.delegated.values().chain(&self.targets).filter(listed) {
+        let current = |role: &&Targets| self.current(&role.name).is_ok();
+        for role in self.delegated.values().chain(&self.targets).filter(current) {
             out.push((file_name(&role.name, role.head.version, consistent), &role.doc.bytes[..]));
         }
         if let Some(snapshot) = &self.snapshot {
