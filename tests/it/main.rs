@@ -1,5 +1,9 @@
 //! One integration binary: the module list only.
 
+#[cfg(unix)]
+mod director;
+#[cfg(unix)]
+mod director_bench;
 mod http_client;
 mod power_cut;
 #[cfg(unix)]
