@@ -24,7 +24,12 @@ fn an_update_from_the_order_to_the_end() {
     let order = std::thread::scope(|scope| {
         let poll = scope.spawn(|| {
             let http = site.http();
-            let parked = crate::director_bench::FakeAgent { http, url: site.url.clone(), credential: agent.credential.clone(), report: agent.report.clone() };
+            let parked = crate::director_bench::FakeAgent {
+                http,
+                url: site.url.clone(),
+                credential: agent.credential.clone(),
+                report: agent.report.clone(),
+            };
             let answer = parked.poll();
             (answer, clock::monotonic())
         });
@@ -120,8 +125,12 @@ fn an_orderly_stop_answers_parked_polls() {
     let agent = site.enroll("edge");
     std::thread::scope(|scope| {
         let poll = scope.spawn({
-            let parked =
-                crate::director_bench::FakeAgent { http: site.http(), url: site.url.clone(), credential: agent.credential.clone(), report: agent.report.clone() };
+            let parked = crate::director_bench::FakeAgent {
+                http: site.http(),
+                url: site.url.clone(),
+                credential: agent.credential.clone(),
+                report: agent.report.clone(),
+            };
             move || parked.poll()
         });
         wait_for("a parked poll", || site.good("status").contains("1 polls parked"));
@@ -187,7 +196,8 @@ fn cancel_remove_and_follow() {
     site.good(&format!("remove-agent {}", agent.report.agent_id));
     let (status, body) = agent.send("report");
     assert!(status == 401 && body.contains("agent_removed"), "{body}");
-    let codes: Vec<String> = lines.map(|l| miniserde::json::from_str::<Event>(&l.unwrap()).unwrap().code).take_while(|c| c != "removed").collect();
+    let codes: Vec<String> =
+        lines.map(|l| miniserde::json::from_str::<Event>(&l.unwrap()).unwrap().code).take_while(|c| c != "removed").collect();
     for code in ["rollout_created", "update_triggered", "cancel_issued", "rollout_cancelled", "confirmed", "rollout_done"] {
         assert!(codes.iter().any(|c| c == code), "{code} in {codes:?}");
     }
@@ -198,7 +208,7 @@ fn cancel_remove_and_follow() {
 #[test]
 fn new_releases_are_mirrored_and_a_tampered_one_is_not() {
     let site = Site::new();
-    let mut agent = site.enroll("edge");
+    let agent = site.enroll("edge");
     agent.report();
     site.add("2.1.0");
     site.publish();

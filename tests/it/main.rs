@@ -4,6 +4,8 @@
 mod director;
 #[cfg(unix)]
 mod director_bench;
+#[cfg(unix)]
+mod director_service;
 mod http_client;
 mod power_cut;
 #[cfg(unix)]
@@ -12,4 +14,5 @@ mod release_bench;
 #[cfg(unix)]
 mod release_keys;
 mod release_python_tuf;
+mod rollout;
 mod serve;
