@@ -155,7 +155,7 @@ fn tokens() {
     let short = site.token("--ttl 1s");
     wait_for("the token's end", || site.try_enroll(&short, "b").is_err_and(|e| e == (403, "token_expired".into())));
     let out = site.good("token create");
-    assert!(out.contains("vmetric-agent enroll https://127.0.0.1:") && out.contains("--pin sha256:"), "{out}");
+    assert!(out.contains("vmetric-agent enroll --director https://127.0.0.1:") && out.contains("--pin sha256:"), "{out}");
 }
 
 #[test]
