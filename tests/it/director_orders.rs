@@ -47,7 +47,7 @@ impl World {
         let mut world = World { registry: Registry::default(), releases, now: 1_000_000 };
         world.registry.issuer = "issuer-1".into();
         world.registry.started_at = world.now;
-        world.registry.create_token("t", 1_000, 86_400, world.now).unwrap();
+        world.registry.create_token("t", 100_000, 86_400, world.now).unwrap();
         for n in 0..agents {
             world.enroll(&format!("a{n}"), "linux", "1.0.0");
         }

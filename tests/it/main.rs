@@ -5,6 +5,8 @@ mod director;
 #[cfg(unix)]
 mod director_bench;
 #[cfg(unix)]
+mod director_mirror;
+#[cfg(unix)]
 mod director_orders;
 #[cfg(unix)]
 mod director_service;
