@@ -266,7 +266,8 @@ impl Registry {
         self.keep_order(row);
     }
 
-    /// Writes a roll-out's new state. A halt also stops those that have not switched: the file is under suspicion.
+    /// Writes a roll-out's new state. A halt also stops those that have not switched, and the silent ones should they come
+    /// back: the file is under suspicion.
     fn close(&mut self, mut rollout: Rollout, state: State, now: u64, wake: &mut Vec<String>) {
         let id = rollout.id;
         let rows = || self.orders.range((id, String::new())..(id + 1, String::new())).map(|(_, o)| o);
@@ -278,14 +279,15 @@ impl Registry {
             State::Cancelled => ("cancelled", Reason::new("cancelled", "ended by a person")),
             State::Running => return,
         };
-        let moving: Vec<String> = rows().filter(|o| o.step().is_some_and(|s| !s.has_switched())).map(|o| o.agent.clone()).collect();
+        let stoppable = |o: &&Order| o.step().is_some_and(|s| !s.has_switched()) || o.end() == Some(End::Silent);
+        let started: Vec<String> = rows().filter(stoppable).map(|o| o.agent.clone()).collect();
         (rollout.state, rollout.ended_at) = (word.into(), Some(now));
         (rollout.code, rollout.detail) = (reason.code.to_string(), reason.detail.clone());
         let of = Order { version: rollout.version.clone(), ..Default::default() };
         self.event(now, "", &format!("rollout_{word}"), format!("roll-out {id}: {}", reason.detail), Some(&of));
         self.keep_rollout(rollout);
         if word == "halted" {
-            for agent in moving {
+            for agent in started {
                 if self.cancel_row(id, &agent, "the roll-out was halted", now) {
                     wake.push(agent);
                 }
@@ -336,7 +338,9 @@ impl Registry {
             self.event(now, agent, "cancel_issued", why, Some(&row));
         }
         let trial = row.step().is_some_and(Step::has_switched);
-        if trial || retries {
+        // Silence stays a failure of a halted roll-out.
+        let halted = row.end() == Some(End::Silent) && self.rollouts.get(&rollout).is_some_and(|r| r.state == "halted");
+        if trial || retries || halted {
             self.keep_order(row);
         } else {
             self.end(row, End::Cancelled, &Reason::new("cancelled", why), now);

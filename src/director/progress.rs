@@ -188,13 +188,14 @@ fn is_of(order: &Order, generation: u64) -> bool {
 fn step_of(report: &ReportWire, row: &Order) -> Option<Step> {
     let on_trial = report.running_as == "trial" && report.running_sha256 == row.sha256;
     let step = match report.step.as_str() {
+        // A trial is believed by its hash, not by its word, which may be about the order before.
         _ if on_trial => Step::Trial,
         "waiting" => Step::Waiting,
         "downloading" => Step::Downloading,
         "staged" => Step::Staged,
         "switching" => Step::Switching,
-        "trial" => Step::Trial,
-        "idle" | "reported" if row.step() == Some(Step::Ordered) => Step::Accepted,
+        // `idle`, `looking`, `starting`, `reported` and words to come: it has the order, no more is known.
+        _ if row.step() == Some(Step::Ordered) => Step::Accepted,
         _ => return None,
     };
     // A cancelled order's agent that names the cancel order has dropped the rest; only a trial goes on.

@@ -132,6 +132,8 @@ async fn mirror_forever(site: Rc<Site>, mirror: Arc<Mirror>) {
                 if renewed.changed {
                     site.registry.borrow_mut().event(now, "", "mirror_refreshed", detail, None);
                     site.planner.ring();
+                } else if number == 1 {
+                    log::info!("the mirror is fresh: {detail}");
                 }
                 left_out
             }

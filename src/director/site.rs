@@ -22,7 +22,7 @@ use crate::io::clock;
 /// How often deadlines are looked at.
 pub const TICK: Duration = Duration::from_secs(1);
 /// Shortest time between two plans: a plan looks at every agent of every open roll-out.
-pub const PLAN_PAUSE: Duration = Duration::from_millis(50);
+pub const PLAN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a parked poll is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,16 @@
 //! One integration binary: the module list only.
 
 mod canonical;
+#[cfg(unix)]
+mod director;
+#[cfg(unix)]
+mod director_bench;
+#[cfg(unix)]
+mod director_mirror;
+#[cfg(unix)]
+mod director_orders;
+#[cfg(unix)]
+mod director_service;
 mod http_client;
 mod power_cut;
 #[cfg(unix)]
@@ -9,6 +19,7 @@ mod release_bench;
 #[cfg(unix)]
 mod release_keys;
 mod release_python_tuf;
+mod rollout;
 mod serve;
 mod trust;
 mod trust_cycle;

@@ -1,0 +1,163 @@
+//! The mirror against a release tree on a web server, and against what can be wrong with it.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::mpsc::channel;
+
+use vmetric::director::mirror::{Mirror, Renewed, Source};
+use vmetric::director::pki::{Names, SiteCa};
+use vmetric::director::tree::Tree;
+use vmetric::io::clock;
+use vmetric::io::serve::{Answer, Limits, Request, Response, Service, serve};
+use vmetric::io::tls::Pin;
+
+use crate::director_bench::{agent_file, now};
+use crate::release_bench::{Bench, add_line};
+
+/// Any web server: files, nothing else.
+struct Files(BTreeMap<String, Vec<u8>>);
+
+impl Service for Files {
+    fn body_limit(&self, _: &str, _: &str) -> usize {
+        0
+    }
+
+    fn call(&self, request: Request) -> Answer {
+        let file = request.path.strip_prefix("/vmetric/").and_then(|name| self.0.get(name));
+        let response = match file {
+            Some(bytes) => Response::of(200, "application/octet-stream", bytes.clone()),
+            None => Response::empty(404),
+        };
+        Box::pin(std::future::ready(response))
+    }
+}
+
+/// Serves the files for the rest of the test; the URL and the pin.
+fn web(files: BTreeMap<String, Vec<u8>>) -> (String, Pin) {
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = SiteCa::open_or_create(folder.path(), &Names::default(), clock::unix()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        tell.send((format!("https://{}/vmetric/", listener.local_addr().unwrap()), ca.pin())).unwrap();
+        let executor = Rc::new(smol::LocalExecutor::new());
+        let service = Rc::new(Files(files));
+        let _ = smol::block_on(executor.run(serve(listener, ca.server_config(), service, &executor, Limits::default())));
+    });
+    told.recv().unwrap()
+}
+
+fn released() -> Bench {
+    let bench = Bench::with_seeds();
+    bench.good(&format!("init --repo release --keys keys --now {}", now()));
+    add(&bench, "1.0.0");
+    publish(&bench);
+    bench
+}
+
+fn add(bench: &Bench, version: &str) {
+    bench.write("vmetric-agent", &agent_file(version));
+    bench.good(&format!("{} --now {}", add_line(version), now()));
+}
+
+fn publish(bench: &Bench) {
+    bench.good(&format!("sign --repo release --keys keys --now {}", now()));
+    bench.good(&format!("publish --repo release --out public --now {}", now()));
+}
+
+fn mirror(bench: &Bench, source: Source) -> Mirror {
+    let root = std::fs::read(bench.path("release/root.json")).unwrap();
+    Mirror { source, folder: bench.path("site/release"), trust: bench.path("site/trust"), root, floor: 0 }
+}
+
+fn refreshed(mirror: &Mirror, known: &Tree) -> Renewed {
+    mirror.refresh(known, clock::unix()).unwrap()
+}
+
+fn names(tree: &Tree) -> Vec<&str> {
+    let mut names: Vec<&str> = tree.entries.keys().map(String::as_str).filter(|n| n.starts_with("metadata/")).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn a_web_server_is_mirrored() {
+    let bench = released();
+    let (url, pin) = web(bench.files("public"));
+    let mirror = mirror(&bench, Source::Url(url.clone(), vec![pin]));
+    let first = refreshed(&mirror, &Tree::default());
+    assert!(first.changed && first.left_out.is_empty(), "{:?}", first.left_out);
+    let expected = ["1.agent-linux-amd64.json", "1.root.json", "1.snapshot.json", "1.targets.json", "timestamp.json"];
+    assert_eq!(names(&first.tree), expected.map(|n| format!("metadata/{n}")));
+    assert_eq!(first.tree.releases.artifacts.len(), 1);
+    let entry = &first.tree.entries["targets/vmetric-agent/1.0.0/linux-amd64/vmetric-agent"];
+    assert_eq!(std::fs::read(&entry.file).unwrap(), agent_file("1.0.0"));
+    assert!(!refreshed(&mirror, &first.tree).changed, "nothing new");
+
+    let stranger = self::mirror(&bench, Source::Url(url, vec![[7; 32]]));
+    let reason = stranger.refresh(&first.tree, clock::unix()).unwrap_err();
+    assert!(!reason.code.is_empty() && !reason.detail.is_empty(), "another server's key is refused: {reason}");
+}
+
+#[test]
+fn what_is_on_the_disk_serves_without_the_source() {
+    let bench = released();
+    let mirror = mirror(&bench, Source::Folder(bench.path("public")));
+    let first = refreshed(&mirror, &Tree::default());
+    std::fs::remove_dir_all(bench.path("public")).unwrap();
+    assert_eq!(mirror.refresh(&first.tree, clock::unix()).unwrap_err().code, "mirror_unreachable");
+    let found = mirror.from_disk().unwrap();
+    assert_eq!(names(&found.tree), names(&first.tree));
+    assert_eq!(found.tree.releases.artifacts.len(), 1);
+
+    // What somebody changed on the disk is not served.
+    let file: PathBuf = first.tree.entries["targets/vmetric-agent/1.0.0/linux-amd64/vmetric-agent"].file.clone();
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[100] ^= 1;
+    std::fs::File::create(&file).and_then(|mut f| std::io::Write::write_all(&mut f, &bytes)).unwrap();
+    let found = mirror.from_disk().unwrap();
+    assert!(found.tree.releases.artifacts.is_empty());
+    let found = mirror.from_disk().unwrap();
+    assert!(!found.tree.entries.keys().any(|n| n.starts_with("targets/")));
+}
+
+#[test]
+fn an_older_tree_is_refused_and_a_withdrawn_file_leaves() {
+    let bench = released();
+    let old = bench.files("public");
+    let mirror = mirror(&bench, Source::Folder(bench.path("public")));
+    add(&bench, "2.0.0");
+    publish(&bench);
+    let tree = refreshed(&mirror, &Tree::default()).tree;
+    assert_eq!(tree.releases.versions("vmetric-agent").len(), 2);
+
+    // A source that goes back in time (attack: rollback).
+    let newest = bench.files("public")["metadata/timestamp.json"].clone();
+    bench.write("public/metadata/timestamp.json", &old["metadata/timestamp.json"]);
+    assert_eq!(mirror.refresh(&tree, clock::unix()).unwrap_err().code, "timestamp_rollback");
+    bench.write("public/metadata/timestamp.json", &newest);
+
+    bench.good(&format!("withdraw --repo release vmetric-agent/1.0.0/linux-amd64/vmetric-agent --now {}", now()));
+    publish(&bench);
+    let gone = tree.entries["targets/vmetric-agent/1.0.0/linux-amd64/vmetric-agent"].file.clone();
+    let renewed = refreshed(&mirror, &tree);
+    assert_eq!(renewed.tree.releases.versions("vmetric-agent").len(), 1);
+    assert!(!gone.exists() && renewed.changed);
+    let served = names(&renewed.tree);
+    assert!(served.contains(&"metadata/2.snapshot.json") && served.contains(&"metadata/3.snapshot.json"), "an agent may be in between");
+}
+
+#[test]
+fn roots_from_the_first_on_are_kept() {
+    let bench = released();
+    bench.good(&format!("sign --repo release --keys keys --renew --role root --now {}", now()));
+    publish(&bench);
+    // This Director begins with the second root; devices of the first one's date ask it too.
+    let mut mirror = mirror(&bench, Source::Folder(bench.path("public")));
+    mirror.root = bench.files("public")["metadata/2.root.json"].clone();
+    let tree = refreshed(&mirror, &Tree::default()).tree;
+    assert!(names(&tree).contains(&"metadata/1.root.json") && names(&tree).contains(&"metadata/2.root.json"), "{:?}", names(&tree));
+    assert_eq!(tree.versions[0], 2);
+}
