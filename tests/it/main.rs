@@ -11,6 +11,7 @@ mod director_mirror;
 mod director_orders;
 #[cfg(unix)]
 mod director_service;
+mod frozen;
 mod http_client;
 mod power_cut;
 #[cfg(unix)]
