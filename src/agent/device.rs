@@ -19,7 +19,7 @@ use crate::core::slots::{Image, Marks, Reached, Slot};
 use crate::core::times::Times;
 use crate::core::trust::{Goal, Now, Trusted};
 use crate::core::update::{Accepted, Order, Running, SelfCheck, Staged, Target};
-use crate::io::fs::free_bytes;
+use crate::io::fs::room;
 use crate::io::state::State;
 use crate::io::trust_store::TrustStore;
 use crate::io::{clock, process, random};
@@ -295,8 +295,12 @@ impl World for Device {
         let folder = self.state.slot_folder(slot);
         // What is there of the slot is overwritten or resumed: both count for us.
         let there: u64 = std::fs::read_dir(&folder).ok()?.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum();
-        let free = match free_bytes(&folder) {
-            Ok(free) => free.saturating_add(there),
+        let free = match room(&folder) {
+            Ok(room) if !room.exec => {
+                let detail = format!("{}: is mounted noexec; mount it with exec or move the state folder", folder.display());
+                return Some(Reason::new("noexec", detail));
+            }
+            Ok(room) => room.free.saturating_add(there),
             Err(e) => return Some(Reason::new("state_error", format!("{}: {e}", folder.display()))),
         };
         let need = bytes.saturating_add(DISK_RESERVE.max(bytes / 10));
@@ -331,7 +335,14 @@ impl World for Device {
 
     fn look_up(&mut self, order: &Order) -> Result<(), Reason> {
         self.doing("looking", &Reason::new("refreshing", "refreshing the trusted metadata"), None);
-        self.target = self.find_target(order);
+        self.target = match self.clock_ahead {
+            // Everything would look expired, or fresh for too long: neither is decided by a clock that is known to be wrong.
+            true => Target::Unavailable(Reason::new(
+                "clock_ahead",
+                "this device's clock is over a day ahead of the Director's; no new metadata are accepted until it is set",
+            )),
+            false => self.find_target(order),
+        };
         self.publish_status();
         Ok(())
     }

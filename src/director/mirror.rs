@@ -18,7 +18,7 @@ use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::release::Artifact;
 use crate::core::trust::{FileCheck, Goal, Now, ROOT_MAX, Trusted};
-use crate::io::fs::{free_bytes, make_folder, read_limited, remove_if_there, sync_folder_of, write_durable};
+use crate::io::fs::{make_folder, read_limited, remove_if_there, room, sync_folder_of, write_durable};
 use crate::io::http::{Http, HttpConfig};
 use crate::io::tls::Pin;
 use crate::io::trust_store::TrustStore;
@@ -191,7 +191,7 @@ impl Mirror {
     fn store(&self, body: Box<dyn Read + '_>, artifact: &Artifact, file: &Path, check: FileCheck) -> Result<(), Reason> {
         let folder = file.parent().unwrap_or(&self.folder);
         make_folder(folder).map_err(|e| unwritable(folder, &e))?;
-        let free = free_bytes(folder).map_err(|e| unwritable(folder, &e))?;
+        let free = room(folder).map_err(|e| unwritable(folder, &e))?.free;
         if free < artifact.length.saturating_add(RESERVE) {
             let detail = format!("{}: {free} bytes are free, {} are needed and {RESERVE} stay free", folder.display(), artifact.length);
             return Err(Reason::new("disk_full", detail));

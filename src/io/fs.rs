@@ -95,8 +95,17 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
     sync_folder_of(path)
 }
 
-/// Bytes that this user can still write in the file system of `path`.
-pub fn free_bytes(path: &Path) -> io::Result<u64> {
+/// What the file system of a folder allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that this user can still write.
+    pub free: u64,
+    /// Programs there may be executed (not mounted `noexec`).
+    pub exec: bool,
+}
+
+/// Asks the file system of `path`.
+pub fn room(path: &Path) -> io::Result<Room> {
     use std::os::unix::ffi::OsStrExt;
     let name = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
@@ -108,7 +117,12 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
         stat.assume_init()
     };
     #[allow(clippy::unnecessary_cast, reason = "the field types differ between platforms")]
-    Ok((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
+    let free = (stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64);
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let exec = stat.f_flag & libc::ST_NOEXEC == 0;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let exec = true;
+    Ok(Room { free, exec })
 }
 
 #[cfg(test)]
@@ -146,6 +160,9 @@ mod tests {
         fs::write(&path, b"12345").unwrap();
         overwrite(&path, b"ab").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"ab345");
-        assert!(free_bytes(dir.path()).unwrap() > 0);
+        assert!(room(dir.path()).unwrap().free > 0);
+        if cfg!(target_os = "linux") {
+            assert!(!room(Path::new("/proc")).unwrap().exec, "/proc is mounted noexec");
+        }
     }
 }
