@@ -285,7 +285,8 @@ fn stage(accepted: &Accepted, artifact: &Artifact, f: &Facts) -> Step {
             let same_boot = accepted.at.boot_id == f.now.boot_id;
             let waited = match same_boot {
                 true => f.now.monotonic.saturating_sub(accepted.at.monotonic),
-                false => f.now.unix.saturating_sub(accepted.at.unix),
+                // The uptime is a lower bound: a clock that was ahead when the order came must not hold it back for years.
+                false => f.now.unix.saturating_sub(accepted.at.unix).max(f.now.monotonic),
             };
             if waited < order.switch_in_s {
                 let reason = Reason::new("window", "staged and tested; the order's time for the switch has not come");
