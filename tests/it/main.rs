@@ -12,6 +12,7 @@ mod director_orders;
 #[cfg(unix)]
 mod director_service;
 mod http_client;
+mod launcher;
 mod power_cut;
 #[cfg(unix)]
 mod release;
