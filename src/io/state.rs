@@ -262,6 +262,7 @@ impl State {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests make damaged files")]
 mod tests {
     use super::*;
     use crate::core::slots::{Condition, Image};
