@@ -31,3 +31,4 @@ mod trust_interop;
 mod trust_repo;
 mod trust_shapes;
 mod trust_store;
+mod tidy;

@@ -161,11 +161,13 @@ fn flip(path: &Path, at: usize) {
     fs::set_permissions(path, mode).unwrap();
 }
 
+type Change<'a> = (&'a str, &'a (dyn Fn(&Rig) + Sync));
+
 #[test]
 fn a_damaged_slot_gives_way_to_the_other_one() {
     let program = |rig: &Rig| rig.in_slot(Slot::A, "vmetric-agent");
     let described = |rig: &Rig| rig.in_slot(Slot::A, "slot.json");
-    let cases: &[(&str, &(dyn Fn(&Rig) + Sync))] = &[
+    let cases: &[Change] = &[
         ("slot.json is missing", &|rig| remove(&described(rig))),
         ("slot.json is empty", &|rig| replace(&described(rig), b"")),
         ("slot.json is torn", &|rig| replace(&described(rig), &fs::read(described(rig)).unwrap()[..200])),
@@ -488,9 +490,11 @@ fn wait_to_run(rig: &Rig) -> String {
     "nothing".into()
 }
 
+type Make = fn(&Path);
+
 #[test]
 fn a_request_that_cannot_be_read_does_not_keep_the_agent_busy() {
-    let cases: &[(&str, fn(&Path))] = &[
+    let cases: &[(&str, Make)] = &[
         ("a folder", |path| fs::create_dir(path).unwrap()),
         ("too large", |path| fs::write(path, vec![b' '; 100_000]).unwrap()),
         ("garbage", |path| fs::write(path, b"{").unwrap()),
