@@ -20,7 +20,7 @@ use crate::core::reason::Reason;
 use crate::core::rejected::Rejected;
 use crate::core::slots::{Image, Marks, Reached, Slot};
 use crate::core::update::{Running, SelfCheck, Staged, Target};
-use crate::io::fs::read_limited;
+use crate::io::fs::{open_plain, read_limited};
 use crate::io::lock::{Lock, Taken};
 use crate::io::process;
 use crate::io::state::State;
@@ -141,6 +141,8 @@ fn start(args: &RunArgs) -> Result<i32, Reason> {
         Some(running) => program(args, state, lock, image, running, own_hash),
         None => {
             process::make_alarm_deadly();
+            process::hold_signals();
+            tick();
             let mut here = Here { args, state: state.clone(), lock: &lock, image: image.clone(), own_hash, copy: None, sequence: 0 };
             launch(&mut here);
             program(args, state, lock, image, Image::Factory, own_hash)
@@ -208,7 +210,7 @@ impl Site for Here<'_> {
         let key = trusted.build_key(&artifact.build_keyid);
         let key = key.ok_or_else(|| Reason::new("slot_signature", "the trusted root does not list this slot's build key"))?;
         let path = self.state.slot_program(slot);
-        let mut file = std::fs::File::open(&path).map_err(|e| Reason::new("slot_missing", format!("{}: {e}", path.display())))?;
+        let mut file = open_plain(&path).map_err(|e| Reason::new("slot_missing", format!("{}: {e}", path.display())))?;
         match download::check_file(&mut file, &artifact, key) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(reason)) => Err(Reason::new("slot_damaged", format!("{}: {reason}", path.display()))),
@@ -253,10 +255,11 @@ fn program(args: &RunArgs, state: State, lock: Lock, image: PathBuf, running: Im
         log::warn!("run.lock: the process id could not be written");
     }
     tick();
-    let wake_fd = process::install_signals().map_err(|e| Reason::new("signals", e.to_string()))?;
+    let wake_fd = process::wake_pipe().map_err(|e| Reason::new("signals", e.to_string()))?;
     show_fault(&state);
     let mut device = load(args, state, &image, running, own_hash, Some(wake_fd))?;
     device.prepare_stop();
+    process::install_signals();
     log::info!("vmetric-agent {} runs: {} ({})", build::VERSION, running.name(), running_as(&device));
     loop {
         let reason = work(&mut device);
@@ -284,10 +287,12 @@ fn relaunch(args: &RunArgs, device: &Device, lock: &Lock, image: &Path) {
     if let Ok(fd) = lock.pass_on() {
         env.push((ENV_LOCK, fd.to_string()));
     }
+    process::hold_signals();
     let error = process::exec(image, &args.raw, &env, &[ENV_RUNNING, ENV_IMAGE]);
     lock.keep();
     log::error!("{}: {error}; the running version goes on", image.display());
     device.prepare_stop();
+    process::install_signals();
 }
 
 /// `trial`, `confirmed`, `factory` or `manual`.
@@ -479,6 +484,8 @@ fn take_requests(device: &mut Device) {
         Ok(None) => return,
         Err(reason) => {
             log::warn!("{reason}");
+            // It was set aside; where even that fails, its being there must not become a loop.
+            sleep(Duration::from_secs(u64::from(device.state.path("request.json").exists())));
             return;
         }
     };
@@ -487,5 +494,6 @@ fn take_requests(device: &mut Device) {
     }
     if let Err(reason) = device.state.remove("request.json") {
         log::error!("{reason}");
+        sleep(Duration::from_secs(1));
     }
 }

@@ -304,10 +304,11 @@ impl Marks {
     }
 
     /// True while the other slot must not be overwritten without the order's word: until the first settled start under
-    /// another boot id, or [`PROBATION_S`].
+    /// another boot id, or [`PROBATION_S`]. A clock that was set back may prolong it to twice that, not for decades.
     pub fn in_probation(&self, boot_id: &str, now: u64) -> bool {
         let Image::Slot(slot) = self.active else { return false };
-        if self.probation_boot.is_empty() || now >= self.probation_until {
+        let left = self.probation_until.saturating_sub(now);
+        if self.probation_boot.is_empty() || left == 0 || left > 2 * PROBATION_S {
             return false;
         }
         let evidence = &self.slot(slot).evidence;
@@ -364,7 +365,7 @@ fn count_previous(evidence: &mut Evidence, boot_id: &str) {
     if evidence.boot_id != boot_id {
         evidence.crashes = 0;
     } else if evidence.ended == Ended::None {
-        evidence.crashes += 1;
+        evidence.crashes = evidence.crashes.saturating_add(1);
     }
 }
 

@@ -93,6 +93,7 @@ pub struct Running {
 
 /// What the trusted metadata say of the ordered target.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a process holds one of these; a box would save nothing")]
 pub enum Target {
     /// Not looked up since the order came.
     Unknown,
@@ -285,7 +286,8 @@ fn stage(accepted: &Accepted, artifact: &Artifact, f: &Facts) -> Step {
             let same_boot = accepted.at.boot_id == f.now.boot_id;
             let waited = match same_boot {
                 true => f.now.monotonic.saturating_sub(accepted.at.monotonic),
-                false => f.now.unix.saturating_sub(accepted.at.unix),
+                // The uptime is a lower bound: a clock that was ahead when the order came must not hold it back for years.
+                false => f.now.unix.saturating_sub(accepted.at.unix).max(f.now.monotonic),
             };
             if waited < order.switch_in_s {
                 let reason = Reason::new("window", "staged and tested; the order's time for the switch has not come");

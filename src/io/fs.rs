@@ -1,5 +1,5 @@
 //! Durable files. *Durable* means: a temporary file in the same folder, fsync, rename, fsync of the folder.
-#![expect(clippy::disallowed_methods, reason = "this is the one place that writes files")]
+#![cfg_attr(test, expect(clippy::disallowed_methods, reason = "the tests make files that are not durable"))]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -25,7 +25,11 @@ pub fn write_volatile(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 
 fn replace(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()> {
     let temp = temp_name(path);
-    let result = write_temp(&temp, bytes, mode, durable).and_then(|()| fs::rename(&temp, path));
+    let result = write_temp(&temp, bytes, mode, durable).and_then(|()| match fs::rename(&temp, path) {
+        // A folder in a file's place would refuse every write from now on.
+        Err(e) if e.kind() == io::ErrorKind::IsADirectory => set_aside(path).and_then(|()| fs::rename(&temp, path)),
+        other => other,
+    });
     if result.is_err() {
         // The first error is the one that matters; the name is used again by the next try.
         let _ = fs::remove_file(&temp);
@@ -37,7 +41,7 @@ fn replace(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()
 
 fn write_temp(temp: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()> {
     // A leftover of a crash may have another mode, or be a link: it is never written through.
-    remove_if_there(temp)?;
+    remove_all(temp)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temp)?;
     file.write_all(bytes)?;
     file.set_permissions(fs::Permissions::from_mode(mode))?;
@@ -55,9 +59,18 @@ pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Opens a file for reading if it is a plain one: a pipe in its place would be waited for, a device would not end.
+pub fn open_plain(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "is no plain file")),
+    }
+}
+
 /// The file's bytes, or `None` when there is none. More than `limit` bytes is an error, not a truncation.
 pub fn read_limited(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
+    let file = match open_plain(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
@@ -85,11 +98,31 @@ pub fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes whatever has this name: a file, a link (not what it leads to), a folder with all that is in it.
+pub fn remove_all(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        _ => remove_if_there(path),
+    }
+}
+
+/// Gives what is in the way of a file or folder of ours the name `<name>.damaged`: seen by people, in nobody's way.
+pub fn set_aside(path: &Path) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".damaged");
+    let aside = path.with_file_name(name);
+    remove_all(&aside)?;
+    fs::rename(path, aside)
+}
+
 /// Makes a folder and those above it, private to the owner; one that is there keeps its mode.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     if path.is_dir() {
         return Ok(());
+    }
+    if fs::symlink_metadata(path).is_ok() {
+        set_aside(path)?;
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     sync_folder_of(path)

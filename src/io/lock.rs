@@ -19,8 +19,25 @@ pub enum Taken {
     Error(io::Error),
 }
 
+/// Opens the lock file, made if it is not there. What is no plain file is set aside: not followed, not waited for.
 fn open(path: &Path) -> io::Result<File> {
+    if std::fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        super::fs::set_aside(path)?;
+    }
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// The same on a file system that turned read-only, where the agent must start as well: the lock is on the file as it is,
+/// else on its folder.
+fn open_for_life(path: &Path) -> io::Result<File> {
+    match open(path) {
+        Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(path).or_else(|_| File::open(folder_of(path))),
+        other => other,
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
 }
 
 impl Lock {
@@ -33,11 +50,12 @@ impl Lock {
 
     /// Takes the lock and writes this process's id into the file, or says who has it.
     pub fn take(path: &Path) -> Result<Lock, Taken> {
-        let mut file = open(path).map_err(Taken::Error)?;
+        let mut file = open_for_life(path).map_err(Taken::Error)?;
         match file.try_lock() {
             Ok(()) => {
                 let lock = Lock(file);
-                lock.write_pid().map_err(Taken::Error)?;
+                // A full disk takes the number away, not the lock: the agent has to run.
+                let _ = lock.write_pid();
                 Ok(lock)
             }
             Err(TryLockError::WouldBlock) => {
@@ -51,7 +69,7 @@ impl Lock {
 
     /// Who holds the lock, without taking it for longer than the question and without touching the file.
     pub fn peek(path: &Path) -> Result<(), Taken> {
-        let mut file = File::open(path).map_err(Taken::Error)?;
+        let mut file = super::fs::open_plain(path).map_err(Taken::Error)?;
         match file.try_lock_shared() {
             Ok(()) => Ok(()),
             Err(TryLockError::WouldBlock) => {
@@ -74,7 +92,7 @@ impl Lock {
     /// Takes over the lock that the previous program of this process held across `exec`. `None` when the descriptor is not
     /// that file: the number came through the environment, which anyone may set.
     pub fn inherit(fd: RawFd, path: &Path) -> Option<Lock> {
-        let expected = std::fs::metadata(path).ok()?;
+        let expected = std::fs::metadata(path).or_else(|_| std::fs::metadata(folder_of(path))).ok()?;
         if fd <= 2 || !is_open(fd) {
             return None;
         }

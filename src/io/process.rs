@@ -4,9 +4,11 @@
 //! (the marks with `ended: stopped`), syncing it and leaving, all with async-signal-safe calls. So a stop needs no turn
 //! of the main loop: it interrupts a hash, a download, a child, a sleep alike, and the next start knows that it was a stop.
 
+use std::ffi::{CString, NulError, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -74,8 +76,8 @@ extern "C" fn on_wake(_: libc::c_int) {
     }
 }
 
-/// Installs the handlers: SIGTERM and SIGINT stop, SIGHUP wakes. Returns the read end of the wake pipe.
-pub fn install_signals() -> io::Result<RawFd> {
+/// Makes the pipe that [`install_signals`] wakes through; returns its read end.
+pub fn wake_pipe() -> io::Result<RawFd> {
     let mut fds = [-1; 2];
     #[expect(unsafe_code, reason = "pipe fills two numbers; flags are set on descriptors we own")]
     unsafe {
@@ -89,9 +91,27 @@ pub fn install_signals() -> io::Result<RawFd> {
     }
     WAKE_READ.store(fds[0], Ordering::SeqCst);
     WAKE_WRITE.store(fds[1], Ordering::SeqCst);
+    Ok(fds[0])
+}
+
+/// Installs the handlers: SIGTERM and SIGINT stop, SIGHUP wakes. What [`hold_signals`] held back comes now.
+pub fn install_signals() {
     handle(libc::SIGHUP, on_wake);
     install_stop();
-    Ok(fds[0])
+}
+
+/// Holds stops and wakes back from the first counted start on, also across exec, until the program that runs in the end
+/// has prepared its stop record: between, they would kill it, and that would count as a crash.
+pub fn hold_signals() {
+    #[expect(unsafe_code, reason = "blocks three signals; the set is ours")]
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            libc::sigaddset(&mut set, signal);
+        }
+        libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+    }
 }
 
 /// SIGTERM and SIGINT only: for the supervising parent.
@@ -299,13 +319,32 @@ pub fn stopping() -> bool {
 }
 
 /// Replaces this program. Returns only when that fails.
+///
+/// `execve` itself: `execvp`, which `std` uses, hands a file that is no program to a shell, which ends at once; the
+/// launcher would never hear of it. (That SIGPIPE stays ignored is what every Rust program wants anyway.)
 pub fn exec(program: &Path, args: &[String], env: &[(&str, String)], unset: &[&str]) -> io::Error {
-    let mut command = Command::new(program);
-    command.args(args).envs(env.iter().map(|(k, v)| (k, v)));
-    for name in unset {
-        command.env_remove(name);
+    let kept = std::env::vars_os().filter(|(k, _)| !unset.iter().any(|n| k == n) && !env.iter().any(|(n, _)| k == n));
+    let given = env.iter().map(|(k, v)| (OsString::from(k), OsString::from(v)));
+    let pairs = kept.chain(given).map(|(mut pair, value)| {
+        pair.push("=");
+        pair.push(value);
+        pair
+    });
+    let words = std::iter::once(program.as_os_str().to_os_string()).chain(args.iter().map(OsString::from));
+    let (Ok(argv), Ok(envp)) = (c_strings(words), c_strings(pairs)) else {
+        return io::Error::new(io::ErrorKind::InvalidInput, "a word has a zero byte");
+    };
+    let pointers = |list: &[CString]| list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>();
+    let (arg_pointers, env_pointers) = (pointers(&argv), pointers(&envp));
+    #[expect(unsafe_code, reason = "both lists end with null and live until the call has failed")]
+    unsafe {
+        libc::execve(argv[0].as_ptr(), arg_pointers.as_ptr(), env_pointers.as_ptr());
     }
-    command.exec()
+    io::Error::last_os_error()
+}
+
+fn c_strings(words: impl Iterator<Item = OsString>) -> Result<Vec<CString>, NulError> {
+    words.map(|word| CString::new(word.into_vec())).collect()
 }
 
 /// Runs a supervised child to its end. Stops of this process are passed on to it.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use miniserde::{Deserialize, Serialize, json};
 
-use super::fs::{PRIVATE, make_folder, overwrite, read_limited, remove_if_there, sync_folder_of, write_durable, write_volatile};
+use super::fs::{PRIVATE, make_folder, overwrite, read_limited, remove_all, remove_if_there, set_aside, sync_folder_of, write_durable, write_volatile};
 use super::lock::Lock;
 use crate::core::hex::{self, Sha256};
 use crate::core::reason::Reason;
@@ -50,14 +50,17 @@ pub fn file_error(path: &Path, what: &str, error: &io::Error) -> Reason {
 }
 
 impl State {
-    /// The folder, made with its sub-folders if it is not there.
+    /// The folder, made with its sub-folders if it is not there. A sub-folder that cannot be made stops nobody: whoever
+    /// needs it says so.
     pub fn open(root: &Path) -> Result<State, Reason> {
-        let state = State { root: root.to_path_buf() };
-        for sub in ["", "slots/a", "slots/b", "config", "trust", "storage"] {
+        make_folder(root).map_err(|e| file_error(root, "make the folder", &e))?;
+        for sub in ["slots", "slots/a", "slots/b", "config", "trust", "storage"] {
             let folder = root.join(sub);
-            make_folder(&folder).map_err(|e| file_error(&folder, "make the folder", &e))?;
+            if let Err(e) = make_folder(&folder) {
+                log::warn!("{}", file_error(&folder, "make the folder", &e));
+            }
         }
-        Ok(state)
+        Ok(State { root: root.to_path_buf() })
     }
 
     /// The folder as it is, for commands that only look.
@@ -130,11 +133,12 @@ impl State {
         Ok((marks, copy))
     }
 
-    /// Both copies exist at full length from the first start on: a full disk cannot stop a rollback.
+    /// Both copies exist at their length from the first start on: a full disk cannot stop a rollback. One of another
+    /// length, or no plain file, would never be whole again.
     fn allocate_marks(&self) -> io::Result<()> {
         for copy in 0..2 {
             let path = self.marks_path(copy);
-            if fs::metadata(&path).map_or(0, |m| m.len()) < RECORD as u64 {
+            if !fs::symlink_metadata(&path).is_ok_and(|m| m.is_file() && m.len() == RECORD as u64) {
                 write_durable(&path, &[b' '; RECORD], PRIVATE)?;
             }
         }
@@ -182,12 +186,12 @@ impl State {
         let clear = || -> io::Result<()> {
             // The claims go before the file they speak of.
             for name in ["confirmed", "slot.json"] {
-                remove_if_there(&folder.join(name))?;
+                remove_all(&folder.join(name))?;
             }
             for entry in fs::read_dir(&folder)? {
                 let path = entry?.path();
                 if Some(&path) != keep.as_ref() {
-                    remove_if_there(&path)?;
+                    remove_all(&path)?;
                 }
             }
             sync_folder_of(&folder.join("any"))
@@ -202,12 +206,17 @@ impl State {
         let bytes = match read_limited(&path, RECORD_MAX) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Ok(None),
-            Err(e) => return Err(file_error(&path, "read", &e)),
+            Err(e) => {
+                if e.kind() == io::ErrorKind::InvalidData {
+                    let _ = set_aside(&path);
+                }
+                return Err(file_error(&path, "read", &e));
+            }
         };
         let parsed = std::str::from_utf8(&bytes).ok().and_then(|text| json::from_str(text).ok());
         parsed.map(Some).ok_or_else(|| {
             let aside = self.path(&format!("{name}.damaged"));
-            let _ = fs::rename(&path, &aside);
+            let _ = set_aside(&path);
             Reason::new(
                 "record_damaged",
                 format!("{}: a field is missing or has the wrong type; kept as {}", path.display(), aside.display()),
@@ -253,6 +262,7 @@ impl State {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests make damaged files")]
 mod tests {
     use super::*;
     use crate::core::slots::{Condition, Image};

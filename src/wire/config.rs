@@ -56,7 +56,7 @@ impl ConfigWire {
         let text = std::str::from_utf8(bytes).map_err(|_| bad("is not UTF-8".into()))?;
         let value: Value = json::from_str(text).map_err(|_| bad("is not JSON".into()))?;
         let Value::Object(fields) = &value else { return Err(bad("is no JSON object".into())) };
-        let unknown = fields.iter().map(|(k, _)| k.clone()).filter(|k| !FIELDS.contains(&k.as_str())).collect();
+        let unknown = fields.keys().filter(|k| !FIELDS.contains(&k.as_str())).cloned().collect();
         check_types(&value)?;
         let config: ConfigWire = json::from_str(text).map_err(|_| bad("a field is missing or has the wrong type".into()))?;
         config.check()?;

@@ -13,6 +13,7 @@ mod director_orders;
 mod director_service;
 mod frozen;
 mod http_client;
+mod launcher;
 mod power_cut;
 #[cfg(unix)]
 mod release;
@@ -31,3 +32,4 @@ mod trust_interop;
 mod trust_repo;
 mod trust_shapes;
 mod trust_store;
+mod tidy;
