@@ -13,9 +13,10 @@ use super::admin;
 use super::args::Run;
 use super::mirror::{EVERY, Mirror, Source};
 use super::pki::{Names, SiteCa};
+use super::registry::Registry;
 use super::service::Front;
 use super::site::{About, Site, load};
-use super::store::Store;
+use super::store::{Store, damaged};
 use crate::core::reason::Reason;
 use crate::core::trust::ROOT_MAX;
 use crate::io::fs::{make_folder, read_limited};
@@ -37,8 +38,7 @@ pub fn run(args: &Run) -> Result<(), String> {
     let now = clock::unix();
     make_folder(&args.state).map_err(|e| format!("{}: {e}; check the folder's owner and rights", args.state.display()))?;
     let path = args.state.join(STORE);
-    let store = Store::open(&path)?;
-    let registry = load(&store, &path, now)?;
+    let (store, registry) = read_state(&path, now)?;
     let listeners = bind(&args.listen)?;
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
     let name = args.name.clone().unwrap_or_else(hostname);
@@ -52,6 +52,26 @@ pub fn run(args: &Run) -> Result<(), String> {
     greet(&site, &args.state);
     let executor = Rc::new(LocalExecutor::new());
     smol::block_on(executor.run(live(&executor, site, listeners, mirror, names, &args.state)))
+}
+
+/// Opens the store. redb answers most damage with an error and some with a panic; both end in the same sentence.
+fn read_state(path: &Path, now: u64) -> Result<(Store, Registry), String> {
+    // An empty file would be taken for a new one, and every agent forgotten without a word.
+    if path.metadata().is_ok_and(|m| m.len() == 0) {
+        return Err(damaged(path, "it is empty"));
+    }
+    let text = damaged(path, "it cannot be read");
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |_| {
+        eprintln!("vmetric-director: {text}");
+        std::process::exit(1);
+    }));
+    let read = Store::open(path).and_then(|store| {
+        let registry = load(&store, now)?;
+        Ok((store, registry))
+    });
+    std::panic::set_hook(before);
+    read
 }
 
 async fn live(

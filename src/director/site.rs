@@ -230,17 +230,17 @@ pub struct Issuer {
 ///
 /// # Errors
 /// The file is damaged; the text says what to do.
-pub fn load(store: &Store, path: &std::path::Path, now: u64) -> Result<Registry, String> {
+pub fn load(store: &Store, now: u64) -> Result<Registry, String> {
     let mut registry = Registry::default();
     registry.started_at = now;
-    let meta: Vec<(String, Issuer)> = store.load(path, Table::Meta)?;
-    registry.agents = store.load::<Agent>(path, Table::Agents)?.into_iter().collect();
+    let meta: Vec<(String, Issuer)> = store.load(Table::Meta)?;
+    registry.agents = store.load::<Agent>(Table::Agents)?.into_iter().collect();
     registry.contacts = registry.agents.values().map(|a| (a.id.clone(), a.last_contact)).collect();
-    registry.tokens = store.load::<Token>(path, Table::Tokens)?.into_iter().collect();
-    registry.rollouts = store.load::<Rollout>(path, Table::Rollouts)?.into_iter().map(|(_, r)| (r.id, r)).collect();
-    let orders = store.load::<Order>(path, Table::Orders)?;
+    registry.tokens = store.load::<Token>(Table::Tokens)?.into_iter().collect();
+    registry.rollouts = store.load::<Rollout>(Table::Rollouts)?.into_iter().map(|(_, r)| (r.id, r)).collect();
+    let orders = store.load::<Order>(Table::Orders)?;
     registry.orders = orders.into_iter().map(|(_, o)| ((o.rollout, o.agent.clone()), o)).collect();
-    for event in store.load::<Event>(path, Table::Activity)?.into_iter().map(|(_, e)| e) {
+    for event in store.load::<Event>(Table::Activity)?.into_iter().map(|(_, e)| e) {
         registry.next_seq = event.seq + 1;
         registry.kept.push_back((event.time, miniserde::json::to_string(&event).len()));
         registry.recent.push_back(event);

@@ -15,7 +15,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,8 @@ pub enum Table {
 impl Table {
     const ALL: [Table; 6] = [Table::Meta, Table::Agents, Table::Tokens, Table::Orders, Table::Rollouts, Table::Activity];
 
-    fn definition(self) -> TableDefinition<'static, &'static str, &'static str> {
+    /// Bytes, not `str`: redb panics on a damaged `str`, while bytes are ours to check.
+    fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
         TableDefinition::new(match self {
             Table::Meta => "meta",
             Table::Agents => "agents",
@@ -77,7 +78,9 @@ type Batch = BTreeMap<(Table, String), Option<String>>;
 
 /// The store. One per state folder; the file is locked while it is open.
 pub struct Store {
-    database: Arc<Database>,
+    path: PathBuf,
+    /// None after a failed write: redb refuses to go on with a file whose writes failed until it is opened anew.
+    database: RefCell<Option<Arc<Database>>>,
     pending: RefCell<Batch>,
     queued: Cell<u64>,
     committed: Cell<u64>,
@@ -89,7 +92,13 @@ pub struct Store {
 impl Store {
     /// Opens or creates the file. The error names the file and what to do.
     pub fn open(path: &Path) -> Result<Store, String> {
-        let database = Database::create(path).map_err(|e| explain(path, &e))?;
+        let mut database = Database::create(path).map_err(|e| explain(path, &e))?;
+        // Reads every page once, so that bit rot is told at the start and not met in the middle of an order.
+        match database.check_integrity() {
+            Ok(true) => {}
+            Ok(false) => log::warn!("{} was repaired: the last commit before a crash may be gone", path.display()),
+            Err(e) => return Err(explain(path, &e)),
+        }
         let prepare = || -> Result<(), redb::Error> {
             let transaction = database.begin_write()?;
             for table in Table::ALL {
@@ -99,7 +108,8 @@ impl Store {
         };
         prepare().map_err(|e| damaged(path, &e.to_string()))?;
         Ok(Store {
-            database: Arc::new(database),
+            path: path.to_path_buf(),
+            database: RefCell::new(Some(Arc::new(database))),
             pending: RefCell::default(),
             queued: Cell::new(0),
             committed: Cell::new(0),
@@ -110,14 +120,17 @@ impl Store {
     }
 
     /// Every row of a table, in the order of keys. For the start only.
-    pub fn load<T: Deserialize>(&self, path: &Path, table: Table) -> Result<Vec<(String, T)>, String> {
+    pub fn load<T: Deserialize>(&self, table: Table) -> Result<Vec<(String, T)>, String> {
+        let path = &self.path;
+        let database = self.database.borrow().clone().ok_or_else(|| format!("{} is not open", path.display()))?;
         let read = || -> Result<Vec<(String, String)>, redb::Error> {
-            let transaction = self.database.begin_read()?;
+            let transaction = database.begin_read()?;
             let rows = transaction.open_table(table.definition())?;
             let mut out = Vec::new();
             for row in rows.iter()? {
                 let (key, value) = row?;
-                out.push((key.value().to_string(), value.value().to_string()));
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                out.push((text(key.value()), text(value.value())));
             }
             Ok(out)
         };
@@ -135,7 +148,7 @@ impl Store {
         T: Deserialize + Send + 'static,
         F: Fn(&T) -> bool + Send + 'static,
     {
-        let database = self.database.clone();
+        let database = self.database().await?;
         let read = move || -> Result<Vec<T>, redb::Error> {
             let transaction = database.begin_read()?;
             let rows = transaction.open_table(table.definition())?;
@@ -144,7 +157,8 @@ impl Store {
                 if out.len() == limit {
                     break;
                 }
-                let parsed: Option<T> = json::from_str(row?.1.value()).ok();
+                let row = row?;
+                let parsed: Option<T> = std::str::from_utf8(row.1.value()).ok().and_then(|text| json::from_str(text).ok());
                 out.extend(parsed.filter(&keep));
             }
             out.reverse();
@@ -195,19 +209,34 @@ impl Store {
         }
     }
 
+    /// The open file; opened again after a failed write.
+    async fn database(&self) -> Result<Arc<Database>, String> {
+        if let Some(database) = self.database.borrow().clone() {
+            return Ok(database);
+        }
+        let path = self.path.clone();
+        let opened = smol::unblock(move || Database::create(&path).map_err(|e| explain(&path, &e))).await?;
+        let opened = Arc::new(opened);
+        *self.database.borrow_mut() = Some(opened.clone());
+        Ok(opened)
+    }
+
     /// Writes what is pending in one transaction.
     pub async fn commit(&self) -> Result<(), String> {
         let goal = self.queued.get();
         let batch = Arc::new(self.pending.take());
-        let (database, rows) = (self.database.clone(), batch.clone());
-        let written = smol::unblock(move || write(&database, &rows)).await;
-        if let Err(e) = written {
+        let rows = batch.clone();
+        let written = match self.database().await {
+            Ok(database) => smol::unblock(move || write(&database, &rows).map_err(|e| e.to_string())).await,
+            Err(e) => Err(e),
+        };
+        if let Err(text) = written {
+            *self.database.borrow_mut() = None;
             // Newer changes of the same rows win over those that were not written.
             let newer = self.pending.take();
             let mut merged = Arc::unwrap_or_clone(batch);
             merged.extend(newer);
             *self.pending.borrow_mut() = merged;
-            let text = e.to_string();
             *self.failure.borrow_mut() = Some(text.clone());
             return Err(text);
         }
@@ -223,8 +252,8 @@ fn write(database: &Database, rows: &Batch) -> Result<(), redb::Error> {
     for ((table, key), value) in rows {
         let mut table = transaction.open_table(table.definition())?;
         match value {
-            Some(value) => drop(table.insert(key.as_str(), value.as_str())?),
-            None => drop(table.remove(key.as_str())?),
+            Some(value) => drop(table.insert(key.as_bytes(), value.as_bytes())?),
+            None => drop(table.remove(key.as_bytes())?),
         }
     }
     Ok(transaction.commit()?)
@@ -244,7 +273,8 @@ fn explain(path: &Path, error: &DatabaseError) -> String {
     }
 }
 
-fn damaged(path: &Path, what: &str) -> String {
+/// What is told of a file that cannot be read.
+pub fn damaged(path: &Path, what: &str) -> String {
     format!(
         "{} is damaged ({what}); restore it from the newest backup, or move it away: the site CA stays, agents keep their \
          credentials, but each has to be enrolled again to be known",

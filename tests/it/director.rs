@@ -232,14 +232,21 @@ fn a_damaged_store_is_named_and_not_touched() {
     site.enroll("edge");
     assert_eq!(site.stop(), Some(0));
     let store = site.state().join("director.redb");
-    let bytes = vec![0x5a; 100_000];
-    std::fs::File::create(&store).and_then(|mut f| std::io::Write::write_all(&mut f, &bytes)).unwrap();
-    let root = site.bench.path("release/root.json");
-    let public = site.bench.path("public");
-    let ended = site.run(&format!("run --listen 127.0.0.1:0 --mirror {} --root {}", public.display(), root.display()));
-    assert_eq!(ended.code, 1);
-    assert!(ended.err.contains("director.redb is damaged") && ended.err.contains("backup"), "{}", ended.err);
-    assert_eq!(std::fs::read(&store).unwrap(), bytes);
+    let good = std::fs::read(&store).unwrap();
+    let put = |bytes: &[u8]| std::fs::File::create(&store).and_then(|mut f| std::io::Write::write_all(&mut f, bytes)).unwrap();
+    let (root, public) = (site.bench.path("release/root.json"), site.bench.path("public"));
+    let line = format!("run --listen 127.0.0.1:0 --mirror {} --root {}", public.display(), root.display());
+    // Nonsense, cut off, empty, and a page of the tree that is not one any more.
+    let mut page = good.clone();
+    page[4096..12_288].fill(0x5a);
+    for bytes in [vec![0x5a; 100_000], good[..5_000].to_vec(), Vec::new(), page] {
+        put(&bytes);
+        let ended = site.run(&line);
+        assert_eq!(ended.code, 1, "{}", ended.err);
+        assert!(ended.err.contains("director.redb is damaged") && ended.err.contains("backup"), "{}", ended.err);
+    }
+    put(&good);
+    site.start();
 }
 
 /// Asks again until it is so; a Director that never gets there is the failure.

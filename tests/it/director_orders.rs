@@ -158,7 +158,7 @@ impl World {
         store.queue(vec![meta]);
         store.queue(self.registry.take_changes());
         smol::block_on(store.commit()).unwrap();
-        self.registry = vmetric::director::site::load(&store, &path, self.now).unwrap();
+        self.registry = vmetric::director::site::load(&store, self.now).unwrap();
     }
 }
 

@@ -31,7 +31,7 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("director.redb");
         let store = Store::open(&path).unwrap();
-        let registry = load(&store, &path, clock::unix()).unwrap();
+        let registry = load(&store, clock::unix()).unwrap();
         let ca = SiteCa::open_or_create(&folder.path().join("pki"), &Names::default(), clock::unix()).unwrap();
         let file = folder.path().join("artifact");
         File::create(&file).and_then(|mut f| std::io::Write::write_all(&mut f, b"0123456789")).unwrap();
@@ -265,7 +265,7 @@ fn what_was_promised_is_on_the_disk() {
     let copy = bench.folder.path().join("copy.redb");
     std::fs::copy(bench.folder.path().join("director.redb"), &copy).unwrap();
     let store = Store::open(&copy).unwrap();
-    let registry = load(&store, &copy, clock::unix()).unwrap();
+    let registry = load(&store, clock::unix()).unwrap();
     assert_eq!(registry.agents[&agent.agent_id].result_id, "r1");
     assert_eq!(registry.issuer, agent.issuer);
 }
