@@ -73,14 +73,14 @@ const SPECCHECK: [(&str, &str, &str); 12] = [
 
 /// The row of ed25519-compact 2.6.0: no small orders, nothing that is not canonical, S below the order, cofactored.
 /// 4 and 5 need the holder of the secret key and do no harm.
-const OURS: &str = "XXXVVVXXXXXX";
+const OURS: &str = "---VVV------";
 /// The row of another library, which shows that these are the vectors they claim to be.
-const RING: &str = "VVVVXXXXXXXV";
+const RING: &str = "VVVV-------V";
 
 fn row(verify: impl Fn(&[u8], &[u8; 32], &[u8; 64]) -> bool) -> String {
     let verdict = |(message, key, sig): &(&str, &str, &str)| {
         let message = hex::decode::<32>(message).unwrap();
-        if verify(&message, &hex::decode(key).unwrap(), &hex::decode(sig).unwrap()) { 'V' } else { 'X' }
+        if verify(&message, &hex::decode(key).unwrap(), &hex::decode(sig).unwrap()) { 'V' } else { '-' }
     };
     SPECCHECK.iter().map(verdict).collect()
 }
