@@ -85,9 +85,11 @@ fn read(path: String) -> Source {
     Source { path, text, code }
 }
 
-/// True when `word` is in `line` and is not the end of a longer word.
+/// True when `word` is in `line` as a word of its own, not as a part of a longer one.
 fn names(line: &str, word: &str) -> bool {
-    line.match_indices(word).any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    let open_ended = !word.ends_with(part);
+    line.match_indices(word).any(|(at, _)| !line[..at].ends_with(part) && (open_ended || !line[at + word.len()..].starts_with(part)))
 }
 
 fn report(what: &str, offenders: &[String]) {
