@@ -7,8 +7,8 @@ use miniserde::json;
 
 use super::build;
 use super::device::Device;
+use super::host::factory_root;
 use super::link::client;
-use super::run::factory_root;
 use super::world::World;
 use crate::core::hex;
 use crate::core::reason::Reason;

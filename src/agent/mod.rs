@@ -9,6 +9,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`launcher`] | which image starts; no network, no TLS; falls through until something runs |
+//! | [`host`] | the launcher's device as it is |
 //! | [`engine`] | one turn of work, over a [`world::World`], so that the power-cut test runs this very code |
 //! | [`device`] | the world as it is: files, processes, the Director |
 //! | [`link`] | the protocol with the Director |
@@ -23,6 +24,7 @@ pub mod device;
 pub mod download;
 pub mod engine;
 pub mod fault;
+pub mod host;
 pub mod launcher;
 pub mod link;
 pub mod run;

@@ -10,21 +10,22 @@ use std::time::Duration;
 use super::device::Device;
 use super::engine::{Turn, turn};
 use super::fault::{self, Fault};
-use super::launcher::{Site, launch};
+use super::host::{Host, factory_root};
+use super::launcher::launch;
 use super::link::{Link, tick};
 use super::world::World;
-use super::{build, download, trial};
+use super::{build, trial};
 use crate::core::backoff;
 use crate::core::hex::{self, Sha256};
 use crate::core::reason::Reason;
 use crate::core::rejected::Rejected;
-use crate::core::slots::{Image, Marks, Reached, Slot};
+use crate::core::slots::{Image, Reached};
 use crate::core::update::{Running, SelfCheck, Staged, Target};
-use crate::io::fs::{open_plain, read_limited};
+use crate::io::fs::read_limited;
 use crate::io::lock::{Lock, Taken};
 use crate::io::process;
 use crate::io::state::State;
-use crate::io::trust_store::{TrustStore, load_root_chain};
+use crate::io::trust_store::TrustStore;
 use crate::io::{clock, random};
 use crate::wire::records::{AcceptedWire, RejectedListWire, RequestWire, ResultsWire, StatusWire};
 
@@ -41,8 +42,6 @@ pub const ENV_SUPERVISOR: &str = "VMETRIC_SUPERVISOR";
 
 /// Exit code when another agent runs with this state folder.
 pub const EXIT_RUNS_ALREADY: i32 = 3;
-/// Largest root metadata file, bytes.
-const ROOT_MAX: u64 = 64 * 1024;
 /// First and longest wait of the supervisor before it starts a dead program again.
 const RESPAWN_MS: (u64, u64) = (100, 5_000);
 
@@ -143,8 +142,7 @@ fn start(args: &RunArgs) -> Result<i32, Reason> {
             process::make_alarm_deadly();
             process::hold_signals();
             tick();
-            let mut here = Here { args, state: state.clone(), lock: &lock, image: image.clone(), own_hash, copy: None, sequence: 0 };
-            launch(&mut here);
+            launch(&mut Host::new(&args.raw, state.clone(), &lock, image.clone(), own_hash));
             program(args, state, lock, image, Image::Factory, own_hash)
         }
     }
@@ -163,90 +161,6 @@ fn take_lock(state: &State, args: &RunArgs) -> Result<Option<Lock>, Reason> {
             Ok(None)
         }
         Err(Taken::Error(e)) => Err(crate::io::state::file_error(&path, "lock", &e)),
-    }
-}
-
-/// The launcher's device.
-struct Here<'a> {
-    args: &'a RunArgs,
-    state: State,
-    lock: &'a Lock,
-    image: PathBuf,
-    own_hash: Sha256,
-    copy: Option<usize>,
-    sequence: u64,
-}
-
-impl Site for Here<'_> {
-    fn load(&mut self) -> Marks {
-        let loaded = self.state.load_marks();
-        if let Some(note) = &loaded.note {
-            log::warn!("{note}");
-        }
-        (self.copy, self.sequence) = (loaded.from, loaded.marks.sequence);
-        loaded.marks
-    }
-
-    fn factory(&mut self) -> Sha256 {
-        self.own_hash
-    }
-
-    fn boot_id(&mut self) -> String {
-        clock::boot_id()
-    }
-
-    fn save(&mut self, marks: &Marks) -> Result<(), Reason> {
-        let (saved, copy) = self.state.save_marks(marks.clone(), self.copy, self.sequence)?;
-        (self.copy, self.sequence) = (Some(copy), saved.sequence);
-        Ok(())
-    }
-
-    fn check(&mut self, slot: Slot, sha256: &Sha256) -> Result<(), Reason> {
-        let artifact = self.state.slot_json(slot)?.artifact().map_err(|why| Reason::new("slot_damaged", why))?;
-        if artifact.sha256 != *sha256 {
-            return Err(Reason::new("slot_damaged", "slot.json speaks of another file than the marks"));
-        }
-        let trusted = load_root_chain(&self.state.path("trust"), &factory_root(&self.image)?)?;
-        let key = trusted.build_key(&artifact.build_keyid);
-        let key = key.ok_or_else(|| Reason::new("slot_signature", "the trusted root does not list this slot's build key"))?;
-        let path = self.state.slot_program(slot);
-        let mut file = open_plain(&path).map_err(|e| Reason::new("slot_missing", format!("{}: {e}", path.display())))?;
-        match download::check_file(&mut file, &artifact, key) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(reason)) => Err(Reason::new("slot_damaged", format!("{}: {reason}", path.display()))),
-            Err(e) => Err(Reason::new("slot_damaged", format!("{}: {e}", path.display()))),
-        }
-    }
-
-    fn start(&mut self, slot: Slot) -> Reason {
-        let mut env = vec![(ENV_RUNNING, slot.name().to_string()), (ENV_IMAGE, self.image.display().to_string())];
-        if let Ok(fd) = self.lock.pass_on() {
-            env.push((ENV_LOCK, fd.to_string()));
-        }
-        let program = self.state.slot_program(slot);
-        process::alarm(fault::times().liveness_s);
-        let error = process::exec(&program, &self.args.raw, &env, &[]);
-        process::alarm(0);
-        self.lock.keep();
-        Reason::new("exec_failed", format!("{}: {error}", program.display()))
-    }
-
-    fn tell(&mut self, what: &str) {
-        log::warn!("{what}");
-    }
-}
-
-/// The root of the factory date: beside the image, else built in. The newer of the two would be found by the walk anyway.
-pub fn factory_root(image: &Path) -> Result<Vec<u8>, Reason> {
-    let path = image.with_file_name("root.json");
-    match read_limited(&path, ROOT_MAX) {
-        Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) if !build::ROOT.is_empty() => Ok(build::ROOT.to_vec()),
-        Ok(None) => Err(Reason::new(
-            "no_root",
-            format!("{}: is missing; put the root.json of `vmetric-release init` beside the image", path.display()),
-        )),
-        Err(e) => Err(Reason::new("no_root", format!("{}: {e}", path.display()))),
     }
 }
 

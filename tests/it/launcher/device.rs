@@ -256,18 +256,18 @@ fn rewrite_text(path: &Path, from: &str, to: &str) {
 }
 
 #[test]
-fn without_root_metadata_the_factory_image_runs() {
+fn without_root_metadata_a_confirmed_slot_runs_by_its_hash() {
     let cases: &[Damage] = &[
-        ("missing", |rig| remove(&rig.path("image/root.json")), "factory"),
-        ("garbage", |rig| replace(&rig.path("image/root.json"), &noise(900, 2)), "factory"),
-        ("empty", |rig| replace(&rig.path("image/root.json"), b""), "factory"),
+        ("missing", |rig| remove(&rig.path("image/root.json")), "a"),
+        ("garbage", |rig| replace(&rig.path("image/root.json"), &noise(900, 2)), "a"),
+        ("empty", |rig| replace(&rig.path("image/root.json"), b""), "a"),
         (
             "a folder",
             |rig| {
                 remove(&rig.path("image/root.json"));
                 fs::create_dir(rig.path("image/root.json")).unwrap();
             },
-            "factory",
+            "a",
         ),
         ("another one", |rig| replace(&rig.path("image/root.json"), root_json(44).as_bytes()), "factory"),
         (
