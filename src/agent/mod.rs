@@ -12,6 +12,7 @@
 //! | [`host`] | the launcher's device as it is |
 //! | [`engine`] | one turn of work, over a [`world::World`], so that the power-cut test runs this very code |
 //! | [`device`] | the world as it is: files, processes, the Director |
+//! | [`talk`] | what agent and Director say to each other |
 //! | [`link`] | the protocol with the Director |
 //! | [`download`] | the artifact, in slices, with resume, checked as it is written |
 //! | [`run`] | the main loop and the start of the process |
@@ -30,5 +31,6 @@ pub mod link;
 pub mod run;
 pub mod source;
 pub mod status;
+pub mod talk;
 pub mod trial;
 pub mod world;

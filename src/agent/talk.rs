@@ -1,0 +1,136 @@
+//! What the agent and its Director say to each other, and what is taken in from it: orders, acknowledgements, receipts.
+
+use super::device::Device;
+use super::fault::{self, Fault};
+use super::link::LinkError;
+use super::world::World;
+use crate::core::hex;
+use crate::core::reason::Reason;
+use crate::core::slots::Reached;
+use crate::core::update::{LOCAL_ISSUER, SelfCheck, Staged, Target};
+use crate::io::clock;
+use crate::wire::agent_api::{AnswerWire, OrderWire, ResultWire};
+use crate::wire::records::{AcceptedWire, ResultsWire};
+
+impl Device {
+    /// Saves the accepted order as it stands.
+    pub(super) fn save_order(&self) -> Result<(), Reason> {
+        self.accepted.as_ref().map_or(Ok(()), |a| self.state.write("order.json", a))
+    }
+
+    /// Takes an order unless it is the one in force, an older one, or may not interrupt what runs.
+    pub(super) fn accept(&mut self, order: OrderWire) -> Result<bool, Reason> {
+        let before = self.accepted.as_ref();
+        let local_runs = before.is_some_and(|a| !a.ended && a.order.issuer.starts_with(LOCAL_ISSUER));
+        let from_director = !order.issuer.starts_with(LOCAL_ISSUER);
+        let known = before.is_some_and(|a| a.director_issuer == order.issuer && order.generation <= a.director_generation);
+        if self.on_trial() || from_director && (local_runs || known) {
+            return Ok(false);
+        }
+        let wire = AcceptedWire::receive(order, &self.moment(), before);
+        // An order that cannot be obeyed is kept, ended, so that it is not sent for ever; its refusal is a result.
+        let refusal = wire.accepted(&self.times).err();
+        self.state.write("order.json", &wire)?;
+        self.accepted = Some(wire);
+        (self.target, self.staged, self.failures) = (Target::Unknown, Staged::Nothing, 0);
+        if let Some(reason) = refusal {
+            self.refuse_unreadable(reason)?;
+        }
+        Ok(true)
+    }
+
+    fn refuse_unreadable(&mut self, reason: Reason) -> Result<(), Reason> {
+        let Some(order) = self.accepted.as_ref().map(|a| a.order.clone()) else { return Ok(()) };
+        self.add_result(ResultWire {
+            id: hex::encode(&hex::sha256(format!("{}\0{}\0{}", order.issuer, order.generation, reason.code).as_bytes())[..8]),
+            issuer: order.issuer,
+            generation: order.generation,
+            outcome: "refused".into(),
+            code: reason.code.to_string(),
+            detail: reason.detail,
+            version: order.version,
+            sha256: order.sha256,
+            running_version: self.running.version.to_string(),
+            running_sha256: hex::encode(&self.running.sha256),
+            at: self.moment().unix,
+            ..Default::default()
+        })?;
+        self.end_order()
+    }
+
+    /// Sends a report to `path` and takes the answer in. True when something new came.
+    pub(super) fn exchange(&mut self, path: &str, park_s: u64) -> Result<bool, LinkError> {
+        if fault::built_in() == Fault::NoContact {
+            let reason = Reason::new("unreachable", "this build does not find its Director");
+            return Err(LinkError { reason, retry_after_s: None, woken: false });
+        }
+        let report = self.report(park_s);
+        let Some(link) = &self.link else {
+            let reason = Reason::new("not_enrolled", "no Director is configured; run `vmetric-agent enroll`");
+            return Err(LinkError { reason, retry_after_s: None, woken: false });
+        };
+        let answer = link.exchange(path, &report)?;
+        self.failures = 0;
+        self.take_answer(answer).map_err(|reason| LinkError { reason, retry_after_s: None, woken: false })
+    }
+
+    fn take_answer(&mut self, answer: AnswerWire) -> Result<bool, Reason> {
+        if let Some(at) = self.switched_at_ms.take() {
+            self.gap_ms = (clock::monotonic().as_millis() as u64).saturating_sub(at).max(1);
+        }
+        self.status.contact_at = clock::unix();
+        self.clock_ahead = clock::unix() > answer.time.saturating_add(24 * 3600);
+        let mut news = false;
+        if let Some(taken) = answer.result_taken {
+            let before = self.results.len();
+            self.results.retain(|r| r.id != taken);
+            if self.results.len() != before {
+                self.state.write("results.json", &ResultsWire { results: self.results.clone() })?;
+                news = true;
+            }
+        }
+        if answer.acknowledged.as_deref() == Some(&self.nonce) && !self.acknowledged {
+            self.acknowledged = true;
+            news = true;
+        }
+        if let Some(order) = answer.order {
+            news |= self.accept(order)?;
+        }
+        self.reached(Reached::Contact)?;
+        Ok(news)
+    }
+
+    /// What the agent does now, for `status` and the report; written when it changes.
+    pub(super) fn doing(&mut self, step: &str, reason: &Reason, for_s: Option<u64>) {
+        let now = clock::unix();
+        if self.status.step != step || self.status.code != reason.code.as_ref() {
+            self.status.since = now;
+        }
+        self.status.step = step.to_string();
+        self.status.code = reason.code.to_string();
+        self.status.detail = reason.detail.clone();
+        self.status.until = for_s.map(|s| now.saturating_add(s));
+        self.publish_status();
+    }
+
+    /// The same, told to the Director at once; a report that fails stops nothing.
+    pub(super) fn tell(&mut self, step: &str, reason: &Reason) {
+        self.doing(step, reason, None);
+        if !self.is_local()
+            && let Err(error) = self.exchange("/agent/v1/report", 0)
+        {
+            log::debug!("{}", error.reason);
+        }
+    }
+
+    pub(super) fn publish_status(&mut self) {
+        self.status.pid = std::process::id();
+        self.status.trial_nonce = (self.on_trial() && self.self_check == SelfCheck::Passed).then(|| self.nonce.clone());
+        self.status.bytes_total = self.accepted.as_ref().filter(|a| !a.ended).map_or(0, |a| a.order.length);
+        if let Some((_, trusted)) = &self.trust {
+            [self.status.root_version, self.status.timestamp_version, self.status.snapshot_version, self.status.targets_version] =
+                trusted.versions();
+        }
+        self.state.write_status(&self.status);
+    }
+}
