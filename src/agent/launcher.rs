@@ -9,7 +9,7 @@ use crate::core::hex::Sha256;
 use crate::core::reason::Reason;
 use crate::core::slots::{Boot, Image, Marks, Seen, Slot, next_boot};
 
-/// What the launcher sees and does. The real one is [`super::run::Site`].
+/// What the launcher sees and does. The real one is in [`super::run`].
 pub trait Site {
     /// The marks in force; rebuilt if both copies are lost. Never fails.
     fn load(&mut self) -> Marks;

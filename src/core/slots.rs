@@ -335,7 +335,7 @@ pub enum Verdict {
 }
 
 /// Judges a trial before its next start under `boot_id`, with this start's predecessor already counted by
-/// [`count_previous`].
+/// `count_previous`.
 pub fn verdict(evidence: &Evidence) -> Verdict {
     let starts = evidence.starts;
     match evidence.ended {

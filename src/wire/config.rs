@@ -1,7 +1,7 @@
 //! `<state>/config/agent.json`: identity, address and pins. Frozen (FROZEN.md); at most [`CONFIG_MAX`] bytes.
 //!
-//! A start ignores unknown fields (a newer version may have written them) and says so; `enroll` and other writers go
-//! through [`check_strict`], which names the field.
+//! A start ignores unknown fields (a newer version may have written them) and says so; [`ConfigWire::parse`] names them,
+//! so that `-validate` can refuse them.
 
 use miniserde::json::{self, Value};
 use miniserde::{Deserialize, Serialize};

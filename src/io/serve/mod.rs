@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Sans-IO parts on one loop: rustls' unbuffered connections and `ureq-proto`'s request machine, with scratch buffers
-//! that all connections share ([`scratch`]). A parked connection owns its socket, its TLS keys, the handler's future and
+//! that all connections share (`scratch`). A parked connection owns its socket, its TLS keys, the handler's future and
 //! the bytes that came too early, nothing else.
 //!
 //! Absent on purpose: routing, ranges, compression, HTTP/2, cookies. The [`Service`] answers; `Range` and `HEAD` are its job
