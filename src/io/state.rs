@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 
 use miniserde::{Deserialize, Serialize, json};
 
-use super::fs::{PRIVATE, make_folder, overwrite, read_limited, remove_all, remove_if_there, set_aside, sync_folder_of, write_durable, write_volatile};
+use super::fs::{
+    PRIVATE, make_folder, overwrite, read_limited, remove_all, remove_if_there, set_aside, sync_folder_of, write_durable, write_volatile,
+};
 use super::lock::Lock;
 use crate::core::hex::{self, Sha256};
 use crate::core::reason::Reason;
