@@ -20,7 +20,7 @@ use crate::core::trust::{Goal, Now, Trusted};
 use crate::core::update::{Accepted, LOCAL_ISSUER, Order, Running, SelfCheck, Staged, Target};
 use crate::io::fs::room;
 use crate::io::state::State;
-use crate::io::trust_store::TrustStore;
+use crate::io::trust_store::{Stopped, TrustStore};
 use crate::io::{clock, process, random};
 use crate::wire::agent_api::ResultWire;
 use crate::wire::records::{AcceptedWire, RESULTS_MAX, RejectedListWire, RejectedWire, ResultsWire, StatusWire};
@@ -214,10 +214,13 @@ impl World for Device {
         self.doing("looking", &Reason::new("refreshing", "refreshing the trusted metadata"), None);
         self.target = match self.clock_ahead {
             // Everything would look expired, or fresh for too long: neither is decided by a clock that is known to be wrong.
-            true => Target::Unavailable(Reason::new(
-                "clock_ahead",
-                "this device's clock is over a day ahead of the Director's; no new metadata are accepted until it is set",
-            )),
+            true => Target::Unavailable {
+                reason: Reason::new(
+                    "clock_ahead",
+                    "this device's clock is over a day ahead of the Director's; no new metadata are accepted until it is set",
+                ),
+                for_s: self.times.recheck_s,
+            },
             false => self.find_target(order),
         };
         self.publish_status();
@@ -354,7 +357,7 @@ impl Device {
     fn find_target(&mut self, order: &Order) -> Target {
         let Some((store, trusted)) = self.trust.take() else {
             let reason = self.trust_note.clone().err().unwrap_or_else(|| Reason::new("no_root", "no root metadata"));
-            return Target::Unavailable(reason);
+            return Target::Unavailable { reason, for_s: self.times.recheck_s };
         };
         let now = Now { unix: clock::unix(), floor: super::build::time(), offline_grace_s: self.offline_grace_s };
         let source = match (&self.tree, &self.link) {
@@ -373,7 +376,12 @@ impl Device {
             (Ok(_), Ok(artifact)) => Target::Signed(artifact),
             (Ok(_), Err(refusal)) => Target::Refused(refusal.into()),
             // Metadata that were refused or not reached may be good tomorrow; the order waits with that reason.
-            (Err(stopped), _) => Target::Unavailable(stopped.into()),
+            (Err(stopped @ Stopped::Fetch(_)), _) => {
+                self.failures = self.failures.saturating_add(1);
+                let for_s = backoff::wait_ms(self.failures, random::seed(), None).div_ceil(1000);
+                Target::Unavailable { reason: stopped.into(), for_s }
+            }
+            (Err(stopped), _) => Target::Unavailable { reason: stopped.into(), for_s: self.times.recheck_s },
         }
     }
 

@@ -312,7 +312,7 @@ fn work(device: &mut Device) -> Reason {
         listen(device, for_s.unwrap_or(u64::MAX));
         if step == "waiting" {
             // What was unavailable is looked at again after the wait.
-            if matches!(device.target, Target::Unavailable(_)) {
+            if matches!(device.target, Target::Unavailable { .. }) {
                 device.target = Target::Unknown;
             }
         }

@@ -102,7 +102,12 @@ pub enum Target {
     /// Refused by the trust checks: final for this order.
     Refused(Reason),
     /// Could not be looked up now (unreachable, expired metadata): tried again.
-    Unavailable(Reason),
+    Unavailable {
+        /// Why.
+        reason: Reason,
+        /// Seconds until the next try: short for a peer that is away, long for metadata that were refused.
+        for_s: u64,
+    },
 }
 
 /// What lies in the inactive slot, by its own evidence.
@@ -196,7 +201,7 @@ pub fn next_step(f: &Facts) -> Step {
     let artifact = match f.target {
         Target::Unknown => return Step::LookUp,
         Target::Refused(reason) => return Step::Refuse(reason.clone()),
-        Target::Unavailable(reason) => return Step::Wait { reason: reason.clone(), for_s: f.times.recheck_s },
+        Target::Unavailable { reason, for_s } => return Step::Wait { reason: reason.clone(), for_s: *for_s },
         Target::Signed(artifact) => artifact,
     };
     if let Some(reason) = wrong_artifact(order, artifact, f) {

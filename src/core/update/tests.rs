@@ -245,7 +245,11 @@ fn every_class_of_facts_has_its_step() {
         ),
         ("not looked up", |s| s.target = Target::Unknown, "look up"),
         ("refused by the trust checks", |s| s.target = Target::Refused(Reason::new("not_signed", "x")), "refuse not_signed"),
-        ("metadata cannot be had", |s| s.target = Target::Unavailable(Reason::new("unreachable", "x")), "wait unreachable"),
+        (
+            "metadata cannot be had",
+            |s| s.target = Target::Unavailable { reason: Reason::new("unreachable", "x"), for_s: 9 },
+            "wait unreachable",
+        ),
         ("the release plane signed another hash", |s| s.signed().sha256 = [7; 32], "refuse order_mismatch"),
         ("the release plane signed another length", |s| s.signed().length = 4, "refuse order_mismatch"),
         (
@@ -516,7 +520,7 @@ fn any_target() -> impl Strategy<Value = Target> {
         6 => any_artifact().prop_map(Target::Signed),
         1 => Just(Target::Unknown),
         1 => Just(Target::Refused(reason())),
-        1 => Just(Target::Unavailable(reason())),
+        1 => Just(Target::Unavailable { reason: reason(), for_s: 9 }),
     ]
 }
 
