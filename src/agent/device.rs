@@ -55,7 +55,10 @@ pub struct Device {
     pub(super) hostname: String,
     pub(super) offline_grace_s: u64,
     pub(super) clock_ahead: bool,
+    /// Failed exchanges in a row.
     pub(super) failures: u32,
+    /// Failed fetches of metadata or artifact in a row, for this order: reports in between that succeed do not count.
+    pub(super) fetch_failures: u32,
     pub(super) switched_at_ms: Option<u64>,
     pub(super) gap_ms: u64,
     /// A request has to be followed by the launcher.
@@ -126,8 +129,8 @@ impl Between for Slices<'_> {
 
     fn wait_s(&mut self, error: &SourceError) -> u64 {
         let device = self.device.get_mut();
-        device.failures = device.failures.saturating_add(1);
-        backoff::wait_ms(device.failures, random::seed(), error.retry_after_s).div_ceil(1000)
+        device.fetch_failures = device.fetch_failures.saturating_add(1);
+        backoff::wait_ms(device.fetch_failures, random::seed(), error.retry_after_s).div_ceil(1000)
     }
 }
 
@@ -377,8 +380,8 @@ impl Device {
             (Ok(_), Err(refusal)) => Target::Refused(refusal.into()),
             // Metadata that were refused or not reached may be good tomorrow; the order waits with that reason.
             (Err(stopped @ Stopped::Fetch(_)), _) => {
-                self.failures = self.failures.saturating_add(1);
-                let for_s = backoff::wait_ms(self.failures, random::seed(), None).div_ceil(1000);
+                self.fetch_failures = self.fetch_failures.saturating_add(1);
+                let for_s = backoff::wait_ms(self.fetch_failures, random::seed(), None).div_ceil(1000);
                 Target::Unavailable { reason: stopped.into(), for_s }
             }
             (Err(stopped), _) => Target::Unavailable { reason: stopped.into(), for_s: self.times.recheck_s },

@@ -275,6 +275,7 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         offline_grace_s: config.as_ref().and_then(|(c, _)| c.offline_site_days).unwrap_or(0) * 24 * 3600,
         clock_ahead: false,
         failures: 0,
+        fetch_failures: 0,
         switched_at_ms: args.env.switched_at,
         gap_ms: 0,
         relaunch_for: None,

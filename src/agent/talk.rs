@@ -32,7 +32,7 @@ impl Device {
         let refusal = wire.accepted(&self.times).err();
         self.state.write("order.json", &wire)?;
         self.accepted = Some(wire);
-        (self.target, self.staged, self.failures) = (Target::Unknown, Staged::Nothing, 0);
+        (self.target, self.staged, self.fetch_failures) = (Target::Unknown, Staged::Nothing, 0);
         if let Some(reason) = refusal {
             self.refuse_unreadable(reason)?;
         }
