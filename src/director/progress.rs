@@ -180,6 +180,13 @@ pub fn says_something(answer: &AnswerWire) -> bool {
     answer.order.is_some() || answer.acknowledged.is_some() || answer.result_taken.is_some()
 }
 
+/// True for an answer that would be a lie after a power cut: an order, or the receipt of a result. The acknowledgement of a
+/// trial needs no write of its own: it follows from the order, which was durable before it was sent, and the device
+/// waits for it without a running version.
+pub fn must_be_durable(answer: &AnswerWire) -> bool {
+    answer.order.is_some() || answer.result_taken.is_some()
+}
+
 fn is_of(order: &Order, generation: u64) -> bool {
     generation > 0 && (generation == order.generation || generation == order.cancel_generation)
 }

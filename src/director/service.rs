@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use miniserde::json;
 
-use super::progress::says_something;
+use super::progress::{must_be_durable, says_something};
 use super::records::{NAME_MAX, clean};
 use super::site::{Site, Wake, random_hex};
 use super::tree::{self, Permit, RETRY_AFTER_S};
@@ -176,10 +176,10 @@ fn report(site: Rc<Site>, request: &Request, poll: bool) -> Answer {
     site.flush();
     let timestamp_version = site.tree.borrow().timestamp_version;
     let answer = site.registry.borrow().answer(&id, &wire, timestamp_version, time);
-    if says_something(&answer) {
+    if must_be_durable(&answer) {
         return Box::pin(send(site, answer));
     }
-    if !poll || site.stopping.get() {
+    if says_something(&answer) || !poll || site.stopping.get() {
         return now(Response::json(200, json::to_string(&answer)));
     }
     let time = Duration::from_secs(wire.park_s.clamp(1, PARK_MAX_S));
