@@ -97,17 +97,21 @@ fn trial_turn(world: &mut dyn World, slot: Slot) -> Result<Turn, Reason> {
     match trial_step(&facts) {
         TrialStep::SelfCheck => {
             world.run_self_check();
-            if world.self_check() == SelfCheck::Passed {
-                let marks = world.marks().reach(image, Reached::SelfCheck);
-                world.save_marks(marks)?;
-            }
             Ok(Turn::Again)
         }
-        TrialStep::Ask { for_s } => match world.ask() {
-            Ok(()) if world.acknowledged() => Ok(Turn::Again),
-            Ok(()) => Ok(Turn::Wait { reason: Reason::new("trial", "on trial: waiting for the acknowledgement of the authority"), for_s }),
-            Err(reason) => Ok(Turn::Wait { reason, for_s }),
-        },
+        TrialStep::Ask { for_s } => {
+            let asked = world.ask();
+            if world.acknowledged() {
+                return Ok(Turn::Again);
+            }
+            // Only a trial that has to wait notes how far it came: the device waits for the answer without a confirmed version.
+            let marks = world.marks();
+            if marks.slot(slot).evidence.reached < Reached::SelfCheck {
+                world.save_marks(marks.reach(image, Reached::SelfCheck))?;
+            }
+            let waiting = || Reason::new("trial", "on trial: waiting for the acknowledgement of the authority");
+            Ok(Turn::Wait { reason: asked.err().unwrap_or_else(waiting), for_s })
+        }
         TrialStep::Confirm => {
             confirm(world, slot)?;
             Ok(Turn::Again)

@@ -83,8 +83,8 @@ fn last_line(text: &str) -> String {
 }
 
 /// The self-check of a running program: its own file is the one that the marks speak of, its configuration and trust
-/// store can be read. That its state can be written shows at once: the marks note the passed check. The authority is
-/// asked separately.
+/// store can be read. That its state can be written shows when the marks note how far it came: without that there is no
+/// confirmation. The authority is asked separately.
 pub fn self_check(state: &State, own: &Sha256, expected: Option<&Sha256>, trust: &Result<(), Reason>) -> SelfCheck {
     let check = || -> Result<(), Reason> {
         if built_in() == Fault::SelfCheck {
