@@ -11,8 +11,8 @@ use crate::core::time;
 use crate::core::update::{Kind, SelfCheck};
 use crate::io::clock;
 use crate::io::state::State;
-use crate::wire::agent_api::{PARK_MAX_S, PROTOCOL, ReportWire};
-use crate::wire::records::{AcceptedWire, RejectedListWire, ResultsWire, StatusWire};
+use crate::wire::agent_api::{PARK_MAX_S, PROTOCOL, ReportWire, ResultWire};
+use crate::wire::records::{AcceptedWire, RejectedListWire, RejectedWire, ResultsWire, StatusWire};
 
 impl Device {
     /// The report as it stands now.
@@ -162,6 +162,49 @@ fn slot_report(state: &State, marks: &Marks, slot: Slot) -> SlotReport {
     }
 }
 
+fn active_as(marks: &Marks) -> &'static str {
+    match marks.active {
+        Image::Slot(slot) => condition_word(marks.slot(slot).condition),
+        Image::Factory if marks.manual => "manual",
+        Image::Factory => "factory",
+    }
+}
+
+fn trial_report(marks: &Marks, version: &str) -> Option<TrialReport> {
+    let Image::Slot(slot) = marks.active else { return None };
+    let m = marks.slot(slot);
+    (m.condition == Condition::Trial).then(|| TrialReport {
+        slot: slot.name().into(),
+        version: version.into(),
+        starts: m.evidence.starts,
+        reached: format!("{:?}", m.evidence.reached).to_lowercase(),
+        ended: format!("{:?}", m.evidence.ended).to_lowercase(),
+    })
+}
+
+fn last_result(r: ResultWire, waiting: &[ResultWire]) -> LastResult {
+    LastResult {
+        reported: !waiting.iter().any(|open| open.id == r.id),
+        outcome: r.outcome,
+        version: r.version,
+        code: r.code,
+        detail: r.detail,
+        at: time::format(r.at),
+    }
+}
+
+fn rejected_report(r: RejectedWire) -> RejectedReport {
+    RejectedReport {
+        version: r.version,
+        sha256: r.sha256,
+        verdict: r.verdict,
+        code: r.code,
+        detail: r.detail,
+        since: time::format(r.since),
+        count: r.count,
+    }
+}
+
 /// Reads the state folder, which needs no running agent. `own_version` is that of the asking file.
 pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport {
     let marks = state.load_marks().marks;
@@ -172,23 +215,15 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
     let open = accepted.as_ref().filter(|a| !a.ended && a.order.kind == kind_word(Kind::Update));
     let config = state.config().ok().flatten().map(|(c, _)| c);
     let results = state.read::<ResultsWire>("results.json").ok().flatten().unwrap_or_default().results;
-    let last: Option<crate::wire::agent_api::ResultWire> = state.read("last-result.json").ok().flatten();
+    let last: Option<ResultWire> = state.read("last-result.json").ok().flatten();
     let rejected = state.read::<RejectedListWire>("rejected.json").ok().flatten().unwrap_or_default().rejected;
     let running = match marks.active {
         Image::Slot(slot) => state.slot_json(slot).map(|w| w.version).unwrap_or_else(|_| "?".into()),
         Image::Factory => own_version.to_string(),
     };
-    let trial = match marks.active {
-        Image::Slot(slot) if marks.slot(slot).condition == Condition::Trial => {
-            let e = &marks.slot(slot).evidence;
-            let (reached, ended) = (format!("{:?}", e.reached).to_lowercase(), format!("{:?}", e.ended).to_lowercase());
-            Some(TrialReport { slot: slot.name().into(), version: running.clone(), starts: e.starts, reached, ended })
-        }
-        _ => None,
-    };
     let when = |at: u64| (at > 0).then(|| time::format(at));
     StatusReport {
-        version: running,
+        version: running.clone(),
         scheduled_version: open.map(|a| a.order.version.clone()),
         architecture: here.arch,
         os: here.os,
@@ -198,13 +233,9 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
         runs: pid.is_some(),
         pid: pid.unwrap_or(0),
         running: marks.active.name().into(),
-        running_as: match marks.active {
-            Image::Slot(slot) => condition_word(marks.slot(slot).condition).into(),
-            Image::Factory if marks.manual => "manual".into(),
-            Image::Factory => "factory".into(),
-        },
+        running_as: active_as(&marks).into(),
         slots: Slot::BOTH.map(|s| slot_report(state, &marks, s)).into(),
-        trial,
+        trial: trial_report(&marks, &running),
         since: when(now.since),
         until: now.until.and_then(when),
         step: now.step,
@@ -213,26 +244,8 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
         bytes_done: now.bytes_done,
         bytes_total: now.bytes_total,
         last_contact: when(now.contact_at),
-        last_result: last.map(|r| LastResult {
-            reported: !results.iter().any(|open| open.id == r.id),
-            outcome: r.outcome,
-            version: r.version,
-            code: r.code,
-            detail: r.detail,
-            at: time::format(r.at),
-        }),
-        rejected: rejected
-            .into_iter()
-            .map(|r| RejectedReport {
-                version: r.version,
-                sha256: r.sha256,
-                verdict: r.verdict,
-                code: r.code,
-                detail: r.detail,
-                since: time::format(r.since),
-                count: r.count,
-            })
-            .collect(),
+        last_result: last.map(|r| last_result(r, &results)),
+        rejected: rejected.into_iter().map(rejected_report).collect(),
         security_floor: marks.floor,
         metadata: MetadataReport {
             root: now.root_version,
