@@ -56,9 +56,9 @@ class Agent:
         self.site, self.state = site, site.path(name)
         image = site.path(name + "-image")
         os.makedirs(image)
-        shutil.copy(site.programs[AGENT], image)
-        shutil.copy(site.path("release/root.json"), image)
         self.program = os.path.join(image, AGENT)
+        shutil.copy(site.programs[AGENT], self.program)
+        shutil.copy(site.path("release/root.json"), image)
         token = site.ask("token", "create", "--uses", "1")["token"]
         pin = site.run("director", "pin", "--state", site.path("director")).strip()
         enroll = [self.program, "enroll", "--state", self.state, "--director", site.address, "--token", token, "--pin", pin]
@@ -200,7 +200,9 @@ class Site:
         def up():
             if child.poll() is not None:
                 raise Broken(f"the Director ended with {child.returncode}: see {self.path('director.log')}")
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", port)) == 0
+            try:
+                return self.ask("status")
+            except Broken:
+                return None
 
-        wait_for("the Director listens", up)
+        wait_for("the Director answers", up, 0.1)
