@@ -6,7 +6,7 @@ use crate::core::reason::Reason;
 use crate::core::rejected::Rejected;
 use crate::core::release::Artifact;
 use crate::core::slots::{Condition, Image, Reached, Slot};
-use crate::core::update::{Accepted, Facts, Kind, Order, SelfCheck, Step, Target, TrialFacts, TrialStep, next_step, trial_step};
+use crate::core::update::{Accepted, Facts, Kind, Order, Step, Target, TrialFacts, TrialStep, next_step, trial_step};
 use crate::wire::agent_api::ResultWire;
 use crate::wire::records::verdict_word;
 use crate::wire::slot::SlotWire;
