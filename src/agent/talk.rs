@@ -97,6 +97,7 @@ impl Device {
             news |= self.accept(order)?;
         }
         self.reached(Reached::Contact)?;
+        self.publish_status();
         Ok(news)
     }
 

@@ -34,11 +34,16 @@ pub struct Site {
 impl Site {
     /// A Director over a release of agent 1.0.0 and 2.0.0 for linux-amd64.
     pub fn new() -> Site {
+        Site::with(&[("1.0.0", agent_file("1.0.0")), ("2.0.0", agent_file("2.0.0"))])
+    }
+
+    /// A Director over a release of these agents.
+    pub fn with(agents: &[(&str, Vec<u8>)]) -> Site {
         let bench = Bench::with_seeds();
         bench.good(&format!("init --repo release --keys keys --now {}", now()));
         let mut site = Site { bench, url: String::new(), pin: [0; 32], director: None };
-        for version in ["1.0.0", "2.0.0"] {
-            site.add(version);
+        for (version, file) in agents {
+            site.add_file(version, file);
         }
         site.publish();
         site.start();
@@ -46,7 +51,11 @@ impl Site {
     }
 
     pub fn add(&self, version: &str) {
-        self.bench.write("vmetric-agent", &agent_file(version));
+        self.add_file(version, &agent_file(version));
+    }
+
+    fn add_file(&self, version: &str, file: &[u8]) {
+        self.bench.write("vmetric-agent", file);
         self.bench.good(&format!("{} --now {}", crate::release_bench::add_line(version), now()));
     }
 

@@ -1,5 +1,7 @@
 //! One integration binary: the module list only.
 
+#[cfg(unix)]
+mod agent;
 mod canonical;
 #[cfg(unix)]
 mod director;

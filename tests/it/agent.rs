@@ -1,0 +1,177 @@
+//! The real agent at a real Director: enroll, update, status, rollback, and an update without a network.
+//!
+//! The staged versions are the agent's own file with some bytes behind its end: other files, the same program.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use miniserde::json::{self, Value};
+use vmetric::core::hex;
+use vmetric::io::clock;
+use vmetric::io::tls::pin_text;
+
+use crate::director_bench::Site;
+
+const AGENT: &str = env!("CARGO_BIN_EXE_vmetric-agent");
+/// An update takes about a second; a busy test machine gets much more.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn variant(tail: &str) -> Vec<u8> {
+    let mut file = fs::read(AGENT).unwrap();
+    file.extend_from_slice(tail.as_bytes());
+    file
+}
+
+/// A device: an image folder and a state folder.
+struct Device<'a> {
+    site: &'a Site,
+    process: Option<Child>,
+}
+
+impl<'a> Device<'a> {
+    fn enrolled(site: &'a Site) -> Device<'a> {
+        let device = Device { site, process: None };
+        fs::create_dir_all(device.path("image")).unwrap();
+        fs::copy(AGENT, device.path("image/vmetric-agent")).unwrap();
+        fs::copy(site.bench.path("release/root.json"), device.path("image/root.json")).unwrap();
+        let pin = pin_text(&site.pin);
+        let out = device.run(&["enroll", "--director", &site.url, "--token", &site.token(""), "--pin", &pin]);
+        assert!(out.status.success(), "{}", said(&out));
+        device
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.site.bench.path("device").join(name)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(self.path("image/vmetric-agent"));
+        command.args(words).arg("--state").arg(self.path("state")).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    /// As a service manager does that starts it again: in exec mode every orderly switch keeps this process.
+    fn start(&mut self) {
+        let mut command = self.command(&["run"]);
+        self.process = Some(command.env("VMETRIC_RESPAWN", "1").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    }
+
+    fn status(&self) -> Value {
+        let out = self.run(&["status", "--json"]);
+        json::from_str(&said(&out)).unwrap_or_else(|_| panic!("{}", said(&out)))
+    }
+
+    fn wait(&self, what: &str, done: impl Fn(&Value) -> bool) -> Value {
+        let end = clock::monotonic() + LIMIT;
+        loop {
+            let status = self.status();
+            if done(&status) {
+                return status;
+            }
+            assert!(clock::monotonic() < end, "no {what} within {LIMIT:?}: {}", json::to_string(&status));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Device<'_> {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+fn said(out: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+fn field<'v>(value: &'v Value, path: &str) -> &'v Value {
+    path.split('.').fold(value, |v, name| match v {
+        Value::Object(fields) => fields.get(name).unwrap_or(&Value::Null),
+        _ => &Value::Null,
+    })
+}
+
+fn text(value: &Value, path: &str) -> String {
+    match field(value, path) {
+        Value::String(s) => s.clone(),
+        other => json::to_string(other),
+    }
+}
+
+#[test]
+fn an_update_its_rollback_and_its_return() {
+    let new = variant("two");
+    let site = Site::with(&[("2.0.0", new.clone())]);
+    let mut device = Device::enrolled(&site);
+    device.start();
+    device.wait("contact", |s| text(s, "last_contact") != "null");
+    let pid = text(&device.status(), "pid");
+
+    site.good("assign --all --version 2.0.0");
+    let status =
+        device.wait("confirmed update", |s| text(s, "last_result.outcome") == "updated" && text(s, "last_result.reported") == "true");
+    assert_eq!((text(&status, "running"), text(&status, "running_as")), ("a".into(), "confirmed".into()));
+    assert_eq!(text(&status, "pid"), pid, "the switch keeps the process");
+    assert_eq!(fs::read(device.path("state/slots/a/vmetric-agent")).unwrap(), new);
+    assert_eq!(text(&status, "metadata.root"), "1");
+    let agents = site.good("agents --json");
+    assert!(agents.contains(&hex::encode(&hex::sha256(&new))) || agents.contains("\"state\":\"updated\""), "{agents}");
+    let version = said(&device.run(&["-version"]));
+    assert!(version.contains("running: 2.0.0 (slot a, confirmed)"), "{version}");
+
+    // The operator goes back; the file is rejected until an order says retry.
+    let out = device.run(&["rollback"]);
+    assert!(said(&out).contains("the factory image"), "{}", said(&out));
+    let status = device.wait("rollback", |s| text(s, "running") == "factory" && text(s, "last_result.outcome") == "rolled_back");
+    assert_eq!((text(&status, "last_result.code"), text(&status, "pid")), ("operator".into(), pid.clone()));
+    site.good("assign --all --version 2.0.0");
+    let refused = device.wait("refusal", |s| text(s, "last_result.outcome") == "refused");
+    assert_eq!(text(&refused, "last_result.code"), "rejected");
+    site.good("assign --all --version 2.0.0 --retry");
+    device.wait("second update", |s| text(s, "last_result.outcome") == "updated" && text(s, "running_as") == "confirmed");
+
+    // A second agent with this state refuses and names the first.
+    let second = device.command(&["run"]).env("VMETRIC_RESPAWN", "1").output().unwrap();
+    assert_eq!(second.status.code(), Some(3));
+    assert!(said(&second).contains(&pid), "{}", said(&second));
+}
+
+#[test]
+fn an_update_from_a_folder_needs_no_director_and_no_network() {
+    let mut site = Site::with(&[("2.0.0", variant("two")), ("2.1.0", variant("newest"))]);
+    site.kill();
+    let site = site;
+    // Enrollment needs the Director; this device never had one.
+    let mut device = Device { site: &site, process: None };
+    fs::create_dir_all(device.path("image")).unwrap();
+    fs::copy(AGENT, device.path("image/vmetric-agent")).unwrap();
+    fs::copy(site.bench.path("release/root.json"), device.path("image/root.json")).unwrap();
+    let tree = site.bench.path("public");
+    let tree = tree.to_str().unwrap();
+
+    let out = device.run(&["update", "--file", tree]);
+    assert!(said(&out).contains("agent_not_running"), "{}", said(&out));
+    device.start();
+    device.wait("running agent", |s| text(s, "runs") == "true" && text(s, "step") == "idle");
+    let out = device.run(&["update", "--file", tree]);
+    assert!(out.status.success() && said(&out).contains("updated 2.1.0"), "{}", said(&out));
+    let status = device.status();
+    assert_eq!((text(&status, "version"), text(&status, "running_as")), ("2.1.0".into(), "confirmed".into()));
+
+    let out = device.run(&["update", "--file", tree, "--version", "9.9.9"]);
+    assert!(said(&out).contains("version_not_found"), "{}", said(&out));
+    let out = device.run(&["update", "--file", device.path("image").to_str().unwrap()]);
+    assert!(!out.status.success() && said(&out).contains("timestamp"), "{}", said(&out));
+    // An older one by name is fine: the security counter is the same.
+    let out = device.run(&["update", "--file", tree, "--version", "2.0.0"]);
+    assert!(out.status.success() && said(&out).contains("updated 2.0.0"), "{}", said(&out));
+}
