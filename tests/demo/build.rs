@@ -118,7 +118,7 @@ fn cargo(target: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<(), Strin
     command.args(["build", "--quiet", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "--target-dir"]);
     command.arg(target).args(args).envs(env.iter().copied()).stdin(Stdio::null());
     // What `cargo run` tells this program about its package would make build scripts of libraries run again, each time.
-    let told = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
+    let told = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_", "OUT_DIR"];
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| told.iter().any(|t| name.starts_with(t))) {
             command.env_remove(name);

@@ -12,7 +12,7 @@ use vmetric::core::slots::{Condition, Marks, Slot};
 use vmetric::director::views::AgentView;
 use vmetric::io::state::State;
 use vmetric::wire::agent_api::ResultWire;
-use vmetric::wire::records::StatusWire;
+use vmetric::wire::records::{ResultsWire, StatusWire};
 
 use crate::relay::Relay;
 use crate::show::Show;
@@ -273,9 +273,11 @@ impl Device {
         })
     }
 
-    /// The next result after the one named `before`.
+    /// The next result after the one named `before`, once the Director has taken it.
     pub fn result_after(&self, before: &str, seconds: u64) -> Result<ResultWire, String> {
-        self.until("a result", seconds, || self.last_result().filter(|r| r.id != before))
+        let waiting = || State::look(&self.state).read::<ResultsWire>("results.json").ok().flatten().unwrap_or_default().results;
+        let taken = |r: &ResultWire| r.id != before && waiting().iter().all(|w| w.id != r.id);
+        self.until("a result that the Director has", seconds, || self.last_result().filter(taken))
     }
 
     /// Orders a version and waits for the result.

@@ -77,7 +77,7 @@ impl Show {
     pub fn table_head(&self) {
         self.plain("");
         self.plain(&format!(
-            "{:<2} {:<41} {:<9} {:<11} {:<26} {:>8} {:>4} {:>5} ",
+            "{:<2} {:<40} {:<9} {:<11} {:<27} {:>8} {:>4} {:>5} ",
             "", "what happens", "mode", "result", "verdict/code", "bytes", "s", "gap"
         ));
         self.plain(&"-".repeat(117));
@@ -93,7 +93,7 @@ impl Show {
         let number = |n: u64| if n == 0 { "-".to_string() } else { n.to_string() };
         let seconds = if row.seconds > 0.0 { format!("{:.1}", row.seconds) } else { "-".into() };
         self.plain(&format!(
-            "{letter:<2} {what:<41} {mode:<9} {:<11} {:<26} {:>8} {seconds:>4} {:>5} {word}",
+            "{letter:<2} {what:<40} {mode:<9} {:<11} {:<27} {:>8} {seconds:>4} {:>5} {word}",
             row.result,
             row.code,
             number(row.bytes),
