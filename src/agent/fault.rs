@@ -64,7 +64,8 @@ fn lowered(text: &str) -> Times {
         let Ok(value) = value.parse::<u64>() else { continue };
         match name {
             "liveness" => times.liveness_s = value as u32,
-            "contact" => (times.contact_min_s, times.contact_default_s) = (value, value),
+            // The upper bound, too: a Director's order names its own deadline, which is clamped to these.
+            "contact" => (times.contact_min_s, times.contact_default_s, times.contact_max_s) = (value, value, value),
             "fresh" => times.contact_fresh_s = value,
             "cooldown" => times.cooldown_s = [value; 4],
             "settled" => times.settled_s = value,

@@ -345,17 +345,17 @@ fn listen(device: &mut Device, for_s: u64) {
             sleep(left.min(Duration::from_secs(60)));
             return;
         }
-        // The first word of a process is a report: an operator sees at once that it got through.
-        let parks = !device.on_trial() && device.contact_age_s().is_some();
-        let park = if parks { backoff::park_s(device.times.park_s, random::seed()).min(left.as_secs().max(1)) } else { 0 };
+        // The first words of a process are not parked: contact settles its start, and that must not take a minute, or a
+        // few power cuts in a row would count as a crash loop.
+        let first = device.link.as_ref().is_some_and(|link| link.contact_age_s().is_none());
+        let at_once = device.on_trial() || first;
+        let park = if at_once { 0 } else { backoff::park_s(device.times.park_s, random::seed()).min(left.as_secs().max(1)) };
         let path = if park == 0 { "/agent/v1/report" } else { "/agent/v1/poll" };
         let began = clock::monotonic();
         match device.exchange(path, park) {
             Ok(true) => return,
+            Ok(false) if first && !device.on_trial() => device.publish_status(),
             Ok(false) => {
-                if park == 0 && !device.on_trial() {
-                    continue;
-                }
                 // An answer that is early and says nothing new must not become a loop.
                 let took = clock::monotonic().saturating_sub(began);
                 if took < Duration::from_millis(900) {

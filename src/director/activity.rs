@@ -19,6 +19,7 @@
 //! | `refused`, `no_artifact` | the order or the release does not fit this agent |
 //! | `cancel_issued`, `cancelled` | a person (or a halt) ended the order |
 //! | `silent`, `flapping` | an agent counts as failed: nothing heard, or another version again |
+//! | `repair_ordered` | a confirmed version is gone from the device and was ordered again |
 //! | `version_changed` | it runs another file without an order |
 //! | `mirror_refreshed`, `mirror_refused` | the release tree was renewed, or a refresh was turned down |
 

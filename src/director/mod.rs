@@ -27,6 +27,7 @@ pub mod progress;
 pub mod records;
 pub mod registry;
 pub mod releases;
+pub mod repair;
 #[cfg(unix)]
 pub mod run;
 pub mod service;

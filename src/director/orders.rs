@@ -138,6 +138,8 @@ impl Registry {
     pub fn advance_all(&mut self, releases: &Releases, now: u64) -> Vec<String> {
         let ids: Vec<u64> = self.open.iter().copied().collect();
         let mut wake = Vec::new();
+        // First, so that a roll-out that still runs sees a device under repair and not one that left.
+        self.repair(releases, now, &mut wake);
         for id in ids {
             self.advance(id, releases, now, &mut wake);
         }
@@ -231,7 +233,7 @@ impl Registry {
         }
     }
 
-    fn issue(&mut self, mut row: Order, releases: &Releases, now: u64) {
+    pub(super) fn issue(&mut self, mut row: Order, releases: &Releases, now: u64) {
         let Some(rollout) = self.rollouts.get(&row.rollout) else { return };
         let Some(agent) = self.agents.get(&row.agent) else { return };
         let Ok(artifact) = find(agent, rollout, releases) else { return };

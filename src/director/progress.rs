@@ -26,8 +26,14 @@ impl Registry {
             self.keep_agent(id);
         }
         let mut moved = self.follow_step(id, report, now);
+        let mut lost = self.lost_without_a_word(id, report);
         if let Some(result) = &report.result {
+            lost = self.lost_by(id, result);
             moved |= self.take_result(id, report, result, now);
+        }
+        if let Some(rollout) = lost {
+            self.plan_repair(rollout, id, now);
+            moved = true;
         }
         let changed = !ran.is_empty() && self.agents[id].running_sha256 != ran;
         if changed && report.result.is_none() && self.named(id, report).is_none_or(|o| o.end().is_some()) {
@@ -129,8 +135,8 @@ impl Registry {
             return false;
         };
         let (end, reason) = end_of(result, report, &row);
-        // A cancel that was obeyed is what our side noted already.
-        if end == End::Cancelled && row.end() == Some(End::Cancelled) {
+        // A cancel that was obeyed is what our side noted already; one that came too late takes nothing back.
+        if end == End::Cancelled && matches!(row.end(), Some(End::Cancelled | End::Updated | End::Already)) {
             return true;
         }
         (row.gap_ms, row.bytes, row.seconds) = (result.gap_ms, result.bytes, result.seconds);

@@ -172,6 +172,10 @@ pub struct Order {
     pub bytes: u64,
     /// Result: seconds from acceptance to the end.
     pub seconds: u64,
+    /// The version is gone from the device and is ordered again then ([`super::repair`]).
+    pub repair_at: Option<u64>,
+    /// When it was ordered again last.
+    pub repaired_at: Option<u64>,
 }
 
 /// State of an order row that has not been issued.

@@ -44,6 +44,8 @@ pub struct Registry {
     pub open: BTreeSet<u64>,
     /// Roll-out whose order is in force, by agent.
     pub in_force: BTreeMap<String, u64>,
+    /// Agents whose order in force is to be issued again ([`super::repair`]).
+    pub repairs: BTreeSet<String>,
     /// Latest events, oldest first.
     pub recent: VecDeque<Event>,
     /// Time and size of every kept event, oldest first; its first sequence is `next_seq - kept.len()`.
@@ -75,6 +77,9 @@ impl Registry {
         for order in self.orders.values() {
             if order.end().is_none() {
                 self.open.insert(order.rollout);
+            }
+            if order.repair_at.is_some() {
+                self.repairs.insert(order.agent.clone());
             }
             let newest = self.in_force.get(&order.agent).and_then(|id| self.orders.get(&(*id, order.agent.clone())));
             if order.generation > 0 && newest.is_none_or(|n| n.generation < order.generation) {

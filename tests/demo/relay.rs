@@ -1,0 +1,105 @@
+//! The wire between one device and its Director: counts what it carries, can be slow, can be cut. It sees TLS only.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crate::pause;
+
+/// One wire.
+pub struct Relay {
+    /// The device's end.
+    pub port: u16,
+    wire: Arc<Wire>,
+}
+
+struct Wire {
+    to: Arc<AtomicU16>,
+    whole: AtomicBool,
+    carried: AtomicU64,
+    per_s: AtomicU64,
+    streams: Mutex<Vec<TcpStream>>,
+}
+
+impl Relay {
+    /// A wire to whatever port `to` says at the time.
+    pub fn new(to: Arc<AtomicU16>) -> Result<Relay, String> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|e| format!("loopback: {e}"))?;
+        let port = listener.local_addr().map_err(|e| e.to_string())?.port();
+        let wire = Arc::new(Wire {
+            to,
+            whole: AtomicBool::new(true),
+            carried: AtomicU64::new(0),
+            per_s: AtomicU64::new(0),
+            streams: Mutex::default(),
+        });
+        let shared = wire.clone();
+        thread::spawn(move || {
+            for device in listener.incoming().flatten() {
+                shared.clone().carry(device);
+            }
+        });
+        Ok(Relay { port, wire })
+    }
+
+    /// Nothing passes from now on; what is open breaks.
+    pub fn cut(&self) {
+        self.wire.whole.store(false, Ordering::SeqCst);
+        if let Ok(mut streams) = self.wire.streams.lock() {
+            for stream in streams.drain(..) {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    /// Connections pass again.
+    pub fn heal(&self) {
+        self.wire.whole.store(true, Ordering::SeqCst);
+    }
+
+    /// So many bytes per second towards the device; 0 = as fast as it goes.
+    pub fn limit(&self, per_s: u64) {
+        self.wire.per_s.store(per_s, Ordering::SeqCst);
+    }
+
+    /// Bytes carried to the device so far, TLS and all.
+    pub fn carried(&self) -> u64 {
+        self.wire.carried.load(Ordering::SeqCst)
+    }
+}
+
+impl Wire {
+    fn carry(self: Arc<Self>, device: TcpStream) {
+        if !self.whole.load(Ordering::SeqCst) {
+            return;
+        }
+        let Ok(director) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.to.load(Ordering::SeqCst))) else { return };
+        let ends = [device.try_clone(), director.try_clone(), device.try_clone(), director.try_clone()];
+        let [Ok(a), Ok(b), Ok(c), Ok(d)] = ends else { return };
+        if let Ok(mut streams) = self.streams.lock() {
+            streams.extend([c, d]);
+        }
+        let down = self.clone();
+        thread::spawn(move || pump(director, device, Some(&down)));
+        thread::spawn(move || pump(a, b, None));
+    }
+}
+
+fn pump(mut from: TcpStream, mut to: TcpStream, counted: Option<&Wire>) {
+    let mut piece = vec![0; 16 * 1024];
+    while let Ok(n @ 1..) = from.read(&mut piece) {
+        if to.write_all(&piece[..n]).is_err() {
+            break;
+        }
+        if let Some(wire) = counted {
+            wire.carried.fetch_add(n as u64, Ordering::SeqCst);
+            if let Some(ms) = (n as u64 * 1000).checked_div(wire.per_s.load(Ordering::SeqCst)) {
+                pause(ms);
+            }
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+    let _ = from.shutdown(Shutdown::Both);
+}

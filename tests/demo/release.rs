@@ -1,0 +1,46 @@
+//! The release engineer's part: keys, signatures, a published tree of static files.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use vmetric::io::fs::{PUBLIC, write_volatile};
+
+use crate::build::{Builds, GOOD, RAISED_COUNTER};
+use crate::show::Show;
+
+/// A platform that no device here has.
+pub const OTHER_PLATFORM: &str = "windows-amd64";
+
+/// What was published.
+pub struct Release {
+    /// `metadata/` and `targets/`.
+    pub tree: PathBuf,
+    /// The root metadata that devices and Directors begin with.
+    pub root: PathBuf,
+}
+
+/// Makes keys, adds every build, signs, publishes, and verifies as a device does.
+pub fn publish(work: &Path, builds: &Builds, show: &Show) -> Result<Release, String> {
+    let other = builds.agents.join(GOOD).join(OTHER_PLATFORM).join("vmetric-agent.exe");
+    std::fs::create_dir_all(other.parent().unwrap_or(work)).map_err(|e| e.to_string())?;
+    write_volatile(&other, b"a program for another platform", PUBLIC).map_err(|e| e.to_string())?;
+    let run = |line: &str, operand: Option<&Path>| -> Result<(), String> {
+        let mut command = Command::new(&builds.release);
+        command.args(line.split(' ')).args(operand).current_dir(work).stdin(Stdio::null());
+        command.env("VMETRIC_RELEASE_PASSPHRASE", "only good for this demonstration");
+        let out = command.output().map_err(|e| format!("{}: {e}", builds.release.display()))?;
+        match out.status.success() {
+            true => Ok(()),
+            false => Err(format!("vmetric-release {line}: {}", String::from_utf8_lossy(&out.stderr))),
+        }
+    };
+    run("init --repo release --keys keys --root-keys 3 --root-threshold 2 --targets-keys 2 --targets-threshold 2", None)?;
+    run("add --repo release --keys keys --product vmetric-agent", Some(&builds.agents))?;
+    // Counters never fall, so the release that raises it comes last.
+    run(&format!("add --repo release --keys keys --product vmetric-agent --counter {RAISED_COUNTER}"), Some(&builds.raised))?;
+    run("sign --repo release --keys keys", None)?;
+    run("publish --repo release --out public", None)?;
+    run("verify --tree public --root release/root.json", None)?;
+    show.say("", "release", "keys made, every build signed (root 2 of 3, targets 2 of 2), published, verified as a device does");
+    Ok(Release { tree: work.join("public"), root: work.join("release/root.json") })
+}
