@@ -79,7 +79,7 @@ pub fn stolen(cast: &Cast) -> Result<Row, String> {
 fn forge_order(site: &Site, forge: &dyn Fn(&mut Order)) -> Result<(), String> {
     let path: PathBuf = site.state.join(vmetric::director::run::STORE);
     let store = Store::open(&path)?;
-    let rows = store.load::<Order>(&path, Table::Orders)?;
+    let rows = store.load::<Order>(Table::Orders)?;
     let (key, mut order) = rows.into_iter().next_back().ok_or("the stolen database has no orders")?;
     forge(&mut order);
     store.queue(vec![Change { table: Table::Orders, key, value: Some(miniserde::json::to_string(&order)) }]);

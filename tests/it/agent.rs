@@ -75,7 +75,7 @@ impl<'a> Device<'a> {
                 return status;
             }
             assert!(clock::monotonic() < end, "no {what} within {LIMIT:?}: {}", json::to_string(&status));
-            std::thread::sleep(Duration::from_millis(50));
+            vmetric::io::process::sleep(Duration::from_millis(50));
         }
     }
 }
