@@ -112,6 +112,8 @@ impl Device {
 struct Slices<'a> {
     device: RefCell<&'a mut Device>,
     reports: bool,
+    /// Bytes that earlier tries for this order fetched.
+    before: u64,
 }
 
 impl Between for Slices<'_> {
@@ -119,7 +121,7 @@ impl Between for Slices<'_> {
         let device = self.device.get_mut();
         device.status.bytes_done = on_disk;
         if let Some(accepted) = &mut device.accepted {
-            accepted.bytes = accepted.bytes.max(fetched);
+            accepted.bytes = self.before.saturating_add(fetched);
         }
         device.doing("downloading", &Reason::new("downloading", format!("{on_disk} bytes are on disk")), None);
         // A report that fails does not stop the download: the bytes are flowing.
@@ -250,7 +252,8 @@ impl World for Device {
         // Only one client: while the artifact flows through it, reports go through a second connection of its own.
         let reporter = self.reporter();
         self.link = reporter;
-        let mut between = Slices { reports: !local && self.link.is_some(), device: RefCell::new(self) };
+        let before = self.accepted.as_ref().map_or(0, |a| a.bytes);
+        let mut between = Slices { reports: !local && self.link.is_some(), before, device: RefCell::new(self) };
         let result = download::fetch(&state, slot, artifact, key, &source, &mut between);
         if link.is_some() {
             self.link = link;

@@ -144,7 +144,8 @@ pub fn run(work: &Path, show: &Arc<Show>, only: &[String]) -> Result<(usize, usi
     show.table_head();
     wanted.iter().zip(&ends).for_each(|(s, end)| show.table_row(s.letter, s.what, s.mode.word(), end));
     show.plain("");
-    show.plain("bytes: fetched for the update.  gap: milliseconds from the old version's end to the new one's first answered report.");
+    show.plain("bytes: fetched for the update.  gap: milliseconds from the old version's end to the new one's first answered report;");
+    show.plain("the first two scenarios ran alone, all others at the same time.");
     show.plain(&format!("builds and release {built:.1} s, scenarios {played:.1} s, side by side"));
     let failed = ends.iter().filter(|e| e.is_err()).count();
     Ok((ends.len() - failed, failed))

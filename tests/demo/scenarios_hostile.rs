@@ -42,6 +42,9 @@ pub fn flip_byte(path: &Path) -> Result<(), String> {
     flip().map_err(|e| format!("{}: {e}", path.display()))
 }
 
+/// What is ordered, the code it is refused with, and how the order is made so.
+type Attack<'a> = (&'a str, &'a str, &'a dyn Fn(&mut Order));
+
 /// (f) Whoever has the Director has its database, its key and its credentials. He writes the orders he likes.
 pub fn stolen(cast: &Cast) -> Result<Row, String> {
     let site = cast.own_site()?;
@@ -49,10 +52,9 @@ pub fn stolen(cast: &Cast) -> Result<Row, String> {
     let slots = device.status()?.slots;
     let clock = cast.clock();
     let other = format!("vmetric-agent/{GOOD}/{OTHER_PLATFORM}/vmetric-agent.exe");
-    let own_file = "another hash: a file that nobody signed";
-    let attacks: [(&str, &str, &dyn Fn(&mut Order)); 2] = [
+    let attacks: [Attack; 2] = [
         ("another platform's file", "wrong_platform", &|order| order.target = other.clone()),
-        (own_file, "order_mismatch", &|order| order.sha256 = "66".repeat(32)),
+        ("another hash, of a file that nobody signed", "order_mismatch", &|order| order.sha256 = "66".repeat(32)),
     ];
     let mut last = None;
     for (what, code, forge) in attacks {

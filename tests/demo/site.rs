@@ -189,7 +189,7 @@ impl Follow {
         // The first events of a device may come before its name.
         let known = if event.agent.is_empty() { Some((String::new(), "director".into())) } else { find() };
         if let Some((letter, name)) = known
-            && let Some(text) = words(&event, letter == "h")
+            && let Some(text) = words(&event, name.trim_end_matches('s') == "device-h")
         {
             self.show.say(&letter, &name, &text);
         }

@@ -3,6 +3,8 @@
 #[cfg(unix)]
 mod agent;
 mod canonical;
+#[cfg(all(unix, feature = "demo"))]
+mod demo;
 #[cfg(unix)]
 mod director;
 #[cfg(unix)]
