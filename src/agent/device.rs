@@ -108,10 +108,15 @@ impl Device {
     }
 }
 
+/// On a fast link slices follow each other within milliseconds: nobody looks so often, and a report costs more than its slice.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
+
 /// What is said between two slices of a download. The Director's answer may replace the order.
 struct Slices<'a> {
     device: RefCell<&'a mut Device>,
     reports: bool,
+    /// When something was said last, on the monotonic clock.
+    said: Duration,
 }
 
 impl Between for Slices<'_> {
@@ -121,6 +126,11 @@ impl Between for Slices<'_> {
         if let Some(accepted) = &mut device.accepted {
             accepted.bytes = accepted.bytes.max(fetched);
         }
+        let now = clock::monotonic();
+        if on_disk < device.status.bytes_total && now.saturating_sub(self.said) < REPORT_EVERY {
+            return !process::drain_wake();
+        }
+        self.said = now;
         device.doing("downloading", &Reason::new("downloading", format!("{on_disk} bytes are on disk")), None);
         // A report that fails does not stop the download: the bytes are flowing.
         let news = self.reports && device.exchange("/agent/v1/report", 0).unwrap_or(false);
@@ -250,7 +260,8 @@ impl World for Device {
         // Only one client: while the artifact flows through it, reports go through a second connection of its own.
         let reporter = self.reporter();
         self.link = reporter;
-        let mut between = Slices { reports: !local && self.link.is_some(), device: RefCell::new(self) };
+        let said = clock::monotonic();
+        let mut between = Slices { reports: !local && self.link.is_some(), device: RefCell::new(self), said };
         let result = download::fetch(&state, slot, artifact, key, &source, &mut between);
         if link.is_some() {
             self.link = link;
