@@ -108,12 +108,17 @@ impl Device {
     }
 }
 
+/// On a fast link slices follow each other within milliseconds: nobody looks so often, and a report costs more than its slice.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
+
 /// What is said between two slices of a download. The Director's answer may replace the order.
 struct Slices<'a> {
     device: RefCell<&'a mut Device>,
     reports: bool,
     /// Bytes that earlier tries for this order fetched.
     before: u64,
+    /// When something was said last, on the monotonic clock.
+    said: Duration,
 }
 
 impl Between for Slices<'_> {
@@ -123,6 +128,11 @@ impl Between for Slices<'_> {
         if let Some(accepted) = &mut device.accepted {
             accepted.bytes = self.before.saturating_add(fetched);
         }
+        let now = clock::monotonic();
+        if on_disk < device.status.bytes_total && now.saturating_sub(self.said) < REPORT_EVERY {
+            return !process::drain_wake();
+        }
+        self.said = now;
         device.doing("downloading", &Reason::new("downloading", format!("{on_disk} bytes are on disk")), None);
         // A report that fails does not stop the download: the bytes are flowing.
         let news = self.reports && device.exchange("/agent/v1/report", 0).unwrap_or(false);
@@ -253,7 +263,8 @@ impl World for Device {
         let reporter = self.reporter();
         self.link = reporter;
         let before = self.accepted.as_ref().map_or(0, |a| a.bytes);
-        let mut between = Slices { reports: !local && self.link.is_some(), before, device: RefCell::new(self) };
+        let said = clock::monotonic();
+        let mut between = Slices { reports: !local && self.link.is_some(), before, said, device: RefCell::new(self) };
         let result = download::fetch(&state, slot, artifact, key, &source, &mut between);
         if link.is_some() {
             self.link = link;

@@ -45,13 +45,14 @@ pub fn self_test() -> Result<String, Reason> {
         return Err(Reason::new("self_test_failed", "this build fails its self-test"));
     }
     let failed = |what: &str| Reason::new("self_test_failed", what.to_string());
-    let own = own_file().and_then(|path| hash_file(&path)).map_err(|e| failed(&format!("cannot read its own file: {e}")))?;
+    // Opened, not hashed: the download has just checked these bytes, and the launcher checks them again before the start.
+    own_file().and_then(File::open).map_err(|e| failed(&format!("cannot read its own file: {e}")))?;
     let abc = hex::encode(&hex::sha256(b"abc"));
     if !abc.starts_with("ba7816bf8f01cfea") {
         return Err(failed("SHA-256 is wrong on this processor"));
     }
     build::VERSION.parse::<crate::core::version::Version>().map_err(|e| failed(&e.to_string()))?;
-    Ok(format!("ok {} {}", build::VERSION, hex::encode(&own)))
+    Ok(format!("ok {}", build::VERSION))
 }
 
 /// Runs a staged file's self-test, bounded.

@@ -201,8 +201,8 @@ class Site:
             if child.poll() is not None:
                 raise Broken(f"the Director ended with {child.returncode}: see {self.path('director.log')}")
             try:
-                return self.ask("status")
+                return self.ask("status")["releases"]
             except Broken:
                 return None
 
-        wait_for("the Director answers", up, 0.1)
+        wait_for("the Director has mirrored the tree", up, 0.1)
