@@ -288,8 +288,11 @@ impl World for Device {
         if tested == Tested::Passed {
             self.staged = Staged::Tested;
             // The last word of the old version: from here on the Director knows what silence means. It comes before the
-            // decision to switch, so that an answer that withdraws the order is still obeyed.
-            self.tell("switching", &Reason::new("switching", "self-test passed; switching"));
+            // decision to switch, so that an answer that withdraws the order is still obeyed. Not when it waits for its
+            // time: a Director that takes it for switching would hold a cancel back for its verdict.
+            if self.accepted().is_none_or(|a| a.window_s(&self.moment()) == 0) {
+                self.tell("switching", &Reason::new("switching", "self-test passed; switching"));
+            }
         }
         tested
     }

@@ -80,6 +80,18 @@ pub struct Accepted {
     pub bytes: u64,
 }
 
+impl Accepted {
+    /// Seconds until the order's earliest switch; 0 = it has come.
+    pub fn window_s(&self, now: &Moment) -> u64 {
+        let waited = match self.at.boot_id == now.boot_id {
+            true => now.monotonic.saturating_sub(self.at.monotonic),
+            // The uptime is a lower bound: a clock that was ahead when the order came must not hold it back for years.
+            false => now.unix.saturating_sub(self.at.unix).max(now.monotonic),
+        };
+        self.order.switch_in_s.saturating_sub(waited)
+    }
+}
+
 /// The running process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Running {
@@ -288,15 +300,10 @@ fn stage(accepted: &Accepted, artifact: &Artifact, f: &Facts) -> Step {
         }
         Staged::Verified => Step::SelfTest(slot),
         Staged::Tested => {
-            let same_boot = accepted.at.boot_id == f.now.boot_id;
-            let waited = match same_boot {
-                true => f.now.monotonic.saturating_sub(accepted.at.monotonic),
-                // The uptime is a lower bound: a clock that was ahead when the order came must not hold it back for years.
-                false => f.now.unix.saturating_sub(accepted.at.unix).max(f.now.monotonic),
-            };
-            if waited < order.switch_in_s {
+            let for_s = accepted.window_s(f.now);
+            if for_s > 0 {
                 let reason = Reason::new("window", "staged and tested; the order's time for the switch has not come");
-                return Step::Wait { reason, for_s: order.switch_in_s - waited };
+                return Step::Wait { reason, for_s };
             }
             let fresh = order.is_local() || f.contact_age_s.is_some_and(|age| age <= f.times.contact_fresh_s);
             if !fresh && !order.unattended {
