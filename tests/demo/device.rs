@@ -12,7 +12,7 @@ use vmetric::core::slots::{Condition, Marks, Slot};
 use vmetric::director::views::AgentView;
 use vmetric::io::state::State;
 use vmetric::wire::agent_api::ResultWire;
-use vmetric::wire::records::{ResultsWire, StatusWire};
+use vmetric::wire::records::StatusWire;
 
 use crate::relay::Relay;
 use crate::show::Show;
@@ -275,8 +275,8 @@ impl Device {
 
     /// The next result after the one named `before`, once the Director has taken it.
     pub fn result_after(&self, before: &str, seconds: u64) -> Result<ResultWire, String> {
-        let waiting = || State::look(&self.state).read::<ResultsWire>("results.json").ok().flatten().unwrap_or_default().results;
-        let taken = |r: &ResultWire| r.id != before && waiting().iter().all(|w| w.id != r.id);
+        let shown = |r: &ResultWire| self.view().is_ok_and(|v| v.state == r.outcome && v.code == r.code);
+        let taken = |r: &ResultWire| r.id != before && shown(r);
         self.until("a result that the Director has", seconds, || self.last_result().filter(taken))
     }
 

@@ -120,7 +120,7 @@ fn inner(work: &Path, only: &[String]) -> ExitCode {
         let _ = std::io::stdin().read(&mut [0]);
         end_group(process::id());
     });
-    let show = Arc::new(show::Show::new());
+    let show = Arc::new(show::Show::new(work));
     match scenarios::run(work, &show, only) {
         Ok((passed, failed)) => {
             println!("demo: {passed} scenarios passed, {failed} failed");

@@ -41,6 +41,6 @@ pub fn publish(work: &Path, builds: &Builds, show: &Show) -> Result<Release, Str
     run("sign --repo release --keys keys", None)?;
     run("publish --repo release --out public", None)?;
     run("verify --tree public --root release/root.json", None)?;
-    show.say("", "release", "keys made, every build signed (root 2 of 3, targets 2 of 2), published, verified as a device does");
+    show.say("", "release", "made keys, signed every build (root 2 of 3, targets 2 of 2), published, verified");
     Ok(Release { tree: work.join("public"), root: work.join("release/root.json") })
 }

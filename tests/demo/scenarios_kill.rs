@@ -15,6 +15,7 @@ use crate::pause;
 use crate::scenarios::{Cast, ended, same};
 use crate::scenarios_hostile::flip_byte;
 use crate::show::Row;
+use crate::site::Site;
 
 /// Bytes per second of a slow link, so that a download takes long enough to be interrupted.
 const SLOW: u64 = 4 << 20;
@@ -86,7 +87,7 @@ fn killed(cast: &Cast, name: &str, kills: u32) -> Result<Row, String> {
     let (mut updates, mut on_trial, mut last) = (0, 0, Err("no update took place".to_string()));
     while done < kills {
         let version = if updates % 2 == 0 { GOOD } else { CRASHES_LATER };
-        let before = begin(cast, &device, version)?;
+        let before = begin(cast, &cast.site, &device, version)?;
         // A second death on trial would condemn the version, and rightly so: nobody can tell it from a crash.
         while done < kills && device.last_result().is_none_or(|r| r.id == before) {
             aim(&device, &before, done);
@@ -117,7 +118,7 @@ pub fn power_cuts(cast: &Cast) -> Result<Row, String> {
     let (mut done, mut updates, mut on_trial, mut last) = (0, 0, 0, Err("no update took place".to_string()));
     while done < CUTS {
         let version = if updates % 2 == 0 { GOOD } else { CRASHES_LATER };
-        let before = begin(cast, &device, version)?;
+        let before = begin(cast, &cast.site, &device, version)?;
         while done < CUTS && device.last_result().is_none_or(|r| r.id == before) {
             aim(&device, &before, done);
             device.power_off();
@@ -149,13 +150,13 @@ fn aim(device: &Device, before: &str, kills: u32) {
 }
 
 /// Orders a version and waits until its file is in the slot. Returns the id of the result before.
-fn begin(cast: &Cast, device: &Device, version: &str) -> Result<String, String> {
+fn begin(cast: &Cast, site: &Site, device: &Device, version: &str) -> Result<String, String> {
     let before = device.last_result().map(|r| r.id).unwrap_or_default();
     let length = std::fs::metadata(cast.stage.builds.agent(version)).map_err(|e| e.to_string())?.len();
     let inactive = device.marks().inactive(device.marks().active);
     let program: PathBuf = device.program(inactive);
     let old = std::fs::metadata(&program).ok().and_then(|m| m.modified().ok());
-    cast.site.assign(&[&device.id], version, "--end-probation")?;
+    site.assign(&[&device.id], version, "--end-probation")?;
     let new = || std::fs::metadata(&program).ok().filter(|m| m.len() == length && m.modified().ok() != old);
     at_once("a staged file", new)?;
     Ok(before)
@@ -166,6 +167,12 @@ fn finish(cast: &Cast, device: &Device, version: &str, before: &str) -> Result<R
     ended(&result, "updated", "", "confirmed")?;
     cast.confirmed(device, version)?;
     Ok(result)
+}
+
+/// Cuts the wire of a device that has its file, and waits for the trial: nobody can acknowledge it now.
+fn held_on_trial(device: &Device) -> Result<Slot, String> {
+    device.relay.cut();
+    at_once("a trial", || device.trial())
 }
 
 /// (i) Both slots are damaged: the factory image runs, reports, and is repaired without anybody's help.
@@ -201,10 +208,9 @@ pub fn both_slots(cast: &Cast) -> Result<Row, String> {
 pub fn stopped_on_trial(cast: &Cast) -> Result<Row, String> {
     let device = cast.device("device-l")?;
     let clock = cast.clock();
-    cast.site.assign(&[&device.id], GOOD, "")?;
-    let slot = at_once("a trial", || device.trial())?;
-    device.relay.cut();
-    device.say("cuts the network: the new version stays on trial; stops it three times (SIGTERM)");
+    begin(cast, &cast.site, &device, GOOD)?;
+    let slot = held_on_trial(&device)?;
+    device.say("the network is cut, the new version stays on trial; stops it three times (SIGTERM)");
     for stop in 1..=3 {
         let evidence = || device.marks().slot(slot).evidence.clone();
         let up = || device.pid().and(Some(evidence())).filter(|e| e.starts == stop && e.reached >= Reached::SelfCheck);
@@ -241,12 +247,12 @@ pub fn director_killed(cast: &Cast) -> Result<Row, String> {
     let site = cast.own_site()?;
     let device = cast.device_at(&site, "device-n")?;
     let clock = cast.clock();
-    site.assign(&[&device.id], GOOD, "")?;
-    let slot = at_once("a trial", || device.trial())?;
-    site.kill();
-    same("still on trial when its Director died", &format!("{:?}", device.trial()), &format!("{:?}", Some(slot)))?;
+    begin(cast, &site, &device, GOOD)?;
+    let slot = held_on_trial(&device)?;
     device.say("kills the Director (SIGKILL) while the new version is on trial");
-    pause(1500);
+    site.kill();
+    device.relay.heal();
+    pause(1000);
     same("still on trial without a Director", &format!("{:?}", device.trial()), &format!("{:?}", Some(slot)))?;
     device.say("starts the Director again");
     site.up()?;

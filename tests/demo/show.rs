@@ -1,6 +1,7 @@
 //! What the reader sees: a timeline in plain words, then a table. At most 120 columns.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ const WIDTH: usize = 120;
 pub struct Show {
     began: Duration,
     colour: bool,
+    /// Taken out of what is shown: it says nothing to the reader.
+    work: String,
     one_at_a_time: Mutex<()>,
 }
 
@@ -33,8 +36,9 @@ pub struct Row {
 
 impl Show {
     /// Starts the clock of the timeline.
-    pub fn new() -> Show {
-        Show { began: clock::monotonic(), colour: std::io::stdout().is_terminal(), one_at_a_time: Mutex::default() }
+    pub fn new(work: &Path) -> Show {
+        let (colour, work) = (std::io::stdout().is_terminal(), format!("{}/", work.display()));
+        Show { began: clock::monotonic(), colour, work, one_at_a_time: Mutex::default() }
     }
 
     /// Seconds since the start.
@@ -46,10 +50,11 @@ impl Show {
     pub fn say(&self, letter: &str, who: &str, what: &str) {
         let letter = if letter.is_empty() { String::new() } else { format!("[{letter}]") };
         let head = format!("{:>8.3} s  {letter:<5} {who:<11} ", self.seconds());
+        let what = what.replace(&self.work, "");
         let room = WIDTH.saturating_sub(head.chars().count());
         let what: String = match what.chars().count() > room {
             true => what.chars().take(room - 3).chain("...".chars()).collect(),
-            false => what.to_string(),
+            false => what,
         };
         let colour = match what.split([' ', ':']).next().unwrap_or("") {
             "PASS" | "confirmed" => "32",
@@ -125,8 +130,9 @@ pub fn words(event: &Event, slow: bool) -> Option<String> {
         "cancel_issued" => or("is told to drop the order".into()),
         "cancelled" => or("the order is withdrawn".into()),
         "version_changed" => format!("runs another version: {detail}"),
-        "repair_ordered" => format!("is ordered to restore {version}: {detail}"),
-        "mirror_refused" | "result_foreign" | "silent" | "flapping" | "already" | "no_artifact" => or(event.code.clone()),
+        "repair_ordered" => format!("lost {version}, which it had confirmed; it is to be restored"),
+        "result_foreign" => format!("reports what another authority had ordered: {}", detail.rsplit(": ").next().unwrap_or("")),
+        "mirror_refused" | "silent" | "flapping" | "already" | "no_artifact" => or(event.code.clone()),
         _ => return None,
     })
 }
