@@ -132,6 +132,16 @@ impl<'a> Book<'a> {
     }
 }
 
+/// A device looks for its program under one name only; `vmetric-agent-2.5.0` would be signed, listed, and never found.
+fn well_named(path: &TargetPath) -> Result<()> {
+    let program = path.platform.program(&path.product);
+    if path.file.starts_with(&path.product) && path.file != program {
+        let text = format!("{path}: devices on {} look for a file called {program}; rename it", path.platform);
+        return Err(Failure::new("file_name", text));
+    }
+    Ok(())
+}
+
 /// Adds files: all of them or none.
 pub fn add(repo: &Repo, ring: &mut Ring, inputs: &[Input], facts: &Facts, now: u64) -> Result<Vec<Added>> {
     let (_, root) = repo.root()?;
@@ -146,6 +156,7 @@ pub fn add(repo: &Repo, ring: &mut Ring, inputs: &[Input], facts: &Facts, now: u
             let text = format!("{}: --min-version must be lower than the version itself; it says from where one may update", input.path);
             return Err(Failure::new("min_version", text));
         }
+        well_named(&input.path)?;
         let role = book.delegate(ring, &input.path.product, &input.path.platform)?;
         if !histories.contains_key(&role) {
             histories.insert(role.clone(), repo.history(&role)?);

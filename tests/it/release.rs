@@ -44,6 +44,18 @@ fn a_folder_of_platforms_is_added_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_file_that_no_device_would_look_for_is_not_added() {
+    let bench = Bench::with_seeds();
+    bench.good("init --repo release --keys keys");
+    bench.write("vmetric-agent-1.0.0", b"agent");
+    let said = bench.bad("add --repo release --product vmetric-agent --version 1.0.0 --os linux --arch amd64 vmetric-agent-1.0.0");
+    assert!(said.contains("look for a file called vmetric-agent;"), "{said}");
+    bench.write("vmetric-agent", b"agent");
+    let said = bench.bad("add --repo release --product vmetric-agent --version 1.0.0 --os windows --arch amd64 vmetric-agent");
+    assert!(said.contains("vmetric-agent.exe"), "{said}");
+}
+
+#[test]
 fn the_same_content_at_the_same_time_gives_the_same_bytes() {
     let (one, two) = (Bench::with_seeds(), Bench::with_seeds());
     one.published();
