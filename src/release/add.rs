@@ -135,7 +135,8 @@ impl<'a> Book<'a> {
 /// A device looks for its program under one name only; `vmetric-agent-2.5.0` would be signed, listed, and never found.
 fn well_named(path: &TargetPath) -> Result<()> {
     let program = path.platform.program(&path.product);
-    if path.file.starts_with(&path.product) && path.file != program {
+    let versioned = path.file.starts_with(&format!("{}-", path.product));
+    if versioned || path.file == path.product && path.file != program {
         let text = format!("{path}: devices on {} look for a file called {program}; rename it", path.platform);
         return Err(Failure::new("file_name", text));
     }
