@@ -97,7 +97,7 @@ pub fn build(work: &Path, show: &Show) -> Result<Builds, String> {
     let profile = beside.file_name().and_then(|n| n.to_str()).unwrap_or("debug");
     let profile = if profile == "debug" { "dev" } else { profile };
     let programs = ["--profile", profile, "--bin", "vmetric-director", "--bin", "vmetric-release"];
-    show.say("", "", "builds vmetric-director and vmetric-release, then the agent; the first time takes a minute or two");
+    show.say("", "", "builds Director, release tool and agents; the first time takes a minute or two");
     cargo(target, &programs, &[])?;
     let builds = Builds {
         director: beside.join("vmetric-director"),
