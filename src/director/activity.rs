@@ -21,6 +21,8 @@
 //! | `silent`, `flapping` | an agent counts as failed: nothing heard, or another version again |
 //! | `repair_ordered` | a confirmed version is gone from the device and was ordered again |
 //! | `version_changed` | it runs another file without an order |
+//! | `local_update` | an operator's command on the device ended (`update --file`, `rollback`) |
+//! | `result_foreign` | it ended an order of another Director |
 //! | `mirror_refreshed`, `mirror_refused` | the release tree was renewed, or a refresh was turned down |
 
 use super::records::Event;

@@ -8,6 +8,7 @@ use super::records::{DETAIL_MAX, NAME_MAX, Order, clean};
 use super::registry::Registry;
 use crate::core::reason::Reason;
 use crate::core::rollout::{End, Step};
+use crate::core::update::LOCAL_ISSUER;
 use crate::wire::agent_api::{AnswerWire, ReportWire, ResultWire};
 
 /// Longest nonce that is echoed.
@@ -130,8 +131,12 @@ impl Registry {
         let fits = |o: &&Order| ours && o.agent == id && is_of(o, result.generation);
         let current = self.order_in_force(id).map(|(o, _)| o).filter(fits);
         let Some(mut row) = current.or_else(|| self.orders.values().find(fits)).cloned() else {
-            let detail = format!("result of an order that is not this Director's: {} {}", result.outcome, result.version);
-            self.event(now, id, "result_foreign", detail, None);
+            let (outcome, version) = (clean(&result.outcome, NAME_MAX), clean(&result.version, NAME_MAX));
+            let (code, what) = match result.issuer.starts_with(LOCAL_ISSUER) {
+                true => ("local_update", "by an operator's command on the device"),
+                false => ("result_foreign", "by the order of another Director"),
+            };
+            self.event(now, id, code, format!("{outcome} {version} {what}: {}", clean(&result.detail, DETAIL_MAX)), None);
             return false;
         };
         let (end, reason) = end_of(result, report, &row);

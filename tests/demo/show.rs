@@ -131,7 +131,7 @@ pub fn words(event: &Event, slow: bool) -> Option<String> {
         "cancelled" => or("the order is withdrawn".into()),
         "version_changed" => format!("runs another version: {detail}"),
         "repair_ordered" => format!("lost {version}, which it had confirmed; it is to be restored"),
-        "result_foreign" => format!("reports what another authority had ordered: {}", detail.rsplit(": ").next().unwrap_or("")),
+        "local_update" | "result_foreign" => format!("tells: {detail}"),
         "mirror_refused" | "silent" | "flapping" | "already" | "no_artifact" => or(event.code.clone()),
         _ => return None,
     })
