@@ -7,7 +7,8 @@ pub const USAGE: &str = "\
 usage: vmetric-agent COMMAND [--state DIR]
 
   enroll --director URL --token T --pin sha256:HEX [--pin ...] [--proxy URL] [--offline-site DAYS]
-                          make this device known to its managing Director
+                          make this device known to its managing Director; the token may come in $VMETRIC_TOKEN
+                          instead, where no other user sees it
   run [--supervise]       run the agent; --supervise starts it again whenever it ends
                           (the default, unless VMETRIC_RESPAWN=1 says that a service manager does)
   status [--json]         what runs, what is ordered, why it waits
@@ -84,7 +85,6 @@ pub fn parse(words: &[String]) -> Result<Args, String> {
     let missing = |name: &str| Err(format!("{command} needs {name}"));
     match command {
         "enroll" if args.director.is_none() => missing("--director URL"),
-        "enroll" if args.token.is_none() => missing("--token T"),
         "enroll" if args.pins.is_empty() => missing("--pin sha256:HEX, as the Director prints it"),
         "update" if args.file.is_none() => missing("--file TREE"),
         _ => Ok(args),
@@ -118,7 +118,6 @@ mod tests {
             ("start", "start"),
             ("run --json --pin x", "--pin"),
             ("enroll --token t --pin p", "--director"),
-            ("enroll --director d --pin p", "--token"),
             ("enroll --director d --token t", "--pin"),
             ("enroll --director", "--director"),
             ("enroll --director d --token t --pin p --offline-site x", "days"),

@@ -47,14 +47,13 @@ fn obey(args: &Args, words: Vec<String>) -> i32 {
             0
         }
         "rollback" => shown(command::rollback(&folder)),
-        "enroll" => shown(command::enroll(&EnrollArgs {
-            state: folder,
-            director: args.director.clone().unwrap_or_default(),
-            token: args.token.clone().unwrap_or_default(),
-            pins: args.pins.clone(),
-            proxy: args.proxy.clone(),
-            offline_site_days: args.offline_site,
-        })),
+        "enroll" => match args.token.clone().or_else(|| env("VMETRIC_TOKEN")) {
+            Some(token) => enroll(args, folder, token),
+            None => {
+                eprintln!("vmetric-agent: enroll needs --token T, or VMETRIC_TOKEN\n\n{USAGE}");
+                2
+            }
+        },
         "update" => {
             let image = std::env::current_exe().unwrap_or_default();
             let update = UpdateArgs { state: folder, tree: args.file.clone().unwrap_or_default(), version: args.version.clone(), image };
@@ -73,6 +72,17 @@ fn obey(args: &Args, words: Vec<String>) -> i32 {
             },
         }),
     }
+}
+
+fn enroll(args: &Args, state: PathBuf, token: String) -> i32 {
+    shown(command::enroll(&EnrollArgs {
+        state,
+        director: args.director.clone().unwrap_or_default(),
+        token,
+        pins: args.pins.clone(),
+        proxy: args.proxy.clone(),
+        offline_site_days: args.offline_site,
+    }))
 }
 
 fn shown(result: Result<String, Reason>) -> i32 {
