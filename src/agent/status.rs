@@ -290,8 +290,9 @@ impl StatusReport {
         line("director", director);
         line("last contact", self.last_contact.clone().unwrap_or_else(|| "none by this process".into()));
         if self.runs && !self.step.is_empty() {
+            let since = self.since.as_ref().map_or(String::new(), |s| format!(", since {s}"));
             let until = self.until.as_ref().map_or(String::new(), |u| format!(", until {u}"));
-            line("doing", format!("{}: {} ({}){until}", self.step, self.detail, self.code));
+            line("doing", format!("{}: {} ({}){since}{until}", self.step, self.detail, self.code));
             if self.bytes_done > 0 {
                 line("fetched", format!("{} of {} bytes", self.bytes_done, self.bytes_total));
             }

@@ -166,7 +166,7 @@ impl SiteCa {
         write_durable(&file("leaf.key"), key.serialize_pem().as_bytes(), 0o600).map_err(|e| unwritable(&file("leaf.key"), &e))?;
         write_durable(&file("leaf.pem"), pem.as_bytes(), 0o644).map_err(|e| unwritable(&file("leaf.pem"), &e))?;
         self.leaf.set(Arc::new(certified));
-        log::info!("leaf_made: certificate for {names} until {until}");
+        log::info!("leaf_made: certificate for {names} until {}", crate::core::time::format(until));
         Ok(())
     }
 
