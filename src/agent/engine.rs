@@ -5,7 +5,7 @@ use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::rejected::Rejected;
 use crate::core::release::Artifact;
-use crate::core::slots::{Condition, Image, Reached, Slot};
+use crate::core::slots::{Condition, Ended, Image, Reached, Slot};
 use crate::core::update::{Accepted, Facts, Kind, Order, Step, Target, TrialFacts, TrialStep, next_step, trial_step};
 use crate::wire::agent_api::ResultWire;
 use crate::wire::records::verdict_word;
@@ -89,11 +89,19 @@ fn record_loss(world: &mut dyn World, slot: Slot) -> Result<(), Reason> {
 }
 
 fn trial_turn(world: &mut dyn World, slot: Slot) -> Result<Turn, Reason> {
-    let order = trial_order(world, slot)?;
+    let image = Image::Slot(slot);
+    let order = match trial_order(world, slot) {
+        Ok(order) => order,
+        // Without terms there is no deadline: a trial that nobody can end does not go on.
+        Err(reason) => {
+            let marks = world.marks().end(image, Ended::NoContact);
+            world.save_marks(marks)?;
+            return Ok(Turn::Relaunch(reason));
+        }
+    };
     let (age_s, silent_s) = world.ages_s();
     let self_check = world.self_check();
     let facts = TrialFacts { self_check: &self_check, acknowledged: world.acknowledged(), silent_s, age_s, order: &order };
-    let image = Image::Slot(slot);
     match trial_step(&facts) {
         TrialStep::SelfCheck => {
             world.run_self_check();

@@ -603,3 +603,20 @@ fn lost_marks_are_rebuilt_at_every_operation() {
         assert_eq!(device.running.sha256, NEW, "cut {cut}: rebuilt marks must not end the update: {:?}", device.taken);
     }
 }
+
+#[test]
+fn a_trial_that_lost_its_terms_goes_back() {
+    quiet();
+    let mut device = Device::new(Kindof::NoContact, false, vec![]);
+    // Up to the flip; then order and description rot while the trial runs.
+    while device.marks.b.condition != Condition::Trial {
+        assert!(device.life().is_none());
+        device.read_marks();
+    }
+    assert!(matches!(catch_unwind(AssertUnwindSafe(|| launch(&mut device))), Err(payload) if payload.is::<Started>()));
+    device.running = Running { image: Image::Slot(Slot::B), ..running(NEW) };
+    (device.disk.accepted, device.slot(Slot::B).slot_json) = (None, None);
+    assert!(matches!(turn(&mut device), Ok(Turn::Relaunch(reason)) if reason.code == "slot_damaged"));
+    device.run();
+    assert_eq!(device.running.sha256, OLD);
+}
