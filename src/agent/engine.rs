@@ -93,11 +93,7 @@ fn trial_turn(world: &mut dyn World, slot: Slot) -> Result<Turn, Reason> {
     let order = match trial_order(world, slot) {
         Ok(order) => order,
         // Without terms there is no deadline: a trial that nobody can end does not go on.
-        Err(reason) => {
-            let marks = world.marks().end(image, Ended::NoContact);
-            world.save_marks(marks)?;
-            return Ok(Turn::Relaunch(reason));
-        }
+        Err(reason) => return Ok(give_up(world, image, Ended::NoContact, reason)),
     };
     let (age_s, silent_s) = world.ages_s();
     let self_check = world.self_check();
@@ -124,12 +120,18 @@ fn trial_turn(world: &mut dyn World, slot: Slot) -> Result<Turn, Reason> {
             confirm(world, slot)?;
             Ok(Turn::Again)
         }
-        TrialStep::RollBack(ended, reason) => {
-            let marks = world.marks().end(image, ended);
-            world.save_marks(marks)?;
-            Ok(Turn::Relaunch(reason))
-        }
+        TrialStep::RollBack(ended, reason) => Ok(give_up(world, image, ended, reason)),
     }
+}
+
+/// Ends a trial. A state folder that cannot be written keeps nobody on trial: the launcher starts no trial whose start it
+/// cannot count, and takes the other image.
+fn give_up(world: &mut dyn World, image: Image, ended: Ended, reason: Reason) -> Turn {
+    let marks = world.marks().end(image, ended);
+    if let Err(unsaved) = world.save_marks(marks) {
+        log::warn!("how the trial ended is not recorded: {unsaved}");
+    }
+    Turn::Relaunch(reason)
 }
 
 /// The terms of the running trial: the order in force, or, if that was lost, the defaults for the slot's own description.
