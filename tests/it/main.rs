@@ -3,6 +3,7 @@
 #[cfg(unix)]
 mod agent;
 mod canonical;
+mod core_props;
 #[cfg(all(unix, feature = "demo"))]
 mod demo;
 #[cfg(unix)]
