@@ -15,7 +15,7 @@ use crate::core::reason::Reason;
 use crate::core::release::{Platform, TargetPath};
 use crate::core::slots::Image;
 use crate::core::trust::{Fetched, Goal, Now, Refresh, Want};
-use crate::core::update::{AGENT_PRODUCT, LOCAL_ISSUER};
+use crate::core::update::{AGENT_PRODUCT, Authority, LOCAL_ISSUER};
 use crate::io::lock::{Lock, Taken};
 use crate::io::state::State;
 use crate::io::trust_store::TrustStore;
@@ -164,7 +164,7 @@ pub fn obey(device: &mut Device, wire: RequestWire) -> Result<(), Reason> {
             device.accept(order).map(drop)
         }
         "acknowledge" => {
-            device.acknowledged |= wire.nonce == device.nonce;
+            device.hear_acknowledgement(Authority::Operator, &wire.nonce);
             Ok(())
         }
         other => Err(Reason::new("bad_request", format!("unknown kind '{other}'"))),

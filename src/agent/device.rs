@@ -106,6 +106,14 @@ impl Device {
     pub(super) fn is_local(&self) -> bool {
         self.accepted.as_ref().is_some_and(|a| a.order.issuer.starts_with(LOCAL_ISSUER))
     }
+
+    /// Who ordered what runs on trial: by the slot's own description, which belongs to the file whatever was ordered since.
+    pub(super) fn trial_issuer(&self) -> String {
+        match self.running.image {
+            Image::Slot(slot) => self.state.slot_json(slot).map(|w| w.issuer).unwrap_or_default(),
+            Image::Factory => String::new(),
+        }
+    }
 }
 
 /// On a fast link slices follow each other within milliseconds: nobody looks so often, and a report costs more than its slice.

@@ -7,7 +7,7 @@ use super::world::World;
 use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::slots::Reached;
-use crate::core::update::{LOCAL_ISSUER, SelfCheck, Staged, Target};
+use crate::core::update::{Authority, LOCAL_ISSUER, SelfCheck, Staged, Target, acknowledges};
 use crate::io::clock;
 use crate::wire::agent_api::{AnswerWire, OrderWire, ResultWire};
 use crate::wire::records::{AcceptedWire, ResultsWire};
@@ -89,9 +89,8 @@ impl Device {
                 news = true;
             }
         }
-        if answer.acknowledged.as_deref() == Some(&self.nonce) && !self.acknowledged {
-            self.acknowledged = true;
-            news = true;
+        if let Some(said) = &answer.acknowledged {
+            news |= self.hear_acknowledgement(Authority::Director, said);
         }
         if let Some(order) = answer.order {
             news |= self.accept(order)?;
@@ -99,6 +98,13 @@ impl Device {
         self.reached(Reached::Contact)?;
         self.publish_status();
         Ok(news)
+    }
+
+    /// Takes the word that this trial is well, if it comes from the authority that ordered it. True when it counts anew.
+    pub(super) fn hear_acknowledgement(&mut self, by: Authority, said: &str) -> bool {
+        let counts = !self.acknowledged && self.on_trial() && acknowledges(by, said, &self.trial_issuer(), &self.nonce);
+        self.acknowledged |= counts;
+        counts
     }
 
     /// What the agent does now, for `status` and the report; written when it changes.

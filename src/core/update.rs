@@ -19,6 +19,22 @@ use super::version::Version;
 /// The only product an agent accepts.
 pub const AGENT_PRODUCT: &str = "vmetric-agent";
 
+/// Who says that a trial is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authority {
+    /// The managing Director, by its answer to a report.
+    Director,
+    /// The operator's command on this device.
+    Operator,
+}
+
+/// Whether this word ends the trial of an order by that issuer, which is so only if it comes from the authority that
+/// ordered it, about this very process. Nothing falls back from one authority to another.
+pub fn acknowledges(by: Authority, said: &str, issuer: &str, nonce: &str) -> bool {
+    let ordered_by = if issuer.starts_with(LOCAL_ISSUER) { Authority::Operator } else { Authority::Director };
+    by == ordered_by && !nonce.is_empty() && said == nonce
+}
+
 /// What an order asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -704,3 +704,15 @@ fn the_deadline_of_a_trial() {
     let TrialStep::RollBack(_, reason) = ask(|o| o.issuer = "local:1".into(), 300, 300) else { panic!() };
     assert!(reason.detail.contains("operator"), "{reason}");
 }
+
+#[test]
+fn only_the_authority_that_ordered_an_update_ends_its_trial() {
+    for (issuer, right, wrong) in
+        [("site-1", Authority::Director, Authority::Operator), ("local:0011", Authority::Operator, Authority::Director)]
+    {
+        assert!(acknowledges(right, "n1", issuer, "n1"), "{issuer}");
+        assert!(!acknowledges(wrong, "n1", issuer, "n1"), "{issuer}: nothing falls back to another authority");
+        assert!(!acknowledges(right, "n0", issuer, "n1"), "{issuer}: an earlier process's nonce");
+        assert!(!acknowledges(right, "", issuer, ""), "{issuer}: no nonce is no word");
+    }
+}
