@@ -452,7 +452,7 @@ fn wait_for(path: &Path) -> bool {
 fn may_mount() -> bool {
     let may = Command::new("unshare").args(["-rm", "true"]).output().is_ok_and(|o| o.status.success());
     if !may {
-        eprintln!("left out: no mount namespaces here");
+        crate::left_out("no mount namespaces here");
     }
     may
 }
