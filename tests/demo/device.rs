@@ -237,6 +237,20 @@ impl Device {
         self.pid().is_some_and(|pid| signal(pid, how))
     }
 
+    /// Ends the agent's process with SIGKILL and waits until it is dead: a write that was under way is over then, and
+    /// what is on the disk is all that it left.
+    pub fn kill(&self) -> Result<(), String> {
+        let pid = self.pid().ok_or("there is no process to kill")?;
+        signal(pid, libc::SIGKILL);
+        let stat = format!("/proc/{pid}/stat");
+        let dead = || {
+            let text = std::fs::read_to_string(&stat).unwrap_or_default();
+            // Gone, or a zombie that its parent has not looked at yet.
+            text.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X'])).then_some(())
+        };
+        self.until("the killed process to be dead", 5, dead)
+    }
+
     /// `status --json`.
     pub fn status(&self) -> Result<Status, String> {
         let text = self.agent(&["status", "--json"])?;

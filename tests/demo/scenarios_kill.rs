@@ -37,7 +37,7 @@ pub fn download(cast: &Cast) -> Result<Row, String> {
     for percent in [25, 60] {
         let there = || Some(()).filter(|()| on_disk(&device) >= length * percent / 100 && bytes_done(&device) > 0);
         device.until("the download to get on", 60, there)?;
-        device.end(libc::SIGKILL);
+        device.kill()?;
         let now = on_disk(&device);
         if now < kept {
             return Err(format!("{now} bytes are on the disk, {kept} were there before"));
