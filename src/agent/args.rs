@@ -13,8 +13,8 @@ usage: vmetric-agent COMMAND [--state DIR]
                           (the default, unless VMETRIC_RESPAWN=1 says that a service manager does)
   status [--json]         what runs, what is ordered, why it waits
   rollback                back to the other slot
-  update --file TREE [--version V]
-                          install from the folder of a published release tree, no network needed
+  update --file TREE|BUNDLE [--version V]
+                          install from a published release tree or a bundle of it, no network needed
   -validate               check the configuration strictly
   -version, --version     this file's version, and what runs
   --self-test             check that this file works on this device; touches nothing
@@ -86,7 +86,7 @@ pub fn parse(words: &[String]) -> Result<Args, String> {
     match command {
         "enroll" if args.director.is_none() => missing("--director URL"),
         "enroll" if args.pins.is_empty() => missing("--pin sha256:HEX, as the Director prints it"),
-        "update" if args.file.is_none() => missing("--file TREE"),
+        "update" if args.file.is_none() => missing("--file TREE or --file BUNDLE"),
         _ => Ok(args),
     }
 }

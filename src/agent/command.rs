@@ -17,6 +17,7 @@ use crate::core::slots::Image;
 use crate::core::trust::{Fetched, Goal, Now, Refresh, Want};
 use crate::core::update::{AGENT_PRODUCT, Authority, LOCAL_ISSUER};
 use crate::io::lock::{Lock, Taken};
+use crate::io::medium::Medium;
 use crate::io::state::State;
 use crate::io::trust_store::TrustStore;
 use crate::io::{clock, process, random};
@@ -175,7 +176,7 @@ pub fn obey(device: &mut Device, wire: RequestWire) -> Result<(), Reason> {
 pub struct UpdateArgs {
     /// State folder.
     pub state: PathBuf,
-    /// Folder of a published release tree.
+    /// Folder of a published release tree, or a bundle of it.
     pub tree: PathBuf,
     /// Version; the newest in the tree when absent.
     pub version: Option<String>,
@@ -183,7 +184,7 @@ pub struct UpdateArgs {
     pub image: PathBuf,
 }
 
-/// Installs from a folder, attached: this command is the authority, it acknowledges the trial once its self-check has
+/// Installs from a medium, attached: this command is the authority, it acknowledges the trial once its self-check has
 /// passed. If it is stopped before, the agent goes back by itself.
 pub fn update_file(args: &UpdateArgs, say: &mut dyn FnMut(&str)) -> Result<String, Reason> {
     let state = State::look(&args.state);
@@ -206,13 +207,14 @@ fn local_order(args: &UpdateArgs, state: &State, tree: &Path) -> Result<OrderWir
     let root = factory_root(&args.image)?;
     let scratch = state.path("trust");
     let (_, trusted) = TrustStore::open(&scratch, &root)?;
-    let now = Now { unix: clock::unix(), floor: build::time(), offline_grace_s: 0 };
+    // As the agent itself will judge: a site without an outside link may have media that expired on their way.
+    let offline_grace_s = state.config().ok().flatten().map_or(0, |(config, _)| config.offline_grace_s());
+    let now = Now { unix: clock::unix(), floor: build::time(), offline_grace_s };
+    let medium = Medium::open(tree)?;
     let mut refresh = Refresh::new(trusted, now, Goal::All);
-    // Nothing is made durable here: the agent itself refreshes from the same folder.
+    // Nothing is made durable here: the agent itself refreshes from the same medium.
     while let Want::Fetch(file) = refresh.want() {
-        let path = tree.join("metadata").join(&file.name);
-        let bytes = crate::io::fs::read_limited(&path, file.limit)
-            .map_err(|e| Reason::new("tree_unreadable", format!("{}: {e}", path.display())))?;
+        let bytes = medium.read(&format!("metadata/{}", file.name), file.limit)?;
         refresh.give(bytes.as_deref().map_or(Fetched::NotFound, Fetched::Bytes))?;
     }
     let (trusted, outcome) = refresh.finish();

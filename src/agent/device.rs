@@ -19,6 +19,7 @@ use crate::core::times::Times;
 use crate::core::trust::{Goal, Now, Trusted};
 use crate::core::update::{Accepted, LOCAL_ISSUER, Order, Running, SelfCheck, Staged, Target};
 use crate::io::fs::room;
+use crate::io::medium::Medium;
 use crate::io::state::State;
 use crate::io::trust_store::{Stopped, TrustStore};
 use crate::io::{clock, process, random};
@@ -49,7 +50,7 @@ pub struct Device {
     pub(super) link: Option<Link>,
     pub(super) trust: Option<(TrustStore, Trusted)>,
     pub(super) trust_note: Result<(), Reason>,
-    /// Release tree of a local update.
+    /// Release tree or bundle of a local update.
     pub(super) tree: Option<PathBuf>,
     pub(super) status: StatusWire,
     pub(super) hostname: String,
@@ -262,8 +263,15 @@ impl World for Device {
         self.doing("downloading", &Reason::new("downloading", format!("fetching {}", artifact.path)), None);
         let state = self.state.clone();
         let (link, tree, local) = (self.link.take(), self.tree.clone(), self.is_local());
-        let source = match (&tree, &link) {
-            (Some(tree), _) if local => Source::Folder(tree),
+        let medium = match tree.as_deref().filter(|_| local).map(Medium::open).transpose() {
+            Ok(medium) => medium,
+            Err(reason) => {
+                self.link = link;
+                return Ok(Fetched::Later(reason, self.times.recheck_s));
+            }
+        };
+        let source = match (&medium, &link) {
+            (Some(medium), _) => Source::Medium(medium),
             (_, Some(link)) => Source::Director(link),
             _ => return Ok(Fetched::Later(Reason::new("not_enrolled", "no Director is configured"), self.times.recheck_s)),
         };
@@ -388,8 +396,15 @@ impl Device {
             return Target::Unavailable { reason, for_s: self.times.recheck_s };
         };
         let now = Now { unix: clock::unix(), floor: super::build::time(), offline_grace_s: self.offline_grace_s };
-        let source = match (&self.tree, &self.link) {
-            (Some(tree), _) if order.is_local() => Some(Source::Folder(tree)),
+        let medium = match self.tree.as_deref().filter(|_| order.is_local()).map(Medium::open).transpose() {
+            Ok(medium) => medium,
+            Err(reason) => {
+                self.trust = Some((store, trusted));
+                return Target::Unavailable { reason, for_s: self.times.recheck_s };
+            }
+        };
+        let source = match (&medium, &self.link) {
+            (Some(medium), _) => Some(Source::Medium(medium)),
             (_, Some(link)) => Some(Source::Director(link)),
             _ => None,
         };

@@ -272,7 +272,7 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         tree: request.map(|r| PathBuf::from(r.tree)),
         status: StatusWire::default(),
         hostname: hostname(),
-        offline_grace_s: config.as_ref().and_then(|(c, _)| c.offline_site_days).unwrap_or(0) * 24 * 3600,
+        offline_grace_s: config.as_ref().map_or(0, |(c, _)| c.offline_grace_s()),
         clock_ahead: false,
         failures: 0,
         fetch_failures: 0,

@@ -1,16 +1,14 @@
-//! Where a release tree comes from: the managing Director, or a folder (an operator's medium).
+//! Where a release tree comes from: the managing Director, or an operator's medium (a folder or a bundle).
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::io::Read;
 use std::time::Duration;
 
 use super::link::Link;
 use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::release::Artifact;
-use crate::io::fs::read_limited;
 use crate::io::http::{Download, HttpError};
+use crate::io::medium::{Medium, Part};
 
 /// One metadata file or the head of an artifact must answer within this time: slow links included, dead ones not.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -19,8 +17,8 @@ const ANSWER: Duration = Duration::from_secs(60);
 pub enum Source<'a> {
     /// The Director's mirror.
     Director(&'a Link),
-    /// A folder on this device.
-    Folder(&'a Path),
+    /// A medium at this device.
+    Medium(&'a Medium),
 }
 
 /// Why a source did not give.
@@ -40,9 +38,8 @@ impl From<HttpError> for SourceError {
     }
 }
 
-impl SourceError {
-    fn file(path: &Path, error: &std::io::Error) -> SourceError {
-        let reason = Reason::new("tree_unreadable", format!("{}: {error}; give the folder of a published release tree", path.display()));
+impl From<Reason> for SourceError {
+    fn from(reason: Reason) -> SourceError {
         SourceError { reason, retry_after_s: None, woken: false }
     }
 }
@@ -51,8 +48,8 @@ impl SourceError {
 pub enum Body {
     /// Over the network.
     Http(Box<Download>),
-    /// From a file.
-    File(File, PathBuf),
+    /// From a medium.
+    Medium(Part),
 }
 
 impl Body {
@@ -60,7 +57,7 @@ impl Body {
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError> {
         match self {
             Body::Http(download) => Ok(download.read(buffer)?),
-            Body::File(file, path) => file.read(buffer).map_err(|e| SourceError::file(path, &e)),
+            Body::Medium(part) => part.read(buffer).map_err(|e| Reason::new("tree_unreadable", e.to_string()).into()),
         }
     }
 
@@ -74,10 +71,7 @@ impl Source<'_> {
     /// A metadata file of at most `limit` bytes; `None` = there is none of that name.
     pub fn metadata(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
         match self {
-            Source::Folder(tree) => {
-                let path = tree.join("metadata").join(name);
-                read_limited(&path, limit).map_err(|e| SourceError::file(&path, &e))
-            }
+            Source::Medium(medium) => Ok(medium.read(&format!("metadata/{name}"), limit)?),
             Source::Director(link) => {
                 let mut download = link.get(&format!("/release/metadata/{name}"), None, limit, ANSWER)?;
                 match download.status {
@@ -104,16 +98,7 @@ impl Source<'_> {
         let (folder, file) = path.rsplit_once('/').unwrap_or(("", &path));
         let name = format!("targets/{folder}/{}.{file}", hex::encode(&artifact.sha256));
         match self {
-            Source::Folder(tree) => {
-                let path = tree.join(&name);
-                let open = || {
-                    let mut file = File::open(&path)?;
-                    file.seek(SeekFrom::Start(from))?;
-                    Ok(file)
-                };
-                let file = open().map_err(|e| SourceError::file(&path, &e))?;
-                Ok((Body::File(file, path), from))
-            }
+            Source::Medium(medium) => Ok((Body::Medium(medium.part(&name, from)?), from)),
             Source::Director(link) => {
                 let range = (from > 0).then_some(from);
                 let download = link.get(&format!("/release/{name}"), range, artifact.length, ANSWER)?;

@@ -4,6 +4,7 @@
 //! writes a log line. Time and seeds are arguments. So each decision is tested exhaustively, without a process or a sleep.
 
 pub mod backoff;
+pub mod bundle;
 pub mod canonical;
 pub mod hex;
 pub mod reason;

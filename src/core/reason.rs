@@ -28,6 +28,11 @@ impl Reason {
     pub fn received(code: String, detail: String) -> Reason {
         Reason { code: Cow::Owned(code), detail: clip(detail) }
     }
+
+    /// The same reason with the file or peer in front that it is about.
+    pub fn of(self, what: impl fmt::Display) -> Reason {
+        Reason { detail: clip(format!("{what}: {}", self.detail)), code: self.code }
+    }
 }
 
 fn clip(mut text: String) -> String {

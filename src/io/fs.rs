@@ -48,6 +48,11 @@ fn write_temp(temp: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result
     if durable { file.sync_all() } else { Ok(()) }
 }
 
+/// Sets an open file's mode, whatever the umask was.
+pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    file.set_permissions(fs::Permissions::from_mode(mode))
+}
+
 fn temp_name(path: &Path) -> PathBuf {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     path.with_file_name(format!(".{name}.tmp"))

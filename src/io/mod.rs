@@ -4,6 +4,7 @@ pub mod clock;
 pub mod fs;
 pub mod http;
 pub mod lock;
+pub mod medium;
 pub mod process;
 pub mod random;
 #[cfg(feature = "director")]

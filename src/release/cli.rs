@@ -7,6 +7,7 @@ use miniserde::json::Value;
 
 use super::add::{self, Facts, Input};
 use super::args::{self, Parsed};
+use super::bundle::{self, Selection};
 use super::commands::COMMANDS;
 use super::failure::{Failure, Result};
 use super::init::{self, Counts};
@@ -95,7 +96,8 @@ fn dispatch(args: &[String], world: &World) -> Result<Answer> {
         "withdraw" => run_withdraw(&parsed, now),
         "sign" => run_sign(&parsed, world, now),
         "publish" => run_publish(&parsed, now),
-        "verify" => verify::verify(Path::new(parsed.need("tree")?), Path::new(parsed.need("root")?), now),
+        "verify" => run_verify(&parsed, now),
+        "bundle" => run_bundle(&parsed, now),
         "rotate" => run_rotate(&parsed, world, now),
         "status" => Ok(show::status(&open(&parsed)?, now)?),
         "list" => Ok(show::artifacts(&open(&parsed)?)?),
@@ -219,6 +221,35 @@ fn run_rotate(p: &Parsed, world: &World, now: u64) -> Result<Answer> {
     let repo = open(p)?;
     rotate::rotate(&repo, &mut ring(p, world)?, role, &change, now)?;
     show::status(&repo, now)
+}
+
+fn run_verify(p: &Parsed, now: u64) -> Result<Answer> {
+    match (p.find("tree"), p.find("bundle")) {
+        (Some(tree), None) => verify::verify(Path::new(tree), Path::new(p.need("root")?), now),
+        (None, Some(file)) => verify::verify_bundle(Path::new(file), Path::new(p.need("root")?), now),
+        _ => Err(Failure::usage("'verify' needs either --tree DIR or --bundle FILE")),
+    }
+}
+
+fn run_bundle(p: &Parsed, now: u64) -> Result<Answer> {
+    let list_of = |name: &str| p.all(name).to_vec();
+    let selection = Selection { products: list_of("product"), versions: list_of("version"), os: list_of("os"), arch: list_of("arch") };
+    let out = p.need("out")?;
+    let written = bundle::bundle(Path::new(p.need("tree")?), Path::new(out), &selection, now)?;
+    let mut note = format!("{out}: {} bytes, {} metadata files", written.bytes, written.metadata);
+    for path in &written.artifacts {
+        note.push_str(&format!("\n{path}"));
+    }
+    if written.left_out > 0 {
+        note.push_str(&format!("\nleft out by the selection: {} files", written.left_out));
+    }
+    let json = object([
+        ("artifacts", list(written.artifacts.iter().map(text))),
+        ("bytes", number(written.bytes)),
+        ("left_out", number(written.left_out)),
+        ("metadata", number(written.metadata)),
+    ]);
+    Ok(Answer::new(note, json))
 }
 
 fn run_publish(p: &Parsed, now: u64) -> Result<Answer> {

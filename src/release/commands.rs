@@ -10,7 +10,7 @@ const NOW: Opt = opt("now", "TIME", "the time to work at, such as 2026-11-22T00:
 const HELP: Opt = flag("help", "this text");
 
 /// Every command, in the order of their use.
-pub static COMMANDS: [Command; 11] = [INIT, DELEGATE, ADD, WITHDRAW, SIGN, PUBLISH, VERIFY, STATUS, LIST, KEYS_COMMAND, ROTATE];
+pub static COMMANDS: [Command; 12] = [INIT, DELEGATE, ADD, WITHDRAW, SIGN, PUBLISH, VERIFY, BUNDLE, STATUS, LIST, KEYS_COMMAND, ROTATE];
 
 const INIT: Command = Command {
     name: "init",
@@ -146,10 +146,46 @@ as a device would. An interrupted publish leaves a valid tree; run it again to c
 
 const VERIFY: Command = Command {
     name: "verify",
-    summary: "Check a published tree exactly as a device does, every file included",
+    summary: "Check a published tree or a bundle exactly as a device does, every file included",
     operands: "",
-    options: &[opt("tree", "DIR", "the tree's folder"), opt("root", "FILE", "the root that is trusted"), NOW, JSON, HELP],
-    more: "  vmetric-release verify --tree public --root release/root.json",
+    options: &[
+        opt("tree", "DIR", "the tree's folder"),
+        opt("bundle", "FILE", "or a bundle"),
+        opt("root", "FILE", "the root that is trusted"),
+        NOW,
+        JSON,
+        HELP,
+    ],
+    more: "\
+  vmetric-release verify --tree public --root release/root.json
+  vmetric-release verify --bundle site.vmb --root release/root.json",
+};
+
+const BUNDLE: Command = Command {
+    name: "bundle",
+    summary: "Put a published tree into one file, for sites without a link",
+    operands: "",
+    options: &[
+        opt("tree", "DIR", "the tree's folder"),
+        opt("out", "FILE", "the bundle"),
+        many("product", "NAME", "only this product's files"),
+        many("version", "VERSION", "only this version, or 'latest'"),
+        many("os", "OS", "only for this system"),
+        many("arch", "ARCH", "only for this architecture"),
+        NOW,
+        JSON,
+        HELP,
+    ],
+    more: "\
+A bundle holds all metadata, every root included, and the selected files. It needs no key and adds no trust: whoever reads it
+checks everything as if it came from a mirror. It is a plain tar file: unpacked it is a published tree. Same tree, same bytes.
+
+  vmetric-release bundle --tree public --out site.vmb --version latest --os linux
+  vmetric-director mirror --file site.vmb          a Director without a link serves it from now on
+  vmetric-agent update --file site.vmb             a device on its own
+
+The timestamp in it is valid for some days only: make it anew before each journey. What expired on its way is taken by
+'vmetric-director mirror --file FILE --accept-expired', and by devices that were enrolled with --offline-site DAYS.",
 };
 
 const STATUS: Command = Command {

@@ -1,6 +1,9 @@
 //! Why a command ended without doing its work.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use crate::core::reason::Reason;
 
 /// A stable code for programs, and a sentence that names the file, the field and the remedy.
 #[derive(Debug)]
@@ -26,6 +29,15 @@ impl Failure {
     /// The command line itself is wrong.
     pub fn usage(text: impl Into<String>) -> Failure {
         Failure::new(USAGE, text)
+    }
+
+    /// A reason of the layers below.
+    pub fn of(reason: Reason) -> Failure {
+        let code = match reason.code {
+            Cow::Borrowed(code) => code,
+            Cow::Owned(_) => "failed",
+        };
+        Failure { code, text: reason.detail }
     }
 
     /// Exit code of the program: 1 failed, 2 wrong command line.

@@ -1,7 +1,7 @@
 //! The only place of the release tool that touches files: every error names the file.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::failure::{Failure, Result};
@@ -44,10 +44,15 @@ pub fn read_after(path: &Path, max: u64, prefix: Vec<u8>) -> Result<Vec<u8>> {
 /// Hands out a regular file piece by piece until `each` answers false.
 pub fn for_each_piece(path: &Path, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<()> {
     length(path)?;
-    let mut file = File::open(path).map_err(|e| failed(path, "cannot be read", e))?;
+    let file = File::open(path).map_err(|e| failed(path, "cannot be read", e))?;
+    for_each_piece_of(file, &path.display().to_string(), each)
+}
+
+/// The same for what is open already; `name` is for the message.
+pub fn for_each_piece_of(mut from: impl Read, name: &str, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<()> {
     let mut piece = vec![0; PIECE];
     loop {
-        let n = file.read(&mut piece).map_err(|e| failed(path, "cannot be read", e))?;
+        let n = from.read(&mut piece).map_err(|e| failed(Path::new(name), "cannot be read", e))?;
         if n == 0 || !each(&piece[..n]) {
             return Ok(());
         }
@@ -107,6 +112,55 @@ pub fn write_once(path: &Path, bytes: &[u8], mode: u32) -> Result<bool> {
         Ok(Some(_)) => Err(changed(path)),
         Err(e) if e.code == "too_large" => Err(changed(path)),
         Err(e) => Err(e),
+    }
+}
+
+/// A large file that is written piece by piece, and appears under its name whole or not at all.
+pub struct Writer {
+    path: PathBuf,
+    part: PathBuf,
+    out: BufWriter<File>,
+    done: bool,
+}
+
+impl Writer {
+    /// Begins a file; makes its folder.
+    pub fn new(path: &Path) -> Result<Writer> {
+        if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
+            make_durable(folder)?;
+        }
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let part = path.with_file_name(format!(".{name}.part"));
+        remove(&part)?;
+        let mut options = File::options();
+        options.write(true).create_new(true);
+        let out = options.open(&part).map_err(|e| failed(&part, "cannot be made", e))?;
+        Ok(Writer { path: path.to_path_buf(), part, out: BufWriter::with_capacity(PIECE, out), done: false })
+    }
+
+    /// The next bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.out.write_all(bytes).map_err(|e| failed(&self.part, "cannot be written", e))
+    }
+
+    /// Makes the file durable under its name, readable by all whatever the umask.
+    pub fn finish(mut self) -> Result<()> {
+        let written = self.out.flush().and_then(|()| {
+            crate::io::fs::set_mode(self.out.get_ref(), PUBLIC)?;
+            self.out.get_ref().sync_all()?;
+            fs::rename(&self.part, &self.path)?;
+            sync_folder_of(&self.path)
+        });
+        self.done = written.is_ok();
+        written.map_err(|e| failed(&self.path, "cannot be written", e))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.done {
+            let _ = fs::remove_file(&self.part);
+        }
     }
 }
 

@@ -14,6 +14,7 @@
 
 pub mod add;
 pub mod args;
+pub mod bundle;
 pub mod cli;
 pub mod commands;
 pub mod envelope;

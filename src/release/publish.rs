@@ -22,6 +22,7 @@ use super::verify::{self, Depth, Report};
 use crate::core::hex;
 use crate::core::release::TargetPath;
 use crate::core::time;
+use crate::io::medium::Medium;
 
 /// A metadata file of the tree.
 pub struct Document {
@@ -256,7 +257,7 @@ struct Overlay<'a> {
 impl Overlay<'_> {
     fn walk(&self, depth: Depth, now: u64) -> Result<Report> {
         let oldest = self.plan.roots.first().map_or(&[][..], |r| &r.bytes);
-        verify::walk(oldest, self.out, depth, now, &|wanted| {
+        verify::walk(oldest, &Medium::Folder(self.out.into()), depth, now, &|wanted| {
             let planned = self.plan.roots.iter().find(|r| self.roots && file_name(r) == wanted.name);
             match (planned, wanted.name.as_str()) {
                 (Some(root), _) => Ok(Some(root.bytes.clone())),

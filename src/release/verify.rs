@@ -1,6 +1,8 @@
 //! `verify`: a published tree through the eyes of a device. The same code that devices run ([`crate::core::trust`]), with
 //! a folder in place of the network.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use miniserde::json::Value;
@@ -15,6 +17,7 @@ use crate::core::hex;
 use crate::core::release::Artifact;
 use crate::core::time;
 use crate::core::trust::{Fetch, Fetched, Goal, Now, Outcome, ROOT_MAX, Refresh, Refusal, Trusted, Want};
+use crate::io::medium::{Bundle, Medium};
 
 /// One artifact that the tree lists, and what is wrong with it.
 pub struct Found {
@@ -24,7 +27,12 @@ pub struct Found {
     pub artifact: Option<Artifact>,
     /// Why a device would refuse it.
     pub wrong: Option<Refusal>,
+    /// A bundle that was made for other versions or platforms does not have it.
+    pub absent: bool,
 }
+
+/// Code of a file that a bundle does not hold (see [`Medium::part`]).
+const ABSENT: &str = "not_in_bundle";
 
 /// What a device would make of a tree.
 pub struct Report {
@@ -36,6 +44,8 @@ pub struct Report {
     pub refused: Vec<Refusal>,
     /// Every artifact.
     pub found: Vec<Found>,
+    /// What is trusted after the walk.
+    pub trusted: Trusted,
 }
 
 /// Which files of a tree to read.
@@ -48,7 +58,7 @@ pub enum Depth {
 }
 
 /// Walks a tree from the trusted root. `fetch` answers a metadata file by its name.
-pub fn walk(root: &[u8], tree: &Path, depth: Depth, now: u64, fetch: &dyn Fn(&Fetch) -> Result<Option<Vec<u8>>>) -> Result<Report> {
+pub fn walk(root: &[u8], tree: &Medium, depth: Depth, now: u64, fetch: &dyn Fn(&Fetch) -> Result<Option<Vec<u8>>>) -> Result<Report> {
     let trusted = Trusted::bootstrap(root).map_err(|e| Failure::new(e.code, format!("the trusted root: {e}")))?;
     let now = Now { unix: now, ..Now::default() };
     let (trusted, outcome) = refresh(trusted, now, fetch)?;
@@ -59,10 +69,14 @@ pub fn walk(root: &[u8], tree: &Path, depth: Depth, now: u64, fetch: &dyn Fn(&Fe
             Ok(artifact) if depth == Depth::Files => check_file(&trusted, tree, artifact).err(),
             Ok(_) => None,
         };
-        found.push(Found { path, artifact: artifact.ok(), wrong });
+        let (wrong, absent) = match wrong {
+            Some(refusal) if refusal.code == ABSENT => (None, true),
+            other => (other, false),
+        };
+        found.push(Found { path, artifact: artifact.ok(), wrong, absent });
     }
     let refused = outcome.refused.into_iter().chain(outcome.left_out).collect();
-    Ok(Report { versions: trusted.versions(), expiries: trusted.expiries(), refused, found })
+    Ok(Report { versions: trusted.versions(), expiries: trusted.expiries(), refused, found, trusted })
 }
 
 fn refresh(trusted: Trusted, now: Now, fetch: &dyn Fn(&Fetch) -> Result<Option<Vec<u8>>>) -> Result<(Trusted, Outcome)> {
@@ -81,16 +95,24 @@ pub fn from_tree(tree: &Path, wanted: &Fetch) -> Result<Option<Vec<u8>>> {
     files::read_if_there(&tree.join("metadata").join(&wanted.name), METADATA_MAX)
 }
 
-fn check_file(trusted: &Trusted, tree: &Path, artifact: &Artifact) -> std::result::Result<(), Refusal> {
-    let path = tree.join("targets").join(consistent_path(&artifact.path, &artifact.sha256));
-    let unreadable = |e: Failure| Refusal { code: "file_unreadable", role: artifact.path.to_string(), detail: e.text };
+fn check_file(trusted: &Trusted, tree: &Medium, artifact: &Artifact) -> std::result::Result<(), Refusal> {
+    let name = format!("targets/{}", consistent_path(&artifact.path, &artifact.sha256));
+    let unreadable = |code, detail| Refusal { code, role: artifact.path.to_string(), detail };
     let mut check = trusted.file_check(artifact)?;
     let mut refused = Ok(());
-    files::for_each_piece(&path, &mut |piece| {
+    let mut each = |piece: &[u8]| {
         refused = check.absorb(piece);
         refused.is_ok()
-    })
-    .map_err(unreadable)?;
+    };
+    let read = match tree {
+        // Not by Medium: a link in a published tree is a mistake of its publisher.
+        Medium::Folder(folder) => files::for_each_piece(&folder.join(&name), &mut each),
+        Medium::Bundle(_) => match tree.part(&name, 0) {
+            Err(reason) if reason.code == ABSENT => return Err(unreadable(ABSENT, reason.detail)),
+            part => part.map_err(Failure::of).and_then(|part| files::for_each_piece_of(part, &name, &mut each)),
+        },
+    };
+    read.map_err(|e| unreadable("file_unreadable", e.text))?;
     refused.and_then(|()| check.finish())
 }
 
@@ -103,16 +125,67 @@ pub fn verify(tree: &Path, root: &Path, now: u64) -> Result<Answer> {
         ));
     }
     let root = files::read(root, ROOT_MAX)?;
-    let report = walk(&root, tree, Depth::Files, now, &|wanted| from_tree(tree, wanted))?;
-    let mut answer = Answer::new(report.text(), report.json());
-    answer.good = report.failures().is_empty();
-    Ok(answer)
+    let report = walk(&root, &Medium::Folder(tree.into()), Depth::Files, now, &|wanted| from_tree(tree, wanted))?;
+    Ok(report.answer())
+}
+
+/// The same for a bundle; in addition, the roots from version 1 on must lead to the one that is in force, and nothing may
+/// be in the bundle that the metadata do not name.
+pub fn verify_bundle(file: &Path, root: &Path, now: u64) -> Result<Answer> {
+    files::length(file)?;
+    let bundle = Bundle::open(file).map_err(Failure::of)?;
+    let mut unnamed: BTreeSet<String> = bundle.members().map_err(Failure::of)?.into_iter().map(|m| m.name).collect();
+    let medium = Medium::Bundle(bundle);
+    let root = files::read(root, ROOT_MAX)?;
+    let read = RefCell::new(BTreeSet::new());
+    let fetch = |wanted: &Fetch| {
+        let name = format!("metadata/{}", wanted.name);
+        let bytes = medium.read(&name, METADATA_MAX).map_err(Failure::of)?;
+        read.borrow_mut().insert(name);
+        Ok(bytes)
+    };
+    let mut report = walk(&root, &medium, Depth::Files, now, &fetch)?;
+    let first = "metadata/1.root.json";
+    match medium.read(first, ROOT_MAX).map_err(Failure::of)? {
+        None => report.refused.push(Refusal { code: "root_missing", role: first.into(), detail: "older devices need every root".into() }),
+        Some(oldest) => {
+            let from_first = walk(&oldest, &medium, Depth::Metadata, now, &fetch);
+            if from_first.map_or(0, |r| r.versions[0]) != report.versions[0] {
+                let detail = "the roots from version 1 on do not lead to the one in force; older devices could not walk up".into();
+                report.refused.push(Refusal { code: "root_chain", role: first.into(), detail });
+            }
+            read.borrow_mut().insert(first.into());
+        }
+    }
+    unnamed.retain(|name| !read.borrow().contains(name));
+    for found in report.found.iter().filter_map(|f| f.artifact.as_ref()) {
+        unnamed.remove(&format!("targets/{}", consistent_path(&found.path, &found.sha256)));
+    }
+    let foreign = |role: String| Refusal { code: "bundle_unnamed", role, detail: "the metadata do not name this member".into() };
+    report.refused.extend(unnamed.into_iter().map(foreign));
+    Ok(report.answer())
+}
+
+impl Found {
+    fn word(&self) -> &'static str {
+        match (&self.wrong, self.absent) {
+            (Some(_), _) => "REFUSED",
+            (None, true) => "not in this bundle",
+            (None, false) => "ok",
+        }
+    }
 }
 
 impl Report {
     /// Everything that a device would refuse.
     pub fn failures(&self) -> Vec<&Refusal> {
         self.refused.iter().chain(self.found.iter().filter_map(|f| f.wrong.as_ref())).collect()
+    }
+
+    fn answer(&self) -> Answer {
+        let mut answer = Answer::new(self.text(), self.json());
+        answer.good = self.failures().is_empty();
+        answer
     }
 
     fn roles(&self) -> impl Iterator<Item = (&'static str, u64, Option<u64>)> {
@@ -127,14 +200,14 @@ impl Report {
         for found in &self.found {
             let length = found.artifact.as_ref().map_or("-".into(), |a| a.length.to_string());
             let sha256 = found.artifact.as_ref().map_or("-".into(), |a| hex::encode(&a.sha256));
-            rows.push(vec![found.path.clone(), length, sha256, if found.wrong.is_some() { "REFUSED" } else { "ok" }.into()]);
+            rows.push(vec![found.path.clone(), length, sha256, found.word().into()]);
         }
         let mut out = table(&rows);
         for failure in self.failures() {
             out.push_str(&format!("\nrefused: {failure}"));
         }
         if self.failures().is_empty() {
-            out.push_str(&format!("\nverified: {} files, as a device does", self.found.len()));
+            out.push_str(&format!("\nverified: {} files, as a device does", self.found.iter().filter(|f| !f.absent).count()));
         }
         out
     }
@@ -142,7 +215,7 @@ impl Report {
     fn json(&self) -> Value {
         let reason = |r: &Refusal| object([("code", text(r.code)), ("detail", text(&r.detail)), ("role", text(&r.role))]);
         let found = |f: &Found| {
-            let mut fields = vec![("ok", Value::Bool(f.wrong.is_none())), ("path", text(&f.path))];
+            let mut fields = vec![("ok", Value::Bool(f.wrong.is_none())), ("path", text(&f.path)), ("absent", Value::Bool(f.absent))];
             if let Some(a) = &f.artifact {
                 fields.push(("length", number(a.length)));
                 fields.push(("sha256", text(hex::encode(&a.sha256))));

@@ -50,6 +50,11 @@ pub fn parse_pin(text: &str) -> Result<Sha256, Reason> {
 }
 
 impl ConfigWire {
+    /// For how many seconds after their expiry a timestamp and a snapshot are accepted here (`--offline-site`).
+    pub fn offline_grace_s(&self) -> u64 {
+        self.offline_site_days.unwrap_or(0).min(OFFLINE_SITE_MAX) * 24 * 3600
+    }
+
     /// From the file's bytes. Unknown fields are returned by name, to be warned of.
     pub fn parse(bytes: &[u8]) -> Result<(ConfigWire, Vec<String>), Reason> {
         let bad = |why: String| Reason::new("bad_config", why);

@@ -12,7 +12,7 @@ use vmetric::core::hex;
 use vmetric::io::clock;
 use vmetric::io::tls::pin_text;
 
-use crate::director_bench::Site;
+use crate::director_bench::{Site, now};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_vmetric-agent");
 /// An update takes about a second; a busy test machine gets much more.
@@ -173,8 +173,46 @@ fn an_update_from_a_folder_needs_no_director_and_no_network() {
     let out = device.run(&["update", "--file", tree, "--version", "9.9.9"]);
     assert!(said(&out).contains("version_not_found"), "{}", said(&out));
     let out = device.run(&["update", "--file", device.path("image").to_str().unwrap()]);
-    assert!(!out.status.success() && said(&out).contains("timestamp"), "{}", said(&out));
+    assert!(!out.status.success() && said(&out).contains("has no folder 'metadata'"), "{}", said(&out));
     // An older one by name is fine: the security counter is the same.
     let out = device.run(&["update", "--file", tree, "--version", "2.0.0"]);
     assert!(out.status.success() && said(&out).contains("updated 2.0.0"), "{}", said(&out));
+}
+
+#[test]
+fn an_update_from_a_bundle_is_the_same_in_one_file() {
+    let mut site = Site::with(&[("2.0.0", variant("two")), ("2.1.0", variant("newest"))]);
+    site.kill();
+    let site = site;
+    let mut device = Device { site: &site, process: None };
+    fs::create_dir_all(device.path("image")).unwrap();
+    fs::copy(AGENT, device.path("image/vmetric-agent")).unwrap();
+    fs::copy(site.bench.path("release/root.json"), device.path("image/root.json")).unwrap();
+    site.bench.good(&format!("bundle --tree public --out site.vmb --now {}", now()));
+    site.bench.good(&format!("bundle --tree public --out old.vmb --version 2.0.0 --now {}", now()));
+    // Nothing but the bundle is there any more.
+    fs::remove_dir_all(site.bench.path("public")).unwrap();
+    let path = |name: &str| site.bench.path(name).display().to_string();
+    device.start();
+    device.wait("running agent", |s| text(s, "runs") == "true" && text(s, "step") == "idle");
+
+    let good = fs::read(path("site.vmb")).unwrap();
+    let mut flipped = good.clone();
+    let last = flipped.len() - 2048;
+    flipped[last] ^= 1;
+    site.bench.write("flipped.vmb", &flipped);
+    site.bench.write("cut.vmb", &good[..good.len() / 2]);
+    for (name, says) in [("cut.vmb", "bundle_truncated"), ("flipped.vmb", "file_hash"), ("missing.vmb", "tree_unreadable")] {
+        let out = device.run(&["update", "--file", &path(name)]);
+        assert!(out.status.code() == Some(1) && said(&out).contains(says), "{name}: {}", said(&out));
+        device.wait("rest", |s| text(s, "step") == "idle" && text(s, "running") == "factory");
+    }
+
+    let out = device.run(&["update", "--file", &path("site.vmb")]);
+    assert!(out.status.success() && said(&out).contains("updated 2.1.0"), "{}", said(&out));
+    // The metadata of a restricted bundle name more than it holds.
+    let out = device.run(&["update", "--file", &path("old.vmb"), "--version", "2.0.0"]);
+    assert!(out.status.success() && said(&out).contains("updated 2.0.0"), "{}", said(&out));
+    let status = device.status();
+    assert_eq!((text(&status, "version"), text(&status, "running_as")), ("2.0.0".into(), "confirmed".into()));
 }

@@ -24,6 +24,8 @@ mod power_cut;
 mod release;
 mod release_bench;
 #[cfg(unix)]
+mod release_bundle;
+#[cfg(unix)]
 mod release_keys;
 mod release_python_tuf;
 mod rollout;
