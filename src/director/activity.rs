@@ -23,6 +23,7 @@
 //! | `version_changed` | it runs another file without an order |
 //! | `local_update` | an operator's command on the device ended (`update --file`, `rollback`) |
 //! | `result_foreign` | it ended an order of another Director |
+//! | `certificate_renewed`, `certificate_failed` | the server certificate was renewed, or could not be |
 //! | `mirror_refreshed`, `mirror_refused` | the release tree was renewed, or a refresh was turned down |
 
 use super::records::Event;

@@ -178,6 +178,8 @@ fn status(view: &StatusView) -> String {
         ("running since", format!("{} ({})", utc(view.started_at), ago(view.time, view.started_at))),
         ("listens on", view.listen.join(", ")),
         ("pin", view.pin.clone()),
+        ("browser CA", format!("SHA-256 {}", view.browser_ca.as_deref().unwrap_or("unknown"))),
+        ("certificate", certificate(view)),
         ("issuer", view.issuer.clone()),
         ("agents", format!("{} ({} online, {} polls parked, {} downloads)", view.agents, view.online, view.parked, view.downloads)),
         ("roll-outs", format!("{} running", view.rollouts_running)),
@@ -187,8 +189,20 @@ fn status(view: &StatusView) -> String {
     ] {
         out += &format!("{name:<14} {value}\n");
     }
+    if let Some(error) = &view.certificate_error {
+        out += &format!("{:<14} {error}\n", "not renewed");
+    }
     if let Some(error) = &view.mirror_error {
         out += &format!("{:<14} {error}\n", "mirror error");
     }
     out
+}
+
+fn certificate(view: &StatusView) -> String {
+    let names = view.certificate_names.as_deref().unwrap_or_default().join(", ");
+    match view.certificate_until {
+        Some(end) if end <= view.time => format!("EXPIRED {} for browsers; agents do not mind; for {names}", utc(end)),
+        Some(end) => format!("until {}, for {names}", utc(end)),
+        None => "unknown".to_string(),
+    }
 }

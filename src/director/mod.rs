@@ -16,6 +16,7 @@ pub mod admin;
 #[cfg(unix)]
 pub mod args;
 pub mod bell;
+pub mod certificates;
 #[cfg(unix)]
 pub mod commands;
 #[cfg(unix)]

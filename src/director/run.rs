@@ -11,8 +11,9 @@ use smol::io::AsyncReadExt;
 
 use super::admin;
 use super::args::Run;
+use super::certificates::{self, Naming};
 use super::mirror::{EVERY, Mirror, Source};
-use super::pki::{Names, SiteCa};
+use super::pki::SiteCa;
 use super::registry::Registry;
 use super::service::Front;
 use super::site::{About, Site, load};
@@ -27,7 +28,7 @@ use crate::io::{clock, signals, tls};
 pub const STORE: &str = "director.redb";
 /// Longest time that a stop waits for answers under way.
 const STOP_MAX: Duration = Duration::from_secs(3);
-/// How often old events are removed and the leaf is renewed.
+/// How often old events are removed.
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 
 /// Runs until SIGTERM or SIGINT.
@@ -41,17 +42,17 @@ pub fn run(args: &Run) -> Result<(), String> {
     let (store, registry) = read_state(&path, now)?;
     let listeners = bind(&args.listen)?;
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
-    let name = args.name.clone().unwrap_or_else(hostname);
-    let names = names(&name, &addresses);
-    let ca = SiteCa::open_or_create(&args.state.join("pki"), &names, now).map_err(|r| r.to_string())?;
+    let naming = Naming { name: args.name.clone(), addresses };
+    let ca = SiteCa::open_or_create(&args.state.join("pki"), &naming.names(), certificates::now()).map_err(|r| r.to_string())?;
     let mirror = mirror(args)?;
     let found = mirror.from_disk().map_err(|r| format!("--root {}: {r}", args.root.display()))?;
     let site = Site::new(registry, store, ca, found.tree);
-    let url = format!("https://{}", with_port(&name, addresses.first().map_or(0, SocketAddr::port)));
+    let addresses = &naming.addresses;
+    let url = format!("https://{}", with_port(&naming.name(), addresses.first().map_or(0, SocketAddr::port)));
     *site.about.borrow_mut() = About { listen: addresses.iter().map(|a| a.to_string()).collect(), url, mirror: args.mirror.clone() };
     greet(&site, &args.state);
     let executor = Rc::new(LocalExecutor::new());
-    smol::block_on(executor.run(live(&executor, site, listeners, mirror, names, &args.state)))
+    smol::block_on(executor.run(live(&executor, site, listeners, mirror, naming, &args.state)))
 }
 
 /// Opens the store. redb answers most damage with an error and some with a panic; both end in the same sentence.
@@ -79,7 +80,7 @@ async fn live(
     site: Rc<Site>,
     listeners: Vec<TcpListener>,
     mirror: Mirror,
-    names: Names,
+    naming: Naming,
     state: &Path,
 ) -> Result<(), String> {
     let stop = signals::stop_signals().map_err(|e| format!("signals: {e}"))?;
@@ -91,7 +92,8 @@ async fn live(
     site.store.durable().await?;
     executor.spawn(site.clone().plan_forever()).detach();
     executor.spawn(mirror_forever(site.clone(), Arc::new(mirror))).detach();
-    executor.spawn(keep_house(site.clone(), names)).detach();
+    executor.spawn(keep_house(site.clone())).detach();
+    executor.spawn(certificates::watch(site.clone(), naming)).detach();
     let socket = admin::bind(state).map_err(|e| format!("{}: {e}", state.join(admin::SOCKET).display()))?;
     let administration = executor.spawn(admin::serve(socket, site.clone(), executor.clone()));
     let tls = site.ca.server_config();
@@ -178,16 +180,11 @@ fn list(reasons: &[Reason]) -> String {
     format!("left out: {}", texts.join("; "))
 }
 
-async fn keep_house(site: Rc<Site>, names: Names) {
+async fn keep_house(site: Rc<Site>) {
     loop {
         let now = clock::unix();
         site.registry.borrow_mut().prune_activity(now);
         site.flush();
-        match site.ca.renew_if_due(&names, now) {
-            Ok(true) => log::info!("the server certificate was renewed"),
-            Ok(false) => {}
-            Err(reason) => log::error!("the server certificate was not renewed: {reason}"),
-        }
         smol::Timer::after(HOUSEKEEPING).await;
     }
 }
@@ -210,31 +207,11 @@ fn mirror(args: &Run) -> Result<Mirror, String> {
     Ok(Mirror { source, folder: args.state.join("release"), trust: args.state.join("trust"), root, floor })
 }
 
-fn names(name: &str, addresses: &[SocketAddr]) -> Names {
-    let mut names = Names { dns: vec!["localhost".into()], ips: vec![IpAddr::from([127, 0, 0, 1])] };
-    match name.parse() {
-        Ok(ip) => names.ips.push(ip),
-        Err(_) => names.dns.push(name.to_string()),
-    }
-    names.ips.extend(addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()));
-    names.dns.sort();
-    names.dns.dedup();
-    names.ips.sort();
-    names.ips.dedup();
-    names
-}
-
 fn with_port(name: &str, port: u16) -> String {
     match name.parse::<IpAddr>() {
         Ok(ip) => SocketAddr::new(ip, port).to_string(),
         Err(_) => format!("{name}:{port}"),
     }
-}
-
-fn hostname() -> String {
-    let read = read_limited(Path::new("/proc/sys/kernel/hostname"), 256).ok().flatten();
-    let text = read.and_then(|b| String::from_utf8(b).ok()).unwrap_or_default();
-    if text.trim().is_empty() { "localhost".into() } else { text.trim().to_string() }
 }
 
 /// What a person needs to go on: where, which pin, how to enroll.

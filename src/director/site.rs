@@ -77,6 +77,8 @@ pub struct Site {
     pub last_refresh: RefCell<(u64, Option<String>)>,
     /// How many refreshes have begun.
     pub refreshes_begun: Cell<u64>,
+    /// Why the server certificate could not be renewed.
+    pub certificate_error: RefCell<Option<String>>,
     /// What this Director was started with, for people.
     pub about: RefCell<About>,
     /// No new park: the Director stops.
@@ -100,6 +102,7 @@ impl Site {
             refreshed: Bells::default(),
             last_refresh: RefCell::default(),
             refreshes_begun: Cell::new(0),
+            certificate_error: RefCell::default(),
             about: RefCell::default(),
             stopping: Cell::new(false),
             parked: RefCell::default(),

@@ -138,6 +138,14 @@ pub struct StatusView {
     pub issuer: String,
     /// Pin of the site CA.
     pub pin: String,
+    /// Until when browsers accept the server certificate, seconds since 1970.
+    pub certificate_until: Option<u64>,
+    /// Names and addresses in it.
+    pub certificate_names: Option<Vec<String>>,
+    /// Why it could not be renewed.
+    pub certificate_error: Option<String>,
+    /// SHA-256 of the CA certificate for browsers, as they show it.
+    pub browser_ca: Option<String>,
     /// Addresses it listens on.
     pub listen: Vec<String>,
     /// Running since.

@@ -1,4 +1,4 @@
-//! TLS 1.3 as vmetric speaks it: ring, X25519, Ed25519, and a site CA known by the hash of its key.
+//! TLS as vmetric speaks it: agents 1.3 only, with ring, X25519, Ed25519, and a site CA known by the hash of its key.
 //!
 //! **Pins.** `--pin sha256:<64 hex>` is the SHA-256 of the site CA's DER SubjectPublicKeyInfo, the same number that
 //! `openssl x509 -pubkey -noout | openssl pkey -pubin -outform der | sha256sum` prints. The server sends leaf and CA; the
@@ -12,6 +12,12 @@
 //! and a site CA signs for nobody but its own Directors.
 //!
 //! Narrowed in code, not by features: whatever the provider does not name is not linked (337 KB on an edge device).
+
+#[cfg(feature = "director")]
+mod server;
+
+#[cfg(feature = "director")]
+pub use server::server_config;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -226,15 +232,4 @@ impl KeyProvider for NoKeys {
     fn load_private_key(&self, _key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
         Err(Error::General("keys come through a certificate resolver".into()))
     }
-}
-
-/// A server configuration: TLS 1.3, no tickets (each would cost a handshake's memory on 10,000s of parked connections).
-#[cfg(feature = "director")]
-pub fn server_config(resolver: Arc<dyn rustls::server::ResolvesServerCert>) -> Arc<rustls::ServerConfig> {
-    let builder = rustls::ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13]);
-    let mut config = builder.expect("TLS 1.3 is in the provider above").with_no_client_auth().with_cert_resolver(resolver);
-    config.send_tls13_tickets = 0;
-    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Arc::new(config)
 }

@@ -3,6 +3,8 @@
 #[cfg(unix)]
 mod agent;
 mod canonical;
+#[cfg(unix)]
+mod certificates;
 mod core_props;
 #[cfg(all(unix, feature = "demo"))]
 mod demo;

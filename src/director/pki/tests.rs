@@ -1,5 +1,8 @@
 use super::*;
 use crate::core::hex;
+use crate::io::fs::write_durable;
+use leaf::{Facts, LEAF_SECONDS, RENEW_SECONDS};
+use rustls::sign::CertifiedKey;
 
 const NOW: u64 = 1_795_305_600;
 const DAY: u64 = 86_400;
@@ -33,8 +36,12 @@ impl Place {
     }
 }
 
-fn shown(ca: &SiteCa) -> Arc<CertifiedKey> {
-    ca.leaf.current.read().unwrap().clone().unwrap()
+fn shown(ca: &SiteCa) -> [Arc<CertifiedKey>; 2] {
+    [Kind::Ed25519, Kind::P256].map(|kind| ca.shown.certified(kind).unwrap())
+}
+
+fn why(outcome: Result<Option<Reason>, Reason>) -> String {
+    outcome.unwrap().map_or("kept".into(), |r| r.code.into_owned())
 }
 
 #[test]
@@ -56,9 +63,35 @@ fn a_second_start_finds_everything() {
 fn keys_are_for_the_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let place = Place::new();
-    place.open(NOW).unwrap();
     let mode = |name| fs::metadata(place.file(name)).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode("ca.key"), mode("leaf.key")), (0o600, 0o600));
+    let keys = ["ca.key", "leaf.key", "ca-p256.key", "leaf-p256.key"];
+    place.open(NOW).unwrap();
+    assert_eq!(keys.map(mode), [0o600; 4]);
+    place.open(NOW + LEAF_SECONDS).unwrap();
+    assert_eq!(keys.map(mode), [0o600; 4], "renewed ones too");
+}
+
+#[test]
+fn when_a_leaf_is_renewed() {
+    let leaf = |until| Facts { until, names: names("a.example").list() };
+    let code = |leaf: Option<&Facts>, name: &str, now| why_renew(leaf, &names(name), now).map_or("kept".into(), |r| r.code.into_owned());
+    let at = |until, now| code(Some(&leaf(until)), "a.example", now);
+    assert_eq!(code(None, "a.example", NOW), "leaf_missing");
+    assert_eq!(at(NOW + LEAF_SECONDS, NOW), "kept");
+    assert_eq!(at(NOW + RENEW_SECONDS, NOW), "kept");
+    assert_eq!(at(NOW + RENEW_SECONDS - 1, NOW), "leaf_due");
+    assert_eq!(at(NOW, NOW + 400 * DAY), "leaf_due");
+    // Made in 1970, looked at once the clock is right; made in 2099, the same.
+    assert_eq!(at(LEAF_SECONDS, NOW), "leaf_due");
+    assert_eq!(at(4_100_000_000, NOW), "leaf_ahead");
+    assert_eq!(at(NOW + LEAF_SECONDS, 0), "leaf_ahead");
+    // A clock beyond the CA's end, or at the end of time, does not renew at every look.
+    for now in [0, 4_102_444_800 - DAY, 4_102_444_800 + 900 * DAY, u64::MAX - LEAF_SECONDS, u64::MAX] {
+        assert_eq!(at(now.saturating_add(LEAF_SECONDS), now), "kept");
+    }
+    assert_eq!(code(Some(&leaf(NOW + LEAF_SECONDS)), "b.example", NOW), "leaf_names");
+    let fewer = Names { dns: vec!["a.example".into()], ips: Vec::new() };
+    assert_eq!(why_renew(Some(&leaf(NOW + LEAF_SECONDS)), &fewer, NOW), None, "an address that is gone can wait");
 }
 
 #[test]
@@ -66,32 +99,84 @@ fn a_leaf_is_renewed_in_its_last_month() {
     let place = Place::new();
     let ca = place.open(NOW).unwrap();
     let before = shown(&ca);
-    assert!(!ca.renew_if_due(&names("a.example"), NOW + 60 * DAY).unwrap());
-    assert!(ca.renew_if_due(&names("a.example"), NOW + 60 * DAY + 1).unwrap());
-    assert_ne!(before.cert[0], shown(&ca).cert[0]);
-    assert_eq!(before.cert[1], shown(&ca).cert[1], "the CA stays");
-    assert!(ca.renew_if_due(&names("b.example"), NOW + 61 * DAY).unwrap(), "another name");
-    assert!(!ca.renew_if_due(&names("b.example"), NOW + 61 * DAY).unwrap());
-    // A clock that ran ahead made a leaf that would not be renewed for years; one that runs in 1970 still gets one.
-    assert!(ca.renew_if_due(&names("b.example"), NOW - 400 * DAY).unwrap());
-    assert!(ca.renew_if_due(&names("b.example"), 0).unwrap());
-    assert!(ca.renew_if_due(&names("b.example"), u64::MAX).unwrap());
+    assert_eq!(why(ca.renew_if_due(&names("a.example"), NOW + 60 * DAY)), "kept");
+    assert_eq!(why(ca.renew_if_due(&names("a.example"), NOW + 60 * DAY + 1)), "leaf_due");
+    assert_eq!(ca.leaf().0, NOW + 150 * DAY + 1);
+    for (before, after) in before.iter().zip(shown(&ca)) {
+        assert_ne!(before.cert[0], after.cert[0]);
+        assert_eq!(before.cert[1], after.cert[1], "the CA stays");
+        assert_ne!(before.key.public_key(), after.key.public_key(), "a new key with each leaf");
+    }
+    // What is shown is what a restart finds.
+    let leaves = [place.bytes("leaf.pem"), place.bytes("leaf-p256.pem")];
+    place.open(NOW + 61 * DAY).unwrap();
+    assert_eq!([place.bytes("leaf.pem"), place.bytes("leaf-p256.pem")], leaves);
+    assert_eq!(why(ca.renew_if_due(&names("b.example"), NOW + 61 * DAY)), "leaf_names");
+    assert_eq!(why(ca.renew_if_due(&names("b.example"), NOW + 61 * DAY)), "kept");
+    for now in [NOW - 400 * DAY, 0, 4_102_444_800 + DAY, u64::MAX] {
+        assert_ne!(why(ca.renew_if_due(&names("b.example"), now)), "kept", "{now}");
+        assert_eq!(why(ca.renew_if_due(&names("b.example"), now)), "kept", "{now}");
+        assert!(shown(&ca).iter().all(|c| c.keys_match().is_ok()) && ca.leaf().0 <= 4_102_444_800, "{now}");
+    }
+}
+
+#[test]
+fn a_leaf_that_cannot_be_written_leaves_the_old_one_in_use() {
+    let place = Place::new();
+    let ca = place.open(NOW).unwrap();
+    let before = shown(&ca).map(|c| c.cert[0].clone());
+    // A file where the temporary one belongs would be replaced; a folder that is gone cannot be.
+    fs::rename(place.file(""), place.0.path().join("away")).unwrap();
+    let reason = ca.renew_if_due(&names("a.example"), NOW + 80 * DAY).unwrap_err();
+    assert!(reason.code == "pki_unwritable" && reason.detail.contains("leaf"), "{reason}");
+    assert_eq!(shown(&ca).map(|c| c.cert[0].clone()), before);
+    fs::rename(place.0.path().join("away"), place.file("")).unwrap();
+    assert_eq!(why(ca.renew_if_due(&names("a.example"), NOW + 80 * DAY)), "leaf_due");
 }
 
 #[test]
 fn a_damaged_leaf_is_made_again() {
+    let good = |place: &Place| {
+        let ca = place.open(NOW).unwrap();
+        shown(&ca).iter().all(|c| c.keys_match().is_ok()) && ca.shown.certified(Kind::Ed25519).unwrap().cert[1] == ca.agents.certificate
+    };
     for (name, bytes) in [("leaf.pem", b"".as_slice()), ("leaf.key", b"junk"), ("leaf.pem", b"vmetric leaf until x for y\n")] {
-        let place = Place::new();
-        place.open(NOW).unwrap();
-        place.put(name, bytes);
-        assert!(shown(&place.open(NOW).unwrap()).keys_match().is_ok(), "{name}");
+        for name in [name.to_string(), name.replace("leaf", "leaf-p256")] {
+            let place = Place::new();
+            place.open(NOW).unwrap();
+            place.put(&name, bytes);
+            assert!(good(&place), "{name}");
+        }
     }
-    // The key of another leaf: a power cut between the two files.
-    let (place, other) = (Place::new(), Place::new());
+    // The key of another leaf: a power cut between the two files. Both of another CA: a backup that was restored.
+    for files in [&["leaf.key"][..], &["leaf.key", "leaf.pem"]] {
+        let (place, other) = (Place::new(), Place::new());
+        place.open(NOW).unwrap();
+        other.open(NOW).unwrap();
+        files.iter().for_each(|name| place.put(name, &other.bytes(name)));
+        assert!(good(&place));
+        assert!(files.iter().any(|name| place.bytes(name) != other.bytes(name)), "{files:?} is not kept");
+    }
+}
+
+#[test]
+fn a_director_of_before_gets_its_twin() {
+    let place = Place::new();
+    let pin = place.open(NOW).unwrap().pin();
+    for name in ["ca-p256.key", "ca-p256.pem", "leaf-p256.key", "leaf-p256.pem"] {
+        fs::remove_file(place.file(name)).unwrap();
+    }
+    assert_eq!(place.open(NOW).unwrap().pin(), pin);
+    // Once it is there, it is kept like the first: half of it is an error that says what to do.
+    let pem = place.bytes("ca-p256.pem");
+    fs::remove_file(place.file("ca-p256.pem")).unwrap();
     place.open(NOW).unwrap();
-    other.open(NOW).unwrap();
-    place.put("leaf.key", &other.bytes("leaf.key"));
-    assert!(shown(&place.open(NOW).unwrap()).keys_match().is_ok());
+    place.put("ca-p256.pem", &pem);
+    assert_eq!(place.open(NOW).unwrap().bundle().as_bytes(), [pem, place.bytes("ca.pem")].concat(), "the very bytes that browsers trust");
+    fs::remove_file(place.file("ca-p256.key")).unwrap();
+    assert!(place.open(NOW).err().unwrap().detail.contains("browsers"));
+    place.put("ca-p256.key", &place.bytes("ca.key"));
+    assert!(place.open(NOW).err().unwrap().detail.contains("P-256"));
 }
 
 #[test]
@@ -131,8 +216,10 @@ fn the_pin_is_what_openssl_says() {
         return eprintln!("left out: no openssl here");
     }
     assert!(String::from_utf8_lossy(&out.stdout).starts_with(&hex::encode(&pin)));
-    let verify = "openssl verify -CAfile \"$0\" \"$1\" && openssl x509 -noout -startdate -ext subjectAltName -in \"$1\"";
-    let out = std::process::Command::new("sh").args(["-c", verify]).arg(place.file("ca.pem")).arg(place.file("leaf.pem")).output().unwrap();
-    let text = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success() && text.contains("1970") && text.contains("DNS:a.example, IP Address:10.0.0.1"), "{text}");
+    for [ca, leaf] in [["ca.pem", "leaf.pem"], ["ca-p256.pem", "leaf-p256.pem"]] {
+        let verify = "openssl verify -CAfile \"$0\" \"$1\" && openssl x509 -noout -startdate -ext subjectAltName -in \"$1\"";
+        let out = std::process::Command::new("sh").args(["-c", verify]).arg(place.file(ca)).arg(place.file(leaf)).output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success() && text.contains("1970") && text.contains("DNS:a.example, IP Address:10.0.0.1"), "{text}");
+    }
 }

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use vmetric::director::pki::{Names, SiteCa};
 use vmetric::io::serve::{Answer, Body, Limits, Request, Response, Service, serve};
 use vmetric::io::tls::{Pin, PinVerifier, client_config};
@@ -35,6 +35,7 @@ pub enum Seen {
 pub struct Site {
     pub address: SocketAddr,
     pub pin: Pin,
+    pub ca: Arc<SiteCa>,
     pub dir: tempfile::TempDir,
     pub seen: Mutex<Receiver<Seen>>,
     pub peers: Arc<Mutex<HashSet<SocketAddr>>>,
@@ -118,7 +119,7 @@ impl Site {
     pub fn with(limits: Limits) -> Site {
         let dir = tempfile::tempdir().unwrap();
         let names = Names { dns: vec!["localhost".into()], ips: vec!["127.0.0.1".parse().unwrap()] };
-        let ca = SiteCa::open_or_create(&dir.path().join("pki"), &names, NOW).unwrap();
+        let ca = Arc::new(SiteCa::open_or_create(&dir.path().join("pki"), &names, NOW).unwrap());
         let file = dir.path().join("file");
         File::create(&file).unwrap().write_all(&file_content()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -140,7 +141,7 @@ impl Site {
             };
             smol::block_on(executor.run(work));
         });
-        Site { address, pin, dir, seen: Mutex::new(seen), peers, events, stop: Some(stop), thread: Some(thread) }
+        Site { address, pin, ca, dir, seen: Mutex::new(seen), peers, events, stop: Some(stop), thread: Some(thread) }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -163,7 +164,11 @@ impl Site {
 
 /// See [`Site::raw`].
 pub fn raw(address: SocketAddr, pin: Pin) -> Raw {
-    let config = client_config(Arc::new(PinVerifier::new(vec![pin])));
+    raw_with(address, client_config(Arc::new(PinVerifier::new(vec![pin]))))
+}
+
+/// A connection of any TLS client.
+pub fn raw_with(address: SocketAddr, config: Arc<ClientConfig>) -> Raw {
     let tls = ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap();
     let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
