@@ -24,6 +24,7 @@
 //! | `local_update` | an operator's command on the device ended (`update --file`, `rollback`) |
 //! | `result_foreign` | it ended an order of another Director |
 //! | `certificate_renewed`, `certificate_failed` | the server certificate was renewed, or could not be |
+//! | `mirror_imported`, `import_refused` | a person brought a bundle or tree; what was accepted although expired, with dates |
 //! | `mirror_refreshed`, `mirror_refused` | the release tree was renewed, or a refresh was turned down |
 
 use super::records::Event;

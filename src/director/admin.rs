@@ -63,6 +63,10 @@ pub struct AdminWire {
     pub follow: Option<bool>,
     /// How many old events.
     pub limit: Option<u64>,
+    /// A bundle or tree to import, as an absolute path.
+    pub file: Option<String>,
+    /// Import it even if timestamp or snapshot have expired.
+    pub accept_expired: Option<bool>,
 }
 
 /// First line of each answer.

@@ -19,9 +19,10 @@ vmetric-director: mirrors releases, decides for its agents, pushes updates
 Usage: vmetric-director COMMAND [options]
 
 Run
-  run --mirror FOLDER|URL --root root.json [--listen ADDR:PORT]... [--mirror-pin sha256:..] [--name HOST]
+  run [--mirror FOLDER|URL] --root root.json [--listen ADDR:PORT]... [--mirror-pin sha256:..] [--name HOST]
       Serves agents until SIGTERM. The first start makes the site CA.
       --mirror      release tree with metadata/ and targets/: a folder, or https://
+                    (without it, no outbound call at all: see `mirror --file`)
       --mirror-pin  the CA key of that https:// server
       --root        root metadata to begin with; later ones are found from it
       --listen      default 0.0.0.0:8443; may be given several times
@@ -42,6 +43,9 @@ Act
       First one agent, then at most --max-in-flight (10%); more than --max-failures (2) halt it.
   cancel --all | --agent ID... | --rollout N [--json]
   mirror [--json]                   look for new releases now
+  mirror --file BUNDLE|TREE [--accept-expired] [--json]
+      Take releases from a medium (`vmetric-release bundle`), checked like any mirror. What expired on its way
+      (timestamp, snapshot) is taken only with --accept-expired; the activity keeps the dates.
   remove-agent ID                   refuse its credential from now on
 
 Every command takes --state DIR (or VMETRIC_DIRECTOR_STATE; default /var/lib/vmetric-director).
@@ -68,8 +72,8 @@ pub struct Run {
     pub state: PathBuf,
     /// Addresses.
     pub listen: Vec<SocketAddr>,
-    /// Folder or URL.
-    pub mirror: String,
+    /// Folder or URL; none = releases are brought.
+    pub mirror: Option<String>,
     /// The URL's server.
     pub mirror_pin: Option<Pin>,
     /// Root metadata.
@@ -123,12 +127,13 @@ fn run(words: &mut Words, state: PathBuf) -> Result<Run, String> {
     if listen.is_empty() {
         listen.push(LISTEN.parse().map_err(|_| "no default address")?);
     }
-    let mirror = words.option("--mirror")?.ok_or("run needs --mirror: a folder with metadata/ and targets/, or an https:// URL")?;
-    if mirror.starts_with("http://") {
-        return Err(format!("--mirror {mirror}: releases are fetched over https:// only"));
+    let mirror = words.option("--mirror")?;
+    let starts = |with: &str| mirror.as_deref().is_some_and(|m| m.starts_with(with));
+    if starts("http://") {
+        return Err("--mirror http://: releases are fetched over https:// only".into());
     }
     let mirror_pin = words.option("--mirror-pin")?.map(|p| parse_pin(&p).map_err(|r| format!("--mirror-pin: {}", r.detail))).transpose()?;
-    if mirror.starts_with("https://") && mirror_pin.is_none() {
+    if starts("https://") && mirror_pin.is_none() {
         return Err("an https:// mirror needs --mirror-pin: the SHA-256 of its CA's public key; no web CA is trusted here".into());
     }
     let root = words.option("--root")?.ok_or("run needs --root: the root.json that `vmetric-release init` made")?;
@@ -139,7 +144,14 @@ fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
     let mut request = AdminWire { command: word.to_string(), ..Default::default() };
     let json = words.flag("--json");
     match word {
-        "agents" | "rollouts" | "status" | "mirror" | "pin" => {}
+        "agents" | "rollouts" | "status" | "pin" => {}
+        "mirror" => {
+            request.accept_expired = words.flag("--accept-expired").then_some(true);
+            request.file = words.option("--file")?.map(|file| absolute(&file)).transpose()?;
+            if request.accept_expired.is_some() && request.file.is_none() {
+                return Err("--accept-expired belongs to --file: a mirror that is reached has no reason to be expired".into());
+            }
+        }
         "activity" => {
             request.agents = words.list("--agent")?;
             request.limit = words.number("--limit")?;
@@ -170,6 +182,12 @@ fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
         request.command = "status".into();
     }
     Ok(Ask { state, json, pin_only, request })
+}
+
+/// The Director may run in another folder.
+fn absolute(file: &str) -> Result<String, String> {
+    let path = std::path::absolute(file).map_err(|e| format!("--file {file}: {e}"))?;
+    path.into_os_string().into_string().map_err(|_| format!("--file {file}: the path is no plain text"))
 }
 
 fn assign(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
@@ -300,6 +318,8 @@ mod tests {
         assert_eq!(asked("token create --uses 3 --ttl=2h --state /x").request.ttl_s, Some(7_200));
         assert!(asked("activity --follow --json").json);
         assert!(asked("pin").pin_only);
+        assert_eq!(asked("mirror --file /media/site.vmb --accept-expired").request.file.as_deref(), Some("/media/site.vmb"));
+        assert!(matches!(parsed("run --root r.json"), Ok(Command::Run(Run { mirror: None, .. }))));
         let Ok(Command::Run(run)) = parsed("run --mirror /r --root r.json --listen 127.0.0.1:1 --listen [::1]:2") else { panic!() };
         assert_eq!(run.listen.len(), 2);
         assert!(matches!(parsed("-version"), Ok(Command::Version)));
@@ -321,7 +341,7 @@ mod tests {
             ("cancel --all --rollout 1", "one of"),
             ("agents --bogus", "--bogus"),
             ("token", "token create"),
-            ("run --root r.json", "--mirror"),
+            ("mirror --accept-expired", "--file"),
             ("run --mirror http://x --root r.json", "https"),
             ("run --mirror /r", "--root"),
             ("fly", "fly"),

@@ -9,6 +9,7 @@ use smol::net::unix::UnixStream;
 use super::admin::{AdminWire, line, status};
 use super::orders::Assign;
 use super::records::Event;
+use super::refresh::{self, Import};
 use super::site::{Site, random_hex};
 use super::store::Table;
 use super::views::StatusView;
@@ -88,7 +89,7 @@ pub async fn run(site: &Rc<Site>, request: AdminWire, out: &mut UnixStream) -> R
         "token" => token(site, &request, now, out).await,
         "assign" => assign(site, &request, now, out).await,
         "cancel" => cancel(site, &request, now, out).await,
-        "mirror" => mirror(site, out).await,
+        "mirror" => mirror(site, &request, out).await,
         "remove-agent" => remove(site, &request, now, out).await,
         other => {
             Err(Reason::new("command_unknown", format!("this Director does not know '{other}'; is the program newer than the Director?")))
@@ -126,7 +127,8 @@ fn view(site: &Site, now: u64) -> StatusView {
         timestamp_version: tree.timestamp_version,
         releases: tree.releases.versions(AGENT_PRODUCT).iter().map(|v| v.to_string()).collect(),
         mirror_verified_at: tree.verified_at,
-        mirror_error: site.last_refresh.borrow().1.clone(),
+        mirror_error: site.last_refresh.borrow().error.clone(),
+        mirror_note: site.last_refresh.borrow().note.clone(),
         time: now,
     }
 }
@@ -244,18 +246,12 @@ async fn cancel(site: &Rc<Site>, request: &AdminWire, now: u64, out: &mut UnixSt
     reply(out, &OrderedView { rollout: request.rollout.unwrap_or(0), told, ..Default::default() }).await
 }
 
-async fn mirror(site: &Site, out: &mut UnixStream) -> Result<(), Reason> {
-    // A refresh that runs already may have read the old tree; only one that starts now counts.
-    let goal = site.refreshes_begun.get() + 1;
-    site.refresh.ring();
-    while site.last_refresh.borrow().0 < goal {
-        site.refreshed.wait().await;
+async fn mirror(site: &Site, request: &AdminWire, out: &mut UnixStream) -> Result<(), Reason> {
+    if let Some(file) = &request.file {
+        refresh::ask_import(site, Import { file: file.into(), accept_expired: request.accept_expired.unwrap_or(false) })?;
     }
-    let failure = site.last_refresh.borrow().1.clone();
-    match failure {
-        Some(error) => Err(Reason::new("mirror_refused", error)),
-        None => reply(out, &view(site, clock::unix())).await,
-    }
+    refresh::next(site, request.file.is_some()).await?;
+    reply(out, &view(site, clock::unix())).await
 }
 
 async fn remove(site: &Site, request: &AdminWire, now: u64, out: &mut UnixStream) -> Result<(), Reason> {

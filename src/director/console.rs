@@ -183,7 +183,7 @@ fn status(view: &StatusView) -> String {
         ("issuer", view.issuer.clone()),
         ("agents", format!("{} ({} online, {} polls parked, {} downloads)", view.agents, view.online, view.parked, view.downloads)),
         ("roll-outs", format!("{} running", view.rollouts_running)),
-        ("mirror of", view.mirror.clone()),
+        ("mirror of", if view.mirror.is_empty() { "nothing: releases are brought with mirror --file".into() } else { view.mirror.clone() }),
         ("mirrored", mirrored),
         ("releases", releases),
     ] {
@@ -191,6 +191,9 @@ fn status(view: &StatusView) -> String {
     }
     if let Some(error) = &view.certificate_error {
         out += &format!("{:<14} {error}\n", "not renewed");
+    }
+    if let Some(note) = &view.mirror_note {
+        out += &format!("{:<14} {note}\n", "imported");
     }
     if let Some(error) = &view.mirror_error {
         out += &format!("{:<14} {error}\n", "mirror error");

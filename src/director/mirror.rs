@@ -17,9 +17,11 @@ use super::tree::{Entry, Tree};
 use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::release::Artifact;
-use crate::core::trust::{FileCheck, Goal, Now, ROOT_MAX, Trusted};
+use crate::core::time;
+use crate::core::trust::{FileCheck, Goal, Now, ROOT_MAX, TOP_LEVEL, Trusted};
 use crate::io::fs::{make_folder, read_limited, remove_if_there, room, sync_folder_of, write_durable};
 use crate::io::http::{Http, HttpConfig};
+use crate::io::medium::Medium;
 use crate::io::tls::Pin;
 use crate::io::trust_store::TrustStore;
 
@@ -41,6 +43,8 @@ pub enum Source {
     Folder(PathBuf),
     /// An `https://` URL of such a folder, and the pins of its server.
     Url(String, Vec<Pin>),
+    /// No link: releases are brought by people.
+    Nowhere,
 }
 
 /// What a refresh works on.
@@ -67,6 +71,10 @@ pub struct Renewed {
     pub changed: bool,
     /// What had to be left out, each with its reason.
     pub left_out: Vec<Reason>,
+    /// Artifacts that the metadata name and an imported bundle was not made to hold.
+    pub absent: Vec<String>,
+    /// Roles that were accepted although expired, with the date.
+    pub expired: Vec<String>,
 }
 
 impl Mirror {
@@ -85,19 +93,33 @@ impl Mirror {
     /// # Errors
     /// The source did not answer, or a check of the metadata did not hold; what is served stays.
     pub fn refresh(&self, known: &Tree, now: u64) -> Result<Renewed, Reason> {
+        self.renew(Origin::new(&self.source)?, 0, known, now)
+    }
+
+    /// Takes what a person brought: a bundle or a tree, checked as a source is. Expired timestamps and snapshots only if that
+    /// is accepted; signatures, versions and hashes always.
+    ///
+    /// # Errors
+    /// A code of [`crate::core::bundle`] or of the trust checks; what is served stays.
+    pub fn import(&self, file: &Path, accept_expired: bool, known: &Tree, now: u64) -> Result<Renewed, Reason> {
+        let medium = Medium::open(file)?;
+        self.renew(Origin::Medium(medium), if accept_expired { u64::MAX } else { 0 }, known, now)
+    }
+
+    fn renew(&self, mut origin: Origin, offline_grace_s: u64, known: &Tree, now: u64) -> Result<Renewed, Reason> {
         make_folder(&self.folder.join("metadata")).map_err(|e| unwritable(&self.folder, &e))?;
-        let mut origin = Origin::new(&self.source)?;
         let (mut store, trusted) = TrustStore::open(&self.trust, &self.root)?;
         for reason in store.take_left_out() {
             log::warn!("trust store: {reason}");
         }
-        let time = Now { unix: now, floor: self.floor, offline_grace_s: 0 };
+        let time = Now { unix: now, floor: self.floor, offline_grace_s };
         let mut fetch = |name: &str, limit: u64| origin.read(&format!("metadata/{name}"), limit);
         let (trusted, outcome) = store.refresh(trusted, time, Goal::All, &mut fetch);
         let outcome = outcome.map_err(Reason::from)?;
         let mut open = |path: &str, length: u64| origin.open(path, length);
         let mut renewed = self.build(&trusted, known, now, &mut open);
         renewed.left_out.extend(outcome.left_out.into_iter().map(Reason::from));
+        renewed.expired = expired(&trusted, now.max(self.floor));
         self.publish(&trusted, &mut renewed, &mut origin)?;
         if renewed.changed {
             self.sweep(&renewed.tree);
@@ -109,7 +131,7 @@ impl Mirror {
     fn build(&self, trusted: &Trusted, known: &Tree, now: u64, open: &mut Open<'_>) -> Renewed {
         let [root, timestamp, snapshot, targets] = trusted.versions();
         let mut tree = Tree { timestamp_version: timestamp, versions: [root, snapshot, targets], verified_at: now, ..Default::default() };
-        let mut left_out = Vec::new();
+        let (mut left_out, mut absent) = (Vec::new(), Vec::new());
         for (path, artifact) in trusted.artifacts() {
             let done = artifact.map_err(Reason::from).and_then(|artifact| {
                 let entry = self.obtain(trusted, &artifact, known, open)?;
@@ -121,12 +143,13 @@ impl Mirror {
                     tree.entries.insert(format!("targets/{path}"), entry);
                     tree.releases.artifacts.push(artifact);
                 }
+                Err(reason) if reason.code == "not_in_bundle" => absent.push(path),
                 Err(reason) => left_out.push(Reason::received(reason.code.into_owned(), format!("{path}: {}", reason.detail))),
             }
         }
         self.add_metadata(trusted, known, &mut tree);
         let changed = tree.timestamp_version != known.timestamp_version || tree.releases.artifacts.len() != known.releases.artifacts.len();
-        Renewed { tree, changed, left_out }
+        Renewed { tree, changed, left_out, absent, expired: Vec::new() }
     }
 
     /// Metadata that is on the disk and verified: the current files, and what was served before (an agent may be between
@@ -180,7 +203,7 @@ impl Mirror {
             }
         }
         let body = open(&path, artifact.length).or_else(|first| match first.code.as_ref() {
-            "not_fetched" => Err(first),
+            "not_fetched" | "not_in_bundle" => Err(first),
             _ => open(&artifact.path.to_string(), artifact.length),
         })?;
         self.store(body, artifact, &file, trusted.file_check(artifact)?)?;
@@ -309,6 +332,12 @@ fn copy(mut from: impl Read, mut to: Option<&mut File>, file: &Path, mut check: 
     }
 }
 
+/// Roles that would be refused at this time without grace.
+fn expired(trusted: &Trusted, now: u64) -> Vec<String> {
+    let roles = TOP_LEVEL.into_iter().zip(trusted.expiries());
+    roles.filter_map(|(role, at)| Some(format!("{role} ({})", time::format(at.filter(|at| *at <= now)?)))).collect()
+}
+
 fn unreadable(path: &Path, e: &io::Error) -> Reason {
     Reason::new("mirror_unreadable", format!("{}: {e}", path.display()))
 }
@@ -321,11 +350,13 @@ fn unwritable(path: &Path, e: &io::Error) -> Reason {
 enum Origin {
     Folder(PathBuf),
     Url(String, Http),
+    Medium(Medium),
 }
 
 impl Origin {
     fn new(source: &Source) -> Result<Origin, Reason> {
         match source {
+            Source::Nowhere => Err(Reason::new("no_source", "this Director was started without --mirror; releases are brought to it")),
             Source::Folder(folder) => Ok(Origin::Folder(folder.clone())),
             Source::Url(base, pins) => {
                 let user_agent = concat!("vmetric-director/", env!("VMETRIC_BUILT_VERSION"));
@@ -339,6 +370,7 @@ impl Origin {
     /// A small file; `None` = the source says that there is none.
     fn read(&mut self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, Reason> {
         match self {
+            Origin::Medium(medium) => medium.read(name, limit),
             Origin::Folder(folder) => {
                 let file = folder.join(name);
                 if !folder.is_dir() {
@@ -371,6 +403,7 @@ impl Origin {
     /// An artifact, to be read in pieces.
     fn open(&mut self, path: &str, length: u64) -> Result<Box<dyn Read>, Reason> {
         match self {
+            Origin::Medium(medium) => Ok(Box::new(medium.part(&format!("targets/{path}"), 0)?)),
             Origin::Folder(folder) => {
                 let file = folder.join("targets").join(path);
                 Ok(Box::new(File::open(&file).map_err(|e| unreadable(&file, &e))?))

@@ -26,6 +26,7 @@ pub mod orders;
 pub mod pki;
 pub mod progress;
 pub mod records;
+pub mod refresh;
 pub mod registry;
 pub mod releases;
 pub mod repair;

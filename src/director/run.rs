@@ -12,13 +12,13 @@ use smol::io::AsyncReadExt;
 use super::admin;
 use super::args::Run;
 use super::certificates::{self, Naming};
-use super::mirror::{EVERY, Mirror, Source};
+use super::mirror::{Mirror, Source};
 use super::pki::SiteCa;
+use super::refresh;
 use super::registry::Registry;
 use super::service::Front;
 use super::site::{About, Site, load};
 use super::store::{Store, damaged};
-use crate::core::reason::Reason;
 use crate::core::trust::ROOT_MAX;
 use crate::io::fs::{make_folder, read_limited};
 use crate::io::serve::{Limits, serve};
@@ -49,7 +49,8 @@ pub fn run(args: &Run) -> Result<(), String> {
     let site = Site::new(registry, store, ca, found.tree);
     let addresses = &naming.addresses;
     let url = format!("https://{}", with_port(&naming.name(), addresses.first().map_or(0, SocketAddr::port)));
-    *site.about.borrow_mut() = About { listen: addresses.iter().map(|a| a.to_string()).collect(), url, mirror: args.mirror.clone() };
+    *site.about.borrow_mut() =
+        About { listen: addresses.iter().map(|a| a.to_string()).collect(), url, mirror: args.mirror.clone().unwrap_or_default() };
     greet(&site, &args.state);
     let executor = Rc::new(LocalExecutor::new());
     smol::block_on(executor.run(live(&executor, site, listeners, mirror, naming, &args.state)))
@@ -91,7 +92,7 @@ async fn live(
     // What the disk refuses at the start is an error at the start, not of the first agent.
     site.store.durable().await?;
     executor.spawn(site.clone().plan_forever()).detach();
-    executor.spawn(mirror_forever(site.clone(), Arc::new(mirror))).detach();
+    executor.spawn(refresh::forever(site.clone(), Arc::new(mirror))).detach();
     executor.spawn(keep_house(site.clone())).detach();
     executor.spawn(certificates::watch(site.clone(), naming)).detach();
     let socket = admin::bind(state).map_err(|e| format!("{}: {e}", state.join(admin::SOCKET).display()))?;
@@ -129,57 +130,6 @@ async fn leave(site: &Site) -> Result<(), String> {
     site.store.durable().await
 }
 
-/// Refreshes the mirror at the start, on demand and every minute.
-async fn mirror_forever(site: Rc<Site>, mirror: Arc<Mirror>) {
-    loop {
-        let number = site.refreshes_begun.get() + 1;
-        site.refreshes_begun.set(number);
-        let (worker, known) = (mirror.clone(), site.tree.borrow().clone());
-        let now = clock::unix();
-        let renewed = smol::unblock(move || worker.refresh(&known, now)).await;
-        let before = site.last_refresh.borrow().1.clone();
-        let error = match renewed {
-            Ok(renewed) => {
-                let versions = renewed.tree.versions;
-                let detail = format!(
-                    "timestamp {}, snapshot {}, targets {}, root {}; {} artifacts",
-                    renewed.tree.timestamp_version,
-                    versions[1],
-                    versions[2],
-                    versions[0],
-                    renewed.tree.releases.artifacts.len()
-                );
-                let left_out = (!renewed.left_out.is_empty()).then(|| list(&renewed.left_out));
-                *site.tree.borrow_mut() = Arc::new(renewed.tree);
-                if renewed.changed {
-                    site.registry.borrow_mut().event(now, "", "mirror_refreshed", detail, None);
-                    site.planner.ring();
-                } else if number == 1 {
-                    log::info!("the mirror is fresh: {detail}");
-                }
-                left_out
-            }
-            Err(reason) => Some(reason.to_string()),
-        };
-        // Once per cause: a source that is away for a weekend is one line.
-        if let Some(error) = error.clone().filter(|e| Some(e) != before.as_ref()) {
-            site.registry.borrow_mut().event(now, "", "mirror_refused", error, None);
-        }
-        site.flush();
-        *site.last_refresh.borrow_mut() = (number, error);
-        site.refreshed.ring();
-        let pause = async {
-            smol::Timer::after(EVERY).await;
-        };
-        smol::future::or(site.refresh.wait(), pause).await;
-    }
-}
-
-fn list(reasons: &[Reason]) -> String {
-    let texts: Vec<String> = reasons.iter().map(|r| r.to_string()).collect();
-    format!("left out: {}", texts.join("; "))
-}
-
 async fn keep_house(site: Rc<Site>) {
     loop {
         let now = clock::unix();
@@ -199,9 +149,10 @@ fn mirror(args: &Run) -> Result<Mirror, String> {
     let root = root.ok_or_else(|| {
         format!("--root {}: there is no such file; it is the root.json that `vmetric-release init` made", args.root.display())
     })?;
-    let source = match args.mirror.starts_with("https://") {
-        true => Source::Url(args.mirror.clone(), args.mirror_pin.into_iter().collect()),
-        false => Source::Folder(args.mirror.clone().into()),
+    let source = match &args.mirror {
+        None => Source::Nowhere,
+        Some(url) if url.starts_with("https://") => Source::Url(url.clone(), args.mirror_pin.into_iter().collect()),
+        Some(folder) => Source::Folder(folder.into()),
     };
     let floor = env!("VMETRIC_BUILT_TIME").parse().unwrap_or(0);
     Ok(Mirror { source, folder: args.state.join("release"), trust: args.state.join("trust"), root, floor })

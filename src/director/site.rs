@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::bell::{Bell, Bells};
 use super::pki::SiteCa;
 use super::records::{Agent, Event, Order, Rollout, Token};
+use super::refresh::{Import, Last};
 use super::registry::Registry;
 use super::store::{Change, Store, Table};
 use super::throttle::Throttle;
@@ -47,7 +48,7 @@ pub struct About {
     pub listen: Vec<String>,
     /// Where agents reach it.
     pub url: String,
-    /// Where releases come from.
+    /// Where releases come from; empty = only from what is brought.
     pub mirror: String,
 }
 
@@ -73,8 +74,10 @@ pub struct Site {
     pub refresh: Bell,
     /// Rung when a refresh has ended.
     pub refreshed: Bells,
-    /// How the last refresh ended: its number and its error.
-    pub last_refresh: RefCell<(u64, Option<String>)>,
+    /// How the last refresh ended.
+    pub last_refresh: RefCell<Last>,
+    /// A medium that the next refresh reads instead.
+    pub import: RefCell<Option<Import>>,
     /// How many refreshes have begun.
     pub refreshes_begun: Cell<u64>,
     /// Why the server certificate could not be renewed.
@@ -101,6 +104,7 @@ impl Site {
             refresh: Bell::default(),
             refreshed: Bells::default(),
             last_refresh: RefCell::default(),
+            import: RefCell::default(),
             refreshes_begun: Cell::new(0),
             certificate_error: RefCell::default(),
             about: RefCell::default(),

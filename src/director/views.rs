@@ -170,6 +170,8 @@ pub struct StatusView {
     pub mirror_verified_at: u64,
     /// Why the last refresh was refused.
     pub mirror_error: Option<String>,
+    /// What the last import brought, expired metadata with their dates included.
+    pub mirror_note: Option<String>,
     /// Director's time.
     pub time: u64,
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use miniserde::json::{self, Value};
-use vmetric::core::hex;
+use vmetric::core::{hex, time};
 use vmetric::io::clock;
 use vmetric::io::tls::pin_text;
 
@@ -32,12 +32,16 @@ struct Device<'a> {
 
 impl<'a> Device<'a> {
     fn enrolled(site: &'a Site) -> Device<'a> {
+        Device::enrolled_with(site, &[])
+    }
+
+    fn enrolled_with(site: &'a Site, more: &[&str]) -> Device<'a> {
         let device = Device { site, process: None };
         fs::create_dir_all(device.path("image")).unwrap();
         fs::copy(AGENT, device.path("image/vmetric-agent")).unwrap();
         fs::copy(site.bench.path("release/root.json"), device.path("image/root.json")).unwrap();
         let pin = pin_text(&site.pin);
-        let words = ["enroll", "--director", &site.url, "--pin", &pin];
+        let words = [&["enroll", "--director", &site.url, "--pin", &pin], more].concat();
         let out = device.run(&words);
         assert!(out.status.code() == Some(2) && said(&out).contains("VMETRIC_TOKEN"), "{}", said(&out));
         let out = device.command(&words).env("VMETRIC_TOKEN", site.token("")).output().unwrap();
@@ -215,4 +219,62 @@ fn an_update_from_a_bundle_is_the_same_in_one_file() {
     assert!(out.status.success() && said(&out).contains("updated 2.0.0"), "{}", said(&out));
     let status = device.status();
     assert_eq!((text(&status, "version"), text(&status, "running_as")), ("2.0.0".into(), "confirmed".into()));
+}
+
+/// No link to anywhere: the release comes as one file, late; what expired on its way is taken where somebody said so.
+#[test]
+fn an_air_gapped_site_takes_a_bundle_that_expired_on_its_way() {
+    let made = time::format(clock::unix() - 30 * 86_400);
+    let new = variant("two");
+    let site = Site::without_link(&[("2.0.0", new.clone())], &made);
+    site.bench.good(&format!("bundle --tree public --out site.vmb --now {made}"));
+    let file = site.bench.path("site.vmb").display().to_string();
+    assert!(site.bad("mirror").contains("no_source"));
+    assert!(site.bad("assign --all --version 2.0.0").contains("version_unknown"));
+
+    // A bundle without its first block, then the good one.
+    let good = fs::read(&file).unwrap();
+    site.bench.write("cut.vmb", &good[512..]);
+    let said = site.bad(&format!("mirror --file {}", site.bench.path("cut.vmb").display()));
+    assert!(said.contains("bundle_") && said.contains("cut.vmb"), "{said}");
+    let said = site.bad(&format!("mirror --file {file}"));
+    assert!(said.contains("timestamp_expired") && said.contains("--accept-expired"), "{said}");
+    let said = site.good(&format!("mirror --file {file} --accept-expired"));
+    let expiry = time::format(clock::unix() - 23 * 86_400)[..10].to_string();
+    assert!(said.contains("accepted although expired: timestamp") && said.contains(&expiry), "{said}");
+    let activity = site.good("activity");
+    for code in ["import_refused", "mirror_imported", &expiry] {
+        assert!(activity.contains(code), "{code}: {activity}");
+    }
+
+    // The device's own word counts, nobody else's: without it the same Director and the same file are not enough.
+    let mut device = Device::enrolled_with(&site, &["--offline-site", "60"]);
+    device.start();
+    site.good("assign --all --version 2.0.0");
+    device.wait("update", |s| text(s, "last_result.outcome") == "updated" && text(s, "last_result.reported") == "true");
+    assert_eq!(fs::read(device.path("state/slots/a/vmetric-agent")).unwrap(), new);
+
+    // And without the Director, from the same file.
+    let out = device.run(&["update", "--file", &file]);
+    assert!(said_already(&out), "{}", self::said(&out));
+}
+
+#[test]
+fn a_device_that_was_not_told_so_refuses_what_its_director_accepted_although_expired() {
+    let made = time::format(clock::unix() - 30 * 86_400);
+    let site = Site::without_link(&[("2.0.0", variant("two"))], &made);
+    site.bench.good(&format!("bundle --tree public --out site.vmb --now {made}"));
+    let file = site.bench.path("site.vmb").display().to_string();
+    site.good(&format!("mirror --file {file} --accept-expired"));
+    let mut device = Device::enrolled(&site);
+    device.start();
+    site.good("assign --all --version 2.0.0");
+    device.wait("refusal of the metadata", |s| text(s, "code") == "timestamp_expired");
+    let out = device.run(&["update", "--file", &file]);
+    assert!(out.status.code() == Some(1) && said(&out).contains("timestamp_expired"), "{}", said(&out));
+    assert_eq!(text(&device.status(), "running"), "factory");
+}
+
+fn said_already(out: &Output) -> bool {
+    out.status.success() && said(out).contains("already 2.0.0")
 }

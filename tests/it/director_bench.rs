@@ -29,6 +29,8 @@ pub struct Site {
     pub url: String,
     pub pin: Pin,
     director: Option<Child>,
+    /// It is started with `--mirror`.
+    linked: bool,
 }
 
 impl Site {
@@ -37,16 +39,29 @@ impl Site {
         Site::with(&[("1.0.0", agent_file("1.0.0")), ("2.0.0", agent_file("2.0.0"))])
     }
 
+    /// A Director without a link to anywhere, and a release that nobody has brought to it yet, made at this time.
+    pub fn without_link(agents: &[(&str, Vec<u8>)], at: &str) -> Site {
+        let mut site = Site::released(agents, at);
+        site.linked = false;
+        site.start();
+        site
+    }
+
     /// A Director over a release of these agents.
     pub fn with(agents: &[(&str, Vec<u8>)]) -> Site {
+        let mut site = Site::released(agents, &now());
+        site.start();
+        site
+    }
+
+    fn released(agents: &[(&str, Vec<u8>)], at: &str) -> Site {
         let bench = Bench::with_seeds();
-        bench.good(&format!("init --repo release --keys keys --now {}", now()));
-        let mut site = Site { bench, url: String::new(), pin: [0; 32], director: None };
+        bench.good(&format!("init --repo release --keys keys --now {at}"));
+        let site = Site { bench, url: String::new(), pin: [0; 32], director: None, linked: true };
         for (version, file) in agents {
             site.add_file(version, file);
         }
-        site.publish();
-        site.start();
+        site.publish_at(at);
         site
     }
 
@@ -60,17 +75,26 @@ impl Site {
     }
 
     pub fn publish(&self) {
-        self.bench.good(&format!("sign --repo release --keys keys --now {}", now()));
-        self.bench.good(&format!("publish --repo release --out public --now {}", now()));
+        self.publish_at(&now());
+    }
+
+    pub fn publish_at(&self, at: &str) {
+        self.bench.good(&format!("sign --repo release --keys keys --now {at}"));
+        self.bench.good(&format!("publish --repo release --out public --now {at}"));
     }
 
     /// Starts the Director and waits until its first look at the mirror is over.
     pub fn start(&mut self) {
         // A restarted Director keeps its address: agents know no other.
         let listen = self.url.strip_prefix("https://").unwrap_or("127.0.0.1:0").to_string();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_vmetric-director"))
-            .args(["run", "--name", "127.0.0.1", "--listen", &listen, "--mirror"])
-            .arg(self.bench.path("public"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vmetric-director"));
+        if self.linked {
+            command.args(["run", "--mirror"]).arg(self.bench.path("public"));
+        } else {
+            command.arg("run");
+        }
+        let mut child = command
+            .args(["--name", "127.0.0.1", "--listen", &listen])
             .arg("--root")
             .arg(self.bench.path("release/root.json"))
             .arg("--state")
@@ -82,7 +106,10 @@ impl Site {
         let mut seen = Vec::new();
         loop {
             let line = lines.next().unwrap_or_else(|| panic!("the Director ended: {seen:#?}")).unwrap();
-            let ready = line.contains("mirror_refreshed") || line.contains("mirror_refused") || line.contains("mirror is fresh");
+            let ready = line.contains("no mirror: releases")
+                || line.contains("mirror_refreshed")
+                || line.contains("mirror_refused")
+                || line.contains("mirror is fresh");
             seen.push(line);
             if ready {
                 break;

@@ -161,3 +161,56 @@ fn roots_from_the_first_on_are_kept() {
     assert!(names(&tree).contains(&"metadata/1.root.json") && names(&tree).contains(&"metadata/2.root.json"), "{:?}", names(&tree));
     assert_eq!(tree.versions[0], 2);
 }
+
+#[test]
+fn a_bundle_is_imported_as_if_it_were_mirrored() {
+    let bench = released();
+    add(&bench, "2.0.0");
+    publish(&bench);
+    let mut mirror = mirror(&bench, Source::Nowhere);
+    let bundle = |options: &str, name: &str| bench.good(&format!("bundle --tree public --out {name} {options} --now {}", now()));
+    bundle("", "all.vmb");
+    bundle("--version 1.0.0", "old.vmb");
+    assert_eq!(mirror.refresh(&Tree::default(), clock::unix()).unwrap_err().code, "no_source");
+
+    // What a restricted bundle does not hold is no mistake; what another one brought stays.
+    let import = |mirror: &Mirror, name: &str, known: &Tree| mirror.import(&bench.path(name), false, known, clock::unix());
+    let first = import(&mirror, "old.vmb", &Tree::default()).unwrap();
+    assert_eq!((first.absent.len(), first.left_out.len(), first.tree.releases.artifacts.len()), (1, 0, 1));
+    let second = import(&mirror, "all.vmb", &first.tree).unwrap();
+    assert_eq!((second.absent.len(), second.tree.releases.artifacts.len()), (0, 2));
+    let third = import(&mirror, "old.vmb", &second.tree).unwrap();
+    assert_eq!((third.absent.len(), third.tree.releases.artifacts.len()), (0, 2));
+    let found = mirror.from_disk().unwrap();
+    assert_eq!((names(&found.tree), found.tree.releases.artifacts.len()), (names(&third.tree), 2));
+    assert!(names(&found.tree).contains(&"metadata/1.root.json"));
+
+    // An older bundle is a rollback, whoever brings it; a spoiled artifact is left out by name and nothing else.
+    bench.good(&format!("sign --repo release --keys keys --renew --role timestamp --now {}", now()));
+    publish(&bench);
+    bundle("", "new.vmb");
+    let newest = import(&mirror, "new.vmb", &third.tree).unwrap();
+    assert_eq!(import(&mirror, "all.vmb", &newest.tree).unwrap_err().code, "timestamp_rollback");
+    let good = std::fs::read(bench.path("new.vmb")).unwrap();
+    let mut flipped = good.clone();
+    let last = flipped.len() - 2048;
+    flipped[last] ^= 1;
+    bench.write("flipped.vmb", &flipped);
+    (mirror.folder, mirror.trust) = (bench.path("other/release"), bench.path("other/trust"));
+    let spoiled = import(&mirror, "flipped.vmb", &Tree::default()).unwrap();
+    let said = spoiled.left_out[0].to_string();
+    assert!(spoiled.tree.releases.artifacts.len() == 1 && said.contains("file_hash") && said.contains("vmetric-agent/2.0.0"), "{said}");
+
+    // Somebody else's bundle, and every cut of this one: nothing of it is kept.
+    let stranger = Bench::new();
+    stranger.good(&format!("init --repo release --keys keys --now {}", now()));
+    mirror.root = std::fs::read(stranger.path("release/root.json")).unwrap();
+    (mirror.folder, mirror.trust) = (bench.path("third/release"), bench.path("third/trust"));
+    assert_eq!(import(&mirror, "new.vmb", &Tree::default()).unwrap_err().code, "timestamp_threshold");
+    for length in (0..good.len()).step_by(511) {
+        bench.write("cut.vmb", &good[..length]);
+        let reason = import(&mirror, "cut.vmb", &Tree::default()).unwrap_err();
+        assert!(reason.code.starts_with("bundle_") && reason.detail.contains("cut.vmb"), "{length}: {reason}");
+    }
+    assert!(!bench.path("third/release/metadata/timestamp.json").exists());
+}

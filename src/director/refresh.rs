@@ -1,0 +1,162 @@
+//! The one task that renews the mirror: at the start, every minute, on demand, and from a bundle that a person brought.
+//!
+//! One at a time, because they write the same folder. A Director without a source makes no outbound call; what it serves
+//! comes by [`Import`] alone.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::mirror::{EVERY, Mirror, Renewed, Source};
+use super::site::Site;
+use super::tree::Tree;
+use crate::core::reason::Reason;
+use crate::io::clock;
+
+/// A medium to take releases from, once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Import {
+    /// Bundle or tree, as the Director's process sees it.
+    pub file: PathBuf,
+    /// Also if timestamp or snapshot have expired on the way.
+    pub accept_expired: bool,
+}
+
+/// How the last refresh ended.
+#[derive(Clone, Debug, Default)]
+pub struct Last {
+    /// Counts the refreshes of this process.
+    pub number: u64,
+    /// What was turned down.
+    pub error: Option<String>,
+    /// What the last import brought; stays until the next one.
+    pub note: Option<String>,
+}
+
+/// Asks for an import, to be made by the next refresh.
+///
+/// # Errors
+/// `import_pending`: one at a time.
+pub fn ask_import(site: &Site, import: Import) -> Result<(), Reason> {
+    match &mut *site.import.borrow_mut() {
+        Some(other) => Err(Reason::new("import_pending", format!("{} is still to be imported; wait for it", other.file.display()))),
+        free => {
+            *free = Some(import);
+            Ok(())
+        }
+    }
+}
+
+/// Waits for the next refresh to end. One that runs already may have read the old tree, so only one that starts now counts.
+///
+/// # Errors
+/// `mirror_refused` with what was refused, `no_source`.
+pub async fn next(site: &Site, asked: bool) -> Result<(), Reason> {
+    if !asked && site.about.borrow().mirror.is_empty() {
+        let detail = "this Director was started without --mirror; bring a bundle with `vmetric-director mirror --file FILE`";
+        return Err(Reason::new("no_source", detail));
+    }
+    let goal = site.refreshes_begun.get() + 1;
+    site.refresh.ring();
+    while site.last_refresh.borrow().number < goal {
+        site.refreshed.wait().await;
+    }
+    let failure = site.last_refresh.borrow().error.clone();
+    failure.map_or(Ok(()), |error| Err(Reason::new("mirror_refused", error)))
+}
+
+/// Refreshes the mirror at the start, on demand and every minute.
+pub async fn forever(site: Rc<Site>, mirror: Arc<Mirror>) {
+    if matches!(mirror.source, Source::Nowhere) {
+        log::info!("no mirror: releases come with `vmetric-director mirror --file`");
+    }
+    loop {
+        let number = site.refreshes_begun.get() + 1;
+        site.refreshes_begun.set(number);
+        let import = site.import.borrow_mut().take();
+        let (worker, known) = (mirror.clone(), site.tree.borrow().clone());
+        let (now, asked) = (clock::unix(), import.clone());
+        let renewed = smol::unblock(move || work(&worker, asked.as_ref(), &known, now)).await;
+        let before = site.last_refresh.borrow().clone();
+        let (error, note) = match renewed {
+            Ok(None) => (None, None),
+            Ok(Some(renewed)) => take(&site, renewed, import.as_ref(), number, now),
+            Err(reason) => (Some(reason.to_string()), None),
+        };
+        // Once per cause: a source that is away for a weekend is one line. What a person asked for is always told.
+        if let Some(error) = error.clone().filter(|e| import.is_some() || Some(e) != before.error.as_ref()) {
+            let code = if import.is_some() { "import_refused" } else { "mirror_refused" };
+            site.registry.borrow_mut().event(now, "", code, error, None);
+        }
+        site.flush();
+        *site.last_refresh.borrow_mut() = Last { number, error, note: note.or(before.note) };
+        site.refreshed.ring();
+        let pause = async {
+            smol::Timer::after(EVERY).await;
+        };
+        smol::future::or(site.refresh.wait(), pause).await;
+    }
+}
+
+/// Blocks; `None` = there is nothing to look at.
+fn work(mirror: &Mirror, import: Option<&Import>, known: &Tree, now: u64) -> Result<Option<Renewed>, Reason> {
+    match (import, &mirror.source) {
+        (Some(import), _) => {
+            let renewed = mirror.import(&import.file, import.accept_expired, known, now);
+            renewed.map(Some).map_err(|reason| explain(reason, import))
+        }
+        (None, Source::Nowhere) => Ok(None),
+        (None, _) => mirror.refresh(known, now).map(Some),
+    }
+}
+
+/// What a person can do about it.
+fn explain(reason: Reason, import: &Import) -> Reason {
+    let reason = reason.of(import.file.display());
+    match reason.code.as_ref() {
+        "timestamp_expired" | "snapshot_expired" if !import.accept_expired => Reason::received(
+            reason.code.into_owned(),
+            format!("{}; bring a newer bundle, or take this one with --accept-expired", reason.detail),
+        ),
+        _ => reason,
+    }
+}
+
+/// Serves what was found from now on; what was left out, and what an import brought.
+fn take(site: &Site, renewed: Renewed, import: Option<&Import>, number: u64, now: u64) -> (Option<String>, Option<String>) {
+    let (tree, left_out) = (renewed.tree, renewed.left_out);
+    let versions = tree.versions;
+    let mut detail = format!(
+        "timestamp {}, snapshot {}, targets {}, root {}; {} artifacts",
+        tree.timestamp_version,
+        versions[1],
+        versions[2],
+        versions[0],
+        tree.releases.artifacts.len()
+    );
+    *site.tree.borrow_mut() = Arc::new(tree);
+    let mut note = None;
+    if let Some(import) = import {
+        detail = format!("{}: {detail}", import.file.display());
+        if !renewed.absent.is_empty() {
+            detail = format!("{detail}; not in this bundle: {} artifacts", renewed.absent.len());
+        }
+        if !renewed.expired.is_empty() {
+            detail = format!("{detail}; accepted although expired: {}", renewed.expired.join(", "));
+        }
+        site.registry.borrow_mut().event(now, "", "mirror_imported", detail.clone(), None);
+        site.planner.ring();
+        note = Some(detail);
+    } else if renewed.changed {
+        site.registry.borrow_mut().event(now, "", "mirror_refreshed", detail, None);
+        site.planner.ring();
+    } else if number == 1 {
+        log::info!("the mirror is fresh: {detail}");
+    }
+    ((!left_out.is_empty()).then(|| list(&left_out)), note)
+}
+
+fn list(reasons: &[Reason]) -> String {
+    let texts: Vec<String> = reasons.iter().map(|r| r.to_string()).collect();
+    format!("left out: {}", texts.join("; "))
+}
