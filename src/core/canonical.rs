@@ -6,7 +6,7 @@
 //!
 //! | refused | because |
 //! |---|---|
-//! | keys that are not sorted by code point | the canonical order is the sorted one; sorting would need a copy |
+//! | keys that are not sorted by code point (in what is signed) | the canonical order is the sorted one; sorting would need a copy |
 //! | a key twice | readers differ in which one counts |
 //! | fractions, exponents, `-0`, leading zeros | canonical numbers are integers, and each has one spelling |
 //! | lone surrogates, invalid UTF-8, raw control characters | no text at all, or no JSON |
@@ -60,19 +60,35 @@ pub fn canonicalize(bytes: &[u8], sink: &mut dyn FnMut(&[u8])) -> Result<(), Mal
 
 /// Splits signed metadata (specification 1.0.34, section 4.2.1) and checks that all of it has a canonical form.
 ///
-/// Members that the specification does not name are skipped, as it asks; they are not signed and nothing reads them.
+/// Members that the specification does not name are skipped, as it asks; they are not signed and nothing reads them. What
+/// is not signed has no canonical form, so its keys may come in any order; only 'signed' and 'signatures' are there once.
 pub fn split(bytes: &[u8]) -> Result<Envelope, Malformed> {
     let (mut signatures, mut signed) = (None, None);
-    let mut members = members(bytes)?;
-    while let Some((key, range)) = members.next_member()? {
-        match key.as_str() {
-            "signatures" if bytes[range.start] == b'[' => signatures = Some(range),
-            "signed" if bytes[range.start] == b'{' => signed = Some(range),
-            "signatures" => return Err(Malformed { at: range.start, what: "'signatures' is no array" }),
-            "signed" => return Err(Malformed { at: range.start, what: "'signed' is no object" }),
-            _ => {}
+    let mut walk = Walk::over(bytes)?;
+    walk.space();
+    walk.expect(b'{', "expected an object")?;
+    let mut first = true;
+    while walk.another(first, b'}', &mut ignore)? {
+        first = false;
+        let key = walk.key(None, &mut ignore)?;
+        let name: String = walk.decoded(&key).collect();
+        let start = walk.at;
+        walk.sorted = name == "signed";
+        walk.value(1, &mut ignore)?;
+        let range = start..walk.at;
+        let (place, open, what) = match name.as_str() {
+            "signatures" => (&mut signatures, b'[', "'signatures' is no array"),
+            "signed" => (&mut signed, b'{', "'signed' is no object"),
+            _ => continue,
+        };
+        if bytes[start] != open {
+            return Err(Malformed { at: start, what });
+        }
+        if place.replace(range).is_some() {
+            return Err(Malformed { at: start, what: "this key is there twice" });
         }
     }
+    walk.end()?;
     match (signatures, signed) {
         (Some(signatures), Some(signed)) => Ok(Envelope { signatures, signed }),
         (None, _) => Err(Malformed { at: bytes.len(), what: "'signatures' is missing" }),
@@ -132,6 +148,8 @@ fn ignore(_: &[u8]) {}
 struct Walk<'a> {
     text: &'a str,
     at: usize,
+    /// Keys must be sorted: always, but around what is signed.
+    sorted: bool,
 }
 
 type Sink<'a> = &'a mut dyn FnMut(&[u8]);
@@ -139,7 +157,7 @@ type Sink<'a> = &'a mut dyn FnMut(&[u8]);
 impl<'a> Walk<'a> {
     fn over(bytes: &'a [u8]) -> Result<Walk<'a>, Malformed> {
         match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(Walk { text, at: 0 }),
+            Ok(text) => Ok(Walk { text, at: 0, sorted: true }),
             Err(e) => Err(Malformed { at: e.valid_up_to(), what: "invalid UTF-8" }),
         }
     }
@@ -239,7 +257,7 @@ impl<'a> Walk<'a> {
             return self.fail("expected a key in quotes");
         }
         let key = self.string(sink)?;
-        if let Some(last) = last {
+        if let Some(last) = last.filter(|_| self.sorted) {
             match self.decoded(&last).cmp(self.decoded(&key)) {
                 Ordering::Less => {}
                 Ordering::Equal => return Err(Malformed { at: start, what: "this key is there twice" }),
@@ -361,7 +379,7 @@ impl<'a> Walk<'a> {
 
     /// The characters of a string that was walked before.
     fn decoded(&self, range: &Range<usize>) -> impl Iterator<Item = char> + use<'a> {
-        let mut rest = Walk { text: &self.text[range.clone()], at: 0 };
+        let mut rest = Walk { text: &self.text[range.clone()], at: 0, sorted: true };
         std::iter::from_fn(move || {
             let next = rest.text[rest.at..].chars().next()?;
             if next == '\\' {

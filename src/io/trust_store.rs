@@ -95,7 +95,25 @@ impl TrustStore {
         match (stopped, outcome.refused.clone()) {
             (Some(stopped), _) => (trusted, Err(stopped)),
             (None, Some(refusal)) => (trusted, Err(Stopped::Refused(refusal))),
-            (None, None) => (trusted, Ok(outcome)),
+            (None, None) => {
+                if outcome.complete {
+                    self.remove_unnamed(&trusted);
+                }
+                (trusted, Ok(outcome))
+            }
+        }
+    }
+
+    /// Files of delegated roles that nobody names any more. They are never loaded, so one that cannot be removed does no
+    /// harm and the next refresh tries again. Roots stay: an older factory image walks them up.
+    fn remove_unnamed(&self, trusted: &Trusted) {
+        let named: Vec<String> = trusted.named().iter().map(|role| file_name(role, 0)).collect();
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        for name in entries.filter_map(|entry| entry.file_name().into_string().ok()) {
+            let is_role = name.strip_suffix(".json").is_some_and(|stem| hex::decode::<32>(stem).is_some());
+            if is_role && !named.contains(&name) {
+                let _ = remove(&self.dir.join(name));
+            }
         }
     }
 

@@ -20,6 +20,7 @@ use super::ring::{Env, Ring};
 use super::rotate::{self, Change};
 use super::show;
 use super::sign::{self, Wish};
+use super::tuf;
 use super::verify;
 use crate::core::release::{Platform, TargetPath, is_name};
 use crate::core::time;
@@ -81,12 +82,15 @@ fn dispatch(args: &[String], world: &World) -> Result<Answer> {
     if args[1..].iter().any(|a| a == "--help" || a == "-h") {
         return Ok(Answer::new(args::help(command), text("help")));
     }
-    let parsed = args::parse(command, &args[1..])?;
+    let parsed = match args::parse(command, &args[1..]) {
+        Err(failure) if command.name == "tuf" => return Err(tuf::plain(failure)),
+        other => other?,
+    };
     let now = match parsed.find("now") {
         None => world.now,
         Some(t) => time::parse(t).ok_or_else(|| Failure::usage(format!("--now {t}: expected a UTC time such as 2026-11-22T00:00:00Z")))?,
     };
-    if !matches!(command.name, "add" | "withdraw") {
+    if !matches!(command.name, "add" | "withdraw" | "tuf") {
         parsed.no_operands()?;
     }
     match command.name {
@@ -99,6 +103,7 @@ fn dispatch(args: &[String], world: &World) -> Result<Answer> {
         "verify" => run_verify(&parsed, now),
         "bundle" => run_bundle(&parsed, now),
         "rotate" => run_rotate(&parsed, world, now),
+        "tuf" => tuf::run(&parsed, world, now),
         "status" => Ok(show::status(&open(&parsed)?, now)?),
         "list" => Ok(show::artifacts(&open(&parsed)?)?),
         "keys" => Ok(show::keys(&open(&parsed)?, &ring(&parsed, world)?)?),

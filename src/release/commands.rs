@@ -10,7 +10,8 @@ const NOW: Opt = opt("now", "TIME", "the time to work at, such as 2026-11-22T00:
 const HELP: Opt = flag("help", "this text");
 
 /// Every command, in the order of their use.
-pub static COMMANDS: [Command; 12] = [INIT, DELEGATE, ADD, WITHDRAW, SIGN, PUBLISH, VERIFY, BUNDLE, STATUS, LIST, KEYS_COMMAND, ROTATE];
+pub static COMMANDS: [Command; 13] =
+    [INIT, DELEGATE, ADD, WITHDRAW, SIGN, PUBLISH, VERIFY, BUNDLE, STATUS, LIST, KEYS_COMMAND, ROTATE, TUF];
 
 const INIT: Command = Command {
     name: "init",
@@ -234,4 +235,28 @@ root. To replace a key without a moment at which devices refuse the tree: add th
 '--renew' and publish; remove the old one and publish. A stolen key goes at once, with 'publish --allow-gap'.
 
   vmetric-release rotate --repo release --keys keys --role timestamp --add 1",
+};
+
+const TUF: Command = Command {
+    name: "tuf",
+    summary: "Check and download from any TUF repository, with the verification code of a device",
+    operands: "init ROOT | refresh | download",
+    options: &[
+        opt("metadata-dir", "DIR", "trusted metadata: root.json and the rest, as received"),
+        opt("metadata-url", "URL", "http://... or file:///..., where timestamp.json is"),
+        many("target-name", "PATH", "what to download"),
+        opt("target-dir", "DIR", "where it goes, in one file: its path, percent-quoted"),
+        opt("target-base-url", "URL", "http://... or file:///..., where targets are"),
+        NOW,
+        JSON,
+        HELP,
+    ],
+    more: "\
+ECDSA and RSA keys count here as well as Ed25519; a device knows Ed25519 only. FAKETIME=+SECONDS shifts the clock. Exit code
+0 or 1, one line of reason on standard error.
+
+  vmetric-release tuf --metadata-dir trusted init root.json
+  vmetric-release tuf --metadata-dir trusted --metadata-url http://127.0.0.1:8000/metadata refresh
+  vmetric-release tuf --metadata-dir trusted --metadata-url http://127.0.0.1:8000/metadata --target-name a/b.txt \\
+      --target-dir files --target-base-url http://127.0.0.1:8000/targets download",
 };

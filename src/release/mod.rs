@@ -32,4 +32,5 @@ pub mod rotate;
 pub mod show;
 pub mod sign;
 pub mod state;
+pub mod tuf;
 pub mod verify;

@@ -1,14 +1,29 @@
-//! An independent client agrees: the reference implementation of TUF downloads every target of what `publish` wrote.
+//! Two sides of an independent implementation: the reference client downloads every target of what `publish` wrote, and
+//! `vmetric-release tuf` answers as it has to when the reference implementation makes the repository.
 
 use std::process::Command;
 
 use crate::release_bench::Bench;
 
+#[expect(clippy::disallowed_methods, reason = "the test runner says where Python is")]
+fn python() -> String {
+    std::env::var("VMETRIC_PYTHON_TUF").expect("VMETRIC_PYTHON_TUF names a python with tuf; tests/python/setup makes one")
+}
+
 #[test]
 #[ignore = "needs VMETRIC_PYTHON_TUF; tests/run sets it"]
-#[expect(clippy::disallowed_methods, reason = "the test runner says where Python is")]
+fn tuf_agrees_with_python_tuf() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/tuf_cases.py");
+    let ended = Command::new(python()).arg(script).arg(env!("CARGO_BIN_EXE_vmetric-release")).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr);
+    let last = said.lines().rfind(|line| line.contains(" passed, ")).unwrap_or_default();
+    assert!(ended.status.success() && last.contains(" passed, 0 failed"), "{said}");
+    println!("{last}");
+}
+
+#[test]
+#[ignore = "needs VMETRIC_PYTHON_TUF; tests/run sets it"]
 fn python_tuf_downloads_every_target() {
-    let python = std::env::var("VMETRIC_PYTHON_TUF").expect("VMETRIC_PYTHON_TUF names a python with tuf; tests/python/setup makes one");
     let bench = Bench::with_seeds();
     // The other client reads the real clock.
     let line = |line: &str| bench.good(&format!("{line} --now {}", now()));
@@ -28,7 +43,8 @@ fn python_tuf_downloads_every_target() {
     line("publish --repo release --out public");
 
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/tuf_client.py");
-    let ended = Command::new(python).arg(script).arg(bench.path("public")).arg(bench.path("public/metadata/1.root.json")).output().unwrap();
+    let ended =
+        Command::new(python()).arg(script).arg(bench.path("public")).arg(bench.path("public/metadata/1.root.json")).output().unwrap();
     let said = String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success() && said.contains("ok 2 targets"), "{said}");
 }

@@ -106,6 +106,10 @@ fn an_envelope_has_two_parts() {
     let more = r#"{"extra":[1],"signatures":[],"signed":{},"zzz":"x"}"#;
     let e = split(more.as_bytes()).unwrap();
     assert_eq!((&more[e.signatures], &more[e.signed]), ("[]", "{}"));
+    // What is not signed has no order.
+    let other = r#"{"z":{"b":1,"a":1},"signed":{"a":1},"signatures":[{"sig":"","keyid":""}],"a":0}"#;
+    let e = split(other.as_bytes()).unwrap();
+    assert_eq!((&other[e.signatures], &other[e.signed]), (r#"[{"sig":"","keyid":""}]"#, r#"{"a":1}"#));
     for (bad, what) in [
         ("[]", "expected an object"),
         ("{}", "'signatures' is missing"),
@@ -114,7 +118,8 @@ fn an_envelope_has_two_parts() {
         (r#"{"signatures":{},"signed":{}}"#, "'signatures' is no array"),
         (r#"{"signatures":[],"signed":[]}"#, "'signed' is no object"),
         (r#"{"signatures":[],"signed":{},"signed":{}}"#, "this key is there twice"),
-        (r#"{"signed":{},"signatures":[]}"#, "keys are not sorted"),
+        (r#"{"signed":{},"signatures":[],"sign\u0065d":{}}"#, "this key is there twice"),
+        (r#"{"signatures":[],"signed":{},"signatures":[]}"#, "this key is there twice"),
         (r#"{"signatures":[],"signed":{"b":1,"a":1}}"#, "keys are not sorted"),
         (r#"{"signatures":[],"signed":{}} x"#, "bytes after the document"),
         (r#"{"signatures":[],"signed":{}"#, "the document ends too early"),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use miniserde::{Deserialize, json};
+use ring::digest::{Context, SHA256, SHA512};
 
 use super::delegation::{Link, Walk};
 use super::targets::{Target, Targets};
@@ -42,14 +43,52 @@ pub struct TargetFile {
 impl TargetFile {
     /// "5.7.3 Verify the desired target against its targets metadata": length and all hashes that we know.
     pub fn check(&self, path: &str, bytes: &[u8]) -> Result<(), Refusal> {
-        let length = bytes.len() as u64;
-        let hashes = super::meta::Hashes { sha256: self.sha256, sha512: self.sha512 };
-        match length.cmp(&self.length) {
-            std::cmp::Ordering::Greater => Err(Refusal::new("file_too_long", path, format!("more than {} bytes", self.length))),
-            std::cmp::Ordering::Less => Err(Refusal::new("file_too_short", path, format!("{length} of {} bytes", self.length))),
-            _ if !hashes.match_bytes(bytes) => Err(Refusal::new("file_hash", path, "the hash is not the signed one")),
-            _ => Ok(()),
+        let mut check = TargetCheck::new(path, self.clone());
+        check.absorb(bytes)?;
+        check.finish()
+    }
+}
+
+/// The same in one pass over a file that does not fit into memory: feed the bytes in order, then ask once. For targets
+/// that are not ours; ours are checked by [`FileCheck`].
+pub struct TargetCheck {
+    path: String,
+    file: TargetFile,
+    seen: u64,
+    sha256: Context,
+    sha512: Context,
+}
+
+impl TargetCheck {
+    /// Nothing seen yet.
+    pub fn new(path: &str, file: TargetFile) -> TargetCheck {
+        TargetCheck { path: path.to_string(), file, seen: 0, sha256: Context::new(&SHA256), sha512: Context::new(&SHA512) }
+    }
+
+    /// "5.7.2 Download the target up to the number of bytes specified": one byte more is refused at once.
+    pub fn absorb(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        self.seen = self.seen.saturating_add(bytes.len() as u64);
+        if self.seen > self.file.length {
+            return Err(Refusal::new("file_too_long", &self.path, format!("more than {} bytes", self.file.length)));
         }
+        self.file.sha256.is_some().then(|| self.sha256.update(bytes));
+        self.file.sha512.is_some().then(|| self.sha512.update(bytes));
+        Ok(())
+    }
+
+    /// Length and all hashes that we know; at least one of them is there.
+    pub fn finish(self) -> Result<(), Refusal> {
+        let (seen, length) = (self.seen, self.file.length);
+        if seen != length {
+            let code = if seen > length { "file_too_long" } else { "file_too_short" };
+            return Err(Refusal::new(code, &self.path, format!("{seen} of {length} bytes")));
+        }
+        let sha256 = self.file.sha256.is_none_or(|hash| self.sha256.finish().as_ref() == hash);
+        let sha512 = self.file.sha512.is_none_or(|hash| self.sha512.finish().as_ref() == hash);
+        if !(sha256 && sha512) {
+            return Err(Refusal::new("file_hash", &self.path, "the hash is not the signed one"));
+        }
+        Ok(())
     }
 }
 

@@ -77,6 +77,8 @@ mod artifact;
 mod delegation;
 mod document;
 mod file_check;
+#[cfg(feature = "release")]
+mod foreign;
 mod glob;
 mod keys;
 mod meta;
@@ -92,13 +94,14 @@ use std::fmt;
 
 use ed25519_compact::PublicKey;
 
-pub use artifact::TargetFile;
+pub use artifact::{TargetCheck, TargetFile};
 pub use file_check::FileCheck;
 pub use refresh::{Fetch, Fetched, Goal, Outcome, Persist, Refresh, Want};
 
 use super::reason::Reason;
 use super::time;
 use document::expired;
+use keys::Kinds;
 use root::Root;
 use snapshot::Snapshot;
 use targets::Targets;
@@ -192,8 +195,28 @@ impl Trusted {
     /// "5.2 Load the trusted root metadata file": from the device's image, or named by an operator. Its expiry does not
     /// matter; it must carry the threshold of its own keys.
     pub fn bootstrap(factory_root: &[u8]) -> Result<Trusted, Refusal> {
-        let root = Root::bootstrap(factory_root)?;
+        Trusted::with(Root::bootstrap(factory_root, Kinds::Ed25519)?)
+    }
+
+    /// The same for other people's repositories: ECDSA and RSA keys count as well, here and in all that follows from this
+    /// root. For hand use only; the checks are those of [`Trusted::bootstrap`].
+    #[cfg(feature = "release")]
+    pub fn bootstrap_foreign(root: &[u8]) -> Result<Trusted, Refusal> {
+        Trusted::with(Root::bootstrap(root, Kinds::Foreign)?)
+    }
+
+    fn with(root: Root) -> Result<Trusted, Refusal> {
         Ok(Trusted { root, timestamp: None, snapshot: None, targets: None, delegated: BTreeMap::new() })
+    }
+
+    /// The bytes of the trusted root.
+    pub fn root_bytes(&self) -> &[u8] {
+        &self.root.doc.bytes
+    }
+
+    /// Target files are named with their hash (6.2).
+    pub fn consistent_snapshot(&self) -> bool {
+        self.root.consistent_snapshot
     }
 
     /// Trusted versions of root, timestamp, snapshot, targets; 0 = none yet.

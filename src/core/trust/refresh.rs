@@ -110,6 +110,16 @@ impl Refresh {
         Refresh { trusted, now, step: Step::Root, walk, rotations: 0, before, refused: None, left_out: Vec::new() }
     }
 
+    /// Only the search below the top level, for one more path right after a refresh: 5.6.7 without what comes before it.
+    pub fn search(trusted: Trusted, now: Now, path: &str) -> Refresh {
+        let mut refresh = Refresh::new(trusted, now, Goal::FindPath(path.into()));
+        refresh.enter("targets");
+        if let Err(refusal) = refresh.advance() {
+            refresh.refuse(refusal);
+        }
+        refresh
+    }
+
     /// The next file.
     pub fn want(&self) -> Want {
         match &self.step {
@@ -143,9 +153,12 @@ impl Refresh {
         Ok(persist)
     }
 
-    /// What is trusted now, and how it went.
-    pub fn finish(self) -> (Trusted, Outcome) {
+    /// What is trusted now, and how it went. After a whole refresh, delegated roles that nobody names any more are gone.
+    pub fn finish(mut self) -> (Trusted, Outcome) {
         let complete = matches!(self.step, Step::Done) && self.refused.is_none();
+        if complete {
+            self.trusted.forget_unnamed();
+        }
         let after = self.trusted.versions();
         let outcome = Outcome { before: self.before, after, refused: self.refused, left_out: self.left_out, complete };
         (self.trusted, outcome)

@@ -2,6 +2,8 @@
 //!
 //! Expiry is not asked here: an expired snapshot still says which versions must not fall.
 
+use std::collections::BTreeSet;
+
 use super::delegation::Link;
 use super::snapshot::Snapshot;
 use super::targets::{TARGETS, Targets};
@@ -52,6 +54,26 @@ impl Trusted {
             }
         }
         Err(refused)
+    }
+
+    /// Delegated roles that somebody names, following the delegations from the top as far as they are loaded.
+    pub fn named(&self) -> BTreeSet<String> {
+        let mut named = BTreeSet::new();
+        let mut todo: Vec<&Targets> = self.targets.iter().collect();
+        while let Some(role) = todo.pop() {
+            for delegation in &role.delegations {
+                if named.insert(delegation.name.clone()) {
+                    todo.extend(self.delegated.get(&delegation.name));
+                }
+            }
+        }
+        named
+    }
+
+    /// Drops roles that nobody names any more: no search reaches them, and a device's folder would keep them for ever.
+    pub(super) fn forget_unnamed(&mut self) {
+        let named = self.named();
+        self.delegated.retain(|name, _| named.contains(name));
     }
 
     /// Roles that are delegated to by what is loaded, and are not loaded themselves.

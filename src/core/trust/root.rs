@@ -6,7 +6,7 @@ use ed25519_compact::PublicKey;
 use miniserde::Deserialize;
 
 use super::document::{Document, Head, expired};
-use super::keys::{KeyWire, RoleKeys, RoleWire, ed25519};
+use super::keys::{KeyWire, Keys, Kinds, RoleKeys, RoleWire, ed25519};
 use super::{Now, ROOT_MAX, Refusal, Trusted};
 
 #[derive(Deserialize)]
@@ -40,16 +40,16 @@ pub(super) struct Root {
 }
 
 impl Root {
-    pub fn bootstrap(bytes: &[u8]) -> Result<Root, Refusal> {
-        let root = Root::read(Document::open("root", bytes, ROOT_MAX)?)?;
+    pub fn bootstrap(bytes: &[u8], kinds: Kinds) -> Result<Root, Refusal> {
+        let root = Root::read(Document::open("root", bytes, ROOT_MAX)?, kinds)?;
         root.doc.verify("root", "root_not_self_signed", &root.root)?;
         Ok(root)
     }
 
-    fn read(doc: Document) -> Result<Root, Refusal> {
+    fn read(doc: Document, kinds: Kinds) -> Result<Root, Refusal> {
         let head = doc.head("root", "root")?;
         let wire: RootWire = doc.read("root")?;
-        let keys = ed25519(&wire.keys);
+        let keys = Keys::new(&wire.keys, kinds);
         let role = |name, role: &RoleWire| RoleKeys::new(name, &keys, role);
         Ok(Root {
             head,
@@ -68,7 +68,7 @@ impl Root {
         let doc = Document::open("root", bytes, ROOT_MAX)?;
         // 5.3.4 Check for an arbitrary software attack: signed by a threshold of the keys in the trusted root ...
         doc.verify("root", "root_threshold_trusted", &self.root)?;
-        let next = Root::read(doc)?;
+        let next = Root::read(doc, self.root.kinds)?;
         // ... and by a threshold of the keys in the new root (CVE-2020-15163).
         next.doc.verify("root", "root_threshold_new", &next.root)?;
         // 5.3.5 Check for a rollback attack: exactly N+1 (CVE-2025-2885).

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use ed25519_compact::PublicKey;
 use miniserde::{Deserialize, json};
 
 use super::document::{Document, Head, expired};
-use super::keys::{KeyWire, RoleKeys, RoleWire, ed25519};
+use super::keys::{KeyWire, Keys, Kinds, RoleKeys, RoleWire};
 use super::meta::{Codes, Hashes, Meta};
 use super::{Refusal, TARGETS_MAX, TOP_LEVEL, glob};
 use crate::core::canonical;
@@ -102,7 +101,7 @@ impl Targets {
         // 5.6.4 Check against snapshot role's targets version.
         listed.check_version(name, codes, head.version)?;
         let wire: TargetsWire = doc.read(name)?;
-        let delegations = wire.delegations.map(|d| delegations(name, d)).transpose()?.unwrap_or_default();
+        let delegations = wire.delegations.map(|d| delegations(name, d, keys.kinds)).transpose()?.unwrap_or_default();
         let targets = Targets { name: name.to_string(), doc, head, delegations };
         for entry in targets.entries()? {
             targets.target_in(entry.1)?;
@@ -158,8 +157,8 @@ impl Delegation {
     }
 }
 
-fn delegations(delegator: &str, wire: DelegationsWire) -> Result<Vec<Delegation>, Refusal> {
-    let keys = ed25519(&wire.keys);
+fn delegations(delegator: &str, wire: DelegationsWire, kinds: Kinds) -> Result<Vec<Delegation>, Refusal> {
+    let keys = Keys::new(&wire.keys, kinds);
     let mut out: Vec<Delegation> = Vec::new();
     for role in wire.roles {
         let delegation = delegation(delegator, &keys, role)?;
@@ -171,7 +170,7 @@ fn delegations(delegator: &str, wire: DelegationsWire) -> Result<Vec<Delegation>
     Ok(out)
 }
 
-fn delegation(delegator: &str, keys: &BTreeMap<String, PublicKey>, wire: DelegationWire) -> Result<Delegation, Refusal> {
+fn delegation(delegator: &str, keys: &Keys, wire: DelegationWire) -> Result<Delegation, Refusal> {
     // A delegated role with such a name would overwrite a top-level file.
     if wire.name.is_empty() || TOP_LEVEL.contains(&wire.name.as_str()) {
         return Err(Refusal::new("delegation_reserved", delegator, format!("delegates to '{}'", wire.name)));
