@@ -34,6 +34,8 @@ mod rollout;
 mod serve;
 mod tidy;
 mod trust;
+#[cfg(unix)]
+mod trust_advisories;
 mod trust_cycle;
 mod trust_delegation;
 mod trust_ed25519;

@@ -75,9 +75,9 @@ impl Targets {
         self.0.join(file_name(name))
     }
 
-    /// Is it there already, with the right bytes?
+    /// Is it there already, with the right bytes? A link to them is not.
     pub fn has(&self, path: &Path, name: &str, file: &TargetFile) -> bool {
-        open_plain(path).is_ok_and(|mut old| copy(&mut old, None, name, file.clone()).is_ok())
+        files::length(path).is_ok() && open_plain(path).is_ok_and(|mut old| copy(&mut old, None, name, file.clone()).is_ok())
     }
 
     /// Writes the target, if every check holds; nothing of it stays otherwise.
