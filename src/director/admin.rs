@@ -27,7 +27,7 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// What is asked for. Which fields count depends on the command.
 #[derive(Serialize, Deserialize, Debug, Clone, Default)]
 pub struct AdminWire {
-    /// `status`, `agents`, `rollouts`, `activity`, `token`, `assign`, `cancel`, `mirror`, `remove-agent`.
+    /// `status`, `agents`, `rollouts`, `activity`, `token`, `install-command`, `assign`, `cancel`, `mirror`, `remove-agent`.
     pub command: String,
     /// Agents by id.
     pub agents: Option<Vec<String>>,
@@ -59,6 +59,10 @@ pub struct AdminWire {
     pub uses: Option<u64>,
     /// Life of a token, seconds.
     pub ttl_s: Option<u64>,
+    /// Operating system of a device to install.
+    pub os: Option<String>,
+    /// Its architecture.
+    pub arch: Option<String>,
     /// Go on with new events.
     pub follow: Option<bool>,
     /// How many old events.

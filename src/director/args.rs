@@ -37,6 +37,8 @@ Look
 
 Act
   token create [--uses N] [--ttl 1h] [--json]
+  install-command [--os linux|windows] [--arch amd64] [--version V] [--uses N] [--ttl 1h] [--json]
+      Makes a token and prints the command that installs and enrolls an agent on a new device.
   assign --all | --agent ID...  --version V|latest
       [--product NAME] [--max-in-flight N|P%] [--max-failures N] [--contact-deadline 5m]
       [--unattended [--trial-max 24h]] [--end-probation] [--retry] [--switch-in 0s] [--json]
@@ -161,6 +163,13 @@ fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
             if words.word()?.as_deref() != Some("create") {
                 return Err("expected `token create`".into());
             }
+            request.uses = words.number("--uses")?;
+            request.ttl_s = words.duration("--ttl")?;
+        }
+        "install-command" => {
+            request.os = words.option("--os")?;
+            request.arch = words.option("--arch")?;
+            request.version = words.option("--version")?;
             request.uses = words.number("--uses")?;
             request.ttl_s = words.duration("--ttl")?;
         }

@@ -7,12 +7,15 @@ use miniserde::{Deserialize, Serialize};
 use smol::net::unix::UnixStream;
 
 use super::admin::{AdminWire, line, status};
+use super::dl;
+use super::install::{self, Install};
 use super::orders::Assign;
 use super::records::Event;
 use super::refresh::{self, Import};
 use super::site::{Site, random_hex};
 use super::store::Table;
 use super::views::StatusView;
+use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::release::Platform;
 use crate::core::rollout::{InFlight, OFFLINE_AFTER_S};
@@ -46,6 +49,21 @@ pub struct TokenView {
     pub pin: String,
     /// Where this Director is reached.
     pub url: String,
+}
+
+/// A command for new devices; it holds a token and is shown once.
+#[derive(Serialize, Deserialize, Debug, Clone, Default)]
+pub struct InstallView {
+    /// Its text.
+    pub command: String,
+    /// Devices that it is good for.
+    pub uses: u64,
+    /// Seconds since 1970.
+    pub expires_at: u64,
+    /// Version that it installs.
+    pub version: String,
+    /// SHA-256 of that file.
+    pub sha256: String,
 }
 
 /// What an assignment or a cancel did.
@@ -87,6 +105,7 @@ pub async fn run(site: &Rc<Site>, request: AdminWire, out: &mut UnixStream) -> R
         }
         "activity" => activity(site, &request, out).await,
         "token" => token(site, &request, now, out).await,
+        "install-command" => install_command(site, &request, now, out).await,
         "assign" => assign(site, &request, now, out).await,
         "cancel" => cancel(site, &request, now, out).await,
         "mirror" => mirror(site, &request, out).await,
@@ -171,6 +190,47 @@ async fn token(site: &Site, request: &AdminWire, now: u64, out: &mut UnixStream)
     site.store.durable().await.map_err(store_error)?;
     let url = site.about.borrow().url.clone();
     reply(out, &TokenView { token, uses, expires_at, pin: tls::pin_text(&site.ca.pin()), url }).await
+}
+
+async fn install_command(site: &Site, request: &AdminWire, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
+    let (os, arch) = (request.os.as_deref().unwrap_or("linux"), request.arch.as_deref().unwrap_or("amd64"));
+    let tree = site.tree.borrow().clone();
+    let artifact = dl::choose(&tree.releases, os, arch, request.version.as_deref())?;
+    let root_version = tree.versions[0];
+    let root = tree.entries.get(&format!("metadata/{root_version}.root.json"));
+    let root = root.ok_or_else(|| Reason::new("not_ready", "the mirror has no root metadata yet; look at `status`"))?;
+    let install = Install {
+        os: os.into(),
+        arch: arch.into(),
+        url: site.about.borrow().url.clone(),
+        pin: tls::pin_text(&site.ca.pin()),
+        certificates_sha256: hex::encode(&hex::sha256(site.ca.bundle().as_bytes())),
+        root_version,
+        root_sha256: root.sha256.clone(),
+        version: artifact.path.version.to_string(),
+        agent_sha256: hex::encode(&artifact.sha256),
+        token: String::new(),
+    };
+    if !install::SYSTEMS.contains(&os) {
+        let detail = format!("there is an install command for {}; on {os}, install by hand and enroll", install::SYSTEMS.join(" and "));
+        return Err(Reason::new("no_install_command", detail));
+    }
+    // The token last: it is made only for a command that can be printed.
+    let (token, uses, expires_at) = make_token(site, request, now).await?;
+    let command = install::command(&Install { token, ..install.clone() }).unwrap_or_default();
+    reply(out, &InstallView { command, uses, expires_at, version: install.version, sha256: install.agent_sha256 }).await
+}
+
+async fn make_token(site: &Site, request: &AdminWire, now: u64) -> Result<(String, u64, u64), Reason> {
+    let (uses, ttl_s) = (request.uses.unwrap_or(1), request.ttl_s.unwrap_or(TOKEN_TTL_S));
+    if uses == 0 || ttl_s == 0 {
+        return Err(Reason::new("bad_request", "a token needs at least one use and one second"));
+    }
+    let token = format!("vmt_{}", random_hex(32));
+    let expires_at = site.registry.borrow_mut().create_token(&token, uses, ttl_s, now)?;
+    site.flush();
+    site.store.durable().await.map_err(store_error)?;
+    Ok((token, uses, expires_at))
 }
 
 fn asked(request: &AdminWire) -> Result<Assign, Reason> {

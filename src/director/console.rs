@@ -8,7 +8,7 @@ use miniserde::json;
 
 use super::admin::{SOCKET, StatusWire};
 use super::args::Ask;
-use super::commands::{OrderedView, TokenView};
+use super::commands::{InstallView, OrderedView, TokenView};
 use super::records::Event;
 use super::table::{Table, ago, until, utc};
 use super::views::{AgentView, AgentsView, RolloutsView, StatusView};
@@ -66,6 +66,7 @@ fn print(ask: &Ask, line: &str, out: &mut impl Write) -> Result<io::Result<()>, 
         "rollouts" => rollouts(&parse(line)?),
         "activity" => event(&parse(line)?),
         "token" => token(&parse(line)?),
+        "install-command" => install(&parse(line)?),
         "assign" => assigned(&parse(line)?),
         "cancel" => {
             let view: OrderedView = parse(line)?;
@@ -156,6 +157,17 @@ fn token(view: &TokenView) -> String {
         view.url,
         view.pin,
         view.token
+    )
+}
+
+/// On standard output alone: `vmetric-director install-command > install.sh` is a script.
+fn install(view: &InstallView) -> String {
+    format!(
+        "# Installs and enrolls vmetric-agent {}; run it with the rights to write to its folders. It holds a secret token, good for {}\n# device(s) until {}. Everything that it fetches is compared with the SHA-256 in it.\n{}",
+        view.version,
+        view.uses,
+        utc(view.expires_at),
+        view.command
     )
 }
 

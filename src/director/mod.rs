@@ -21,6 +21,8 @@ pub mod certificates;
 pub mod commands;
 #[cfg(unix)]
 pub mod console;
+pub mod dl;
+pub mod install;
 pub mod mirror;
 pub mod orders;
 pub mod pki;

@@ -92,9 +92,10 @@ impl SiteCa {
         self.agents.pin
     }
 
-    /// Both CA certificates, for `curl --cacert` and the like; the one that browsers can use first, since some readers take only one.
+    /// Both CA certificates, for `curl --cacert` and the like; the one that browsers can use first, since some readers take only
+    /// one. The first line, which readers of PEM skip, ties them to the pin.
     pub fn bundle(&self) -> String {
-        format!("{}{}", self.browsers.pem, self.agents.pem)
+        format!("vmetric site CA pin {}\n{}{}", tls::pin_text(&self.pin()), self.browsers.pem, self.agents.pem)
     }
 
     /// SHA-256 of the browsers' CA certificate, as browsers show it.

@@ -1,4 +1,5 @@
-//! The HTTPS side: routes, credentials, reports, polls, files. The protocol is [`crate::wire::agent_api`].
+//! The HTTPS side: routes, credentials, reports, polls, files. The protocol is [`crate::wire::agent_api`]; first installs
+//! are [`super::dl`].
 //!
 //! | status | code | when |
 //! |---|---|---|
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use miniserde::json;
 
+use super::dl;
 use super::progress::{must_be_durable, says_something};
 use super::records::{NAME_MAX, clean};
 use super::site::{Site, Wake, random_hex};
@@ -43,6 +45,7 @@ impl Service for Front {
             ("GET" | "HEAD", "/healthz") => now(Response::text(200, "ok\n")),
             ("GET" | "HEAD", "/readyz") => now(ready(&site)),
             ("GET" | "HEAD", _) if path.starts_with("/release/") => now(release(&site, &request)),
+            ("GET" | "HEAD", _) if path.starts_with("/dl/") => now(dl::answer(&site, &request)),
             (_, "/agent/v1/enroll" | "/agent/v1/report" | "/agent/v1/poll") => now(wrong_method("POST")),
             (_, "/healthz" | "/readyz") => now(wrong_method("GET, HEAD")),
             _ => now(Response::error(404, "not_found", "there is nothing here")),
@@ -69,14 +72,15 @@ fn ready(site: &Site) -> Response {
 }
 
 /// Seconds to wait, spread so that those who were refused together do not come back together.
-fn retry_after(base_s: u64) -> String {
+pub fn retry_after(base_s: u64) -> String {
     let mut byte = [0];
     // Without a random source everybody comes back at the same time; nothing worse.
     let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut byte);
     (base_s + u64::from(byte[0]) * 2 * base_s / 255).to_string()
 }
 
-fn throttled(base_s: u64) -> Response {
+/// An answer to who asks too often.
+pub fn throttled(base_s: u64) -> Response {
     Response::error(429, "throttled", "too many requests; wait as long as Retry-After says").with("retry-after", retry_after(base_s))
 }
 

@@ -20,6 +20,8 @@ mod director_orders;
 mod director_service;
 mod frozen;
 mod http_client;
+#[cfg(unix)]
+mod install;
 mod launcher;
 mod power_cut;
 #[cfg(unix)]

@@ -172,7 +172,9 @@ fn a_director_of_before_gets_its_twin() {
     fs::remove_file(place.file("ca-p256.pem")).unwrap();
     place.open(NOW).unwrap();
     place.put("ca-p256.pem", &pem);
-    assert_eq!(place.open(NOW).unwrap().bundle().as_bytes(), [pem, place.bytes("ca.pem")].concat(), "the very bytes that browsers trust");
+    let bundle = place.open(NOW).unwrap().bundle();
+    let line = format!("vmetric site CA pin {}\n", tls::pin_text(&pin));
+    assert_eq!(bundle.as_bytes(), [line.into_bytes(), pem, place.bytes("ca.pem")].concat(), "the very bytes that browsers trust");
     fs::remove_file(place.file("ca-p256.key")).unwrap();
     assert!(place.open(NOW).err().unwrap().detail.contains("browsers"));
     place.put("ca-p256.key", &place.bytes("ca.key"));

@@ -1,0 +1,164 @@
+//! First install: `GET /dl/agent/<os>/<arch>[?version=V]` and `GET /dl/cert.pem`.
+//!
+//! Path, header and status codes of the first are those of the specification's vendor, whose installers know them:
+//!
+//! | status | code | when |
+//! |---|---|---|
+//! | 200, 206, 304 | | the file, with `ETag` (its SHA-256), `X-VM-SHA256`, `X-VM-Version` |
+//! | 403 | `device_unnamed`, `device_unmanaged`, `device_unknown`, `device_removed` | no token, and no device that may have it |
+//! | 403 | `token_unknown`, `token_expired`, `token_used_up`, `token_revoked` | the token in `Authorization: Bearer` is not good any more |
+//! | 404 | `no_artifact`, `version_unknown` | the mirror has none for this platform; the detail says what it has |
+//! | 429 | `throttled`, `downloads_busy` | with `Retry-After`; the policy is asked first, so a refused device takes no place |
+//!
+//! **Who may.** A device that shows an enrollment token that would still enroll (nothing of it is spent), or that names itself
+//! in `X-VM-Device-Id` and is known and not removed. The second is a name, no proof, as with the vendor: what is served is no
+//! secret, every byte of it is signed; the gate keeps strangers from using the line. `0`, the vendor's "unmanaged", is 403.
+//!
+//! **What.** The newest release for the platform that is no pre-release, from the verified mirror.
+
+use miniserde::{Deserialize, Serialize, json};
+
+use super::commands::AGENT_PRODUCT;
+use super::records::{NAME_MAX, clean};
+use super::registry::Registry;
+use super::releases::Releases;
+use super::service::{retry_after, throttled};
+use super::site::Site;
+use super::tree::{self, Permit, RETRY_AFTER_S};
+use crate::core::hex;
+use crate::core::reason::Reason;
+use crate::core::release::Artifact;
+use crate::core::version::Version;
+use crate::io::clock;
+use crate::io::serve::{Request, Response};
+
+/// Where first installs begin.
+pub const AGENT: &str = "/dl/agent/";
+/// Both CA certificates of the site; public, and worth nothing before its hash was compared.
+pub const CERTIFICATES: &str = "/dl/cert.pem";
+/// The header in which a device names itself.
+const DEVICE: &str = "x-vm-device-id";
+
+/// An error that also lists what there is.
+#[derive(Serialize, Deserialize, Debug, Clone, Default)]
+struct NotHere {
+    code: String,
+    detail: String,
+    /// `<os>/<arch>` of every platform that has an agent here.
+    platforms: Vec<String>,
+}
+
+/// Answers everything below `/dl/`.
+pub fn answer(site: &Site, request: &Request) -> Response {
+    if request.path == CERTIFICATES {
+        return Response::of(200, "application/x-pem-file", site.ca.bundle().into_bytes()).with("cache-control", "no-cache");
+    }
+    let Some((os, arch)) = request.path.strip_prefix(AGENT).and_then(|rest| rest.split_once('/')) else {
+        return Response::error(404, "not_found", "there is /dl/agent/<os>/<arch> and /dl/cert.pem");
+    };
+    // Guesses at tokens cost what enrollments cost.
+    if let Err(wait_s) = site.throttle.borrow_mut().take_enrollment(clock::monotonic()) {
+        return throttled(wait_s);
+    }
+    let who = match may(&site.registry.borrow(), request, clock::unix()) {
+        Ok(who) => who,
+        Err(reason) => {
+            let peer = request.peer.map_or(String::new(), |p| p.to_string());
+            log::warn!("first install at {peer} refused: {reason}");
+            return Response::error(403, &reason.code, &*reason.detail);
+        }
+    };
+    let tree = site.tree.borrow().clone();
+    let artifact = match choose(&tree.releases, os, arch, version(request)) {
+        Ok(artifact) => artifact,
+        Err(reason) => {
+            let wire = NotHere { code: reason.code.into_owned(), detail: reason.detail, platforms: platforms(&tree.releases) };
+            return Response::json(404, json::to_string(&wire));
+        }
+    };
+    let Some(entry) = tree.entries.get(&format!("targets/{}", artifact.path)) else {
+        return Response::error(404, "not_found", "the mirror has no such file");
+    };
+    let permit = if request.method == "HEAD" { None } else { Permit::take(&site.downloads) };
+    if permit.is_none() && request.method != "HEAD" {
+        let detail = format!("{} downloads are under way; come back later", tree::DOWNLOADS_MAX);
+        return Response::error(429, "downloads_busy", detail).with("retry-after", retry_after(RETRY_AFTER_S));
+    }
+    log::info!("first install: {} for {who}", artifact.path);
+    let mut answer = tree::answer(entry, request, permit);
+    // The next release has the same path.
+    answer.headers.retain(|(name, _)| *name != "cache-control");
+    answer
+        .with("cache-control", "private, no-cache")
+        .with("x-vm-version", artifact.path.version.to_string())
+        .with("x-vm-sha256", entry.sha256.clone())
+}
+
+/// Who asks, if that one may be served.
+fn may(registry: &Registry, request: &Request, now: u64) -> Result<String, Reason> {
+    if let Some(token) = request.bearer() {
+        return token_good(registry, token, now).map(|()| "a device with a token".to_string());
+    }
+    let id = request.header(DEVICE).map(str::trim).unwrap_or_default();
+    let how = "send a token of `vmetric-director token create` as `Authorization: Bearer`";
+    match (id, registry.agents.get(id)) {
+        ("", _) => Err(Reason::new("device_unnamed", format!("no token and no X-VM-Device-Id; {how}"))),
+        ("0", _) => Err(Reason::new("device_unmanaged", format!("device 0 is not managed here; {how}"))),
+        (_, Some(agent)) if agent.removed_at.is_some() => Err(Reason::new("device_removed", format!("this device was removed; {how}"))),
+        (_, Some(_)) => Ok(format!("device {id}")),
+        _ => Err(Reason::new("device_unknown", format!("no device '{}' here; {how}", clean(id, NAME_MAX)))),
+    }
+}
+
+/// Whether this token would still enroll; nothing of it is spent.
+fn token_good(registry: &Registry, token: &str, now: u64) -> Result<(), Reason> {
+    let remedy = "make one with `vmetric-director token create`";
+    let refuse = |code, why: &str| Err(Reason::new(code, format!("the token {why}; {remedy}")));
+    match registry.tokens.get(&hex::encode(&hex::sha256(token.as_bytes()))) {
+        None => refuse("token_unknown", "is not known here"),
+        Some(t) if now > t.expires_at => refuse("token_expired", "has expired"),
+        Some(t) if t.uses_left == 0 => refuse("token_used_up", "has been used as often as it may"),
+        Some(_) => Ok(()),
+    }
+}
+
+fn version(request: &Request) -> Option<&str> {
+    request.query.as_deref()?.split('&').find_map(|pair| pair.strip_prefix("version="))
+}
+
+/// The agent for a new device of this platform.
+///
+/// # Errors
+/// `no_artifact`, `version_unknown`.
+pub fn choose<'r>(releases: &'r Releases, os: &str, arch: &str, wanted: Option<&str>) -> Result<&'r Artifact, Reason> {
+    let here = |a: &&Artifact| {
+        let p = &a.path;
+        p.product == AGENT_PRODUCT && p.platform.os == os && p.platform.arch == arch && p.file == p.platform.program(AGENT_PRODUCT)
+    };
+    let there = || releases.artifacts.iter().filter(here);
+    let newest =
+        |wanted: &dyn Fn(&Version) -> bool| there().filter(|a| wanted(&a.path.version)).max_by(|a, b| a.path.version.cmp(&b.path.version));
+    let list = platforms(releases).join(", ");
+    let list = if list.is_empty() { "nothing yet".to_string() } else { list };
+    if there().next().is_none() {
+        let asked = format!("{}/{}", clean(os, NAME_MAX), clean(arch, NAME_MAX));
+        return Err(Reason::new("no_artifact", format!("no {AGENT_PRODUCT} for {asked} here; there is: {list}")));
+    }
+    match wanted {
+        None => newest(&|v| !v.is_pre_release()).ok_or_else(|| {
+            Reason::new("no_artifact", format!("{AGENT_PRODUCT} for {os}/{arch} has pre-releases only; name one with ?version="))
+        }),
+        Some(text) => newest(&|v| v.to_string() == text).ok_or_else(|| {
+            Reason::new("version_unknown", format!("the mirror has no {AGENT_PRODUCT} {} for {os}/{arch}", clean(text, NAME_MAX)))
+        }),
+    }
+}
+
+/// `<os>/<arch>` of every platform with an agent, sorted.
+pub fn platforms(releases: &Releases) -> Vec<String> {
+    let agents = releases.artifacts.iter().filter(|a| a.path.product == AGENT_PRODUCT);
+    let mut out: Vec<String> = agents.map(|a| format!("{}/{}", a.path.platform.os, a.path.platform.arch)).collect();
+    out.sort();
+    out.dedup();
+    out
+}
