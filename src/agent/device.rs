@@ -45,8 +45,11 @@ pub struct Device {
     pub(super) staged: Staged,
     pub(super) self_check: SelfCheck,
     pub(super) acknowledged: bool,
+    pub(super) refused: bool,
     pub(super) nonce: String,
     pub(super) started: Duration,
+    /// When its self-check had run for the first time.
+    pub(super) checked: Option<Duration>,
     pub(super) link: Option<Link>,
     pub(super) trust: Option<(TrustStore, Trusted)>,
     pub(super) trust_note: Result<(), Reason>,
@@ -209,7 +212,8 @@ impl World for Device {
             let detail = format!("{}: {free} bytes are free, {need} are needed (file and reserve); make room", folder.display());
             return Some(Reason::new("disk_full", detail));
         }
-        self.state.write("storage/preflight", &1u32).err()
+        // A check that could not be run on trial would only be found out without a confirmed version.
+        super::check::usable(&self.state).err().or_else(|| self.state.write("storage/preflight", &1u32).err())
     }
 
     fn contact_age_s(&self) -> Option<u64> {
@@ -362,16 +366,30 @@ impl World for Device {
             Image::Factory => None,
         };
         self.self_check = trial::self_check(&self.state, &self.running.sha256, expected.as_ref(), &self.trust_note);
+        if self.on_trial() && self.self_check == SelfCheck::Passed {
+            self.doing("trial", &Reason::new("checking", "on trial: the operator's check runs"), Some(self.times.check_s));
+            self.self_check = super::check::run(&self.state, &self.running.version, self.times.check_s);
+        }
+        // The authority's time starts when it can be asked.
+        self.checked.get_or_insert_with(clock::monotonic);
+    }
+
+    fn forget_self_check(&mut self) {
+        self.self_check = SelfCheck::NotRun;
     }
 
     fn acknowledged(&self) -> bool {
         self.acknowledged
     }
 
+    fn refused(&self) -> bool {
+        self.refused
+    }
+
     fn ages_s(&self) -> (u64, u64) {
-        let age = clock::monotonic().saturating_sub(self.started).as_secs();
+        let since = |at: Duration| clock::monotonic().saturating_sub(at).as_secs();
         let busy = self.link.as_ref().and_then(Link::busy_age_s).unwrap_or(u64::MAX);
-        (age, age.min(busy))
+        (since(self.started), since(self.checked.unwrap_or(self.started)).min(busy))
     }
 
     fn ask(&mut self) -> Result<(), Reason> {

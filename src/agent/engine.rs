@@ -93,19 +93,30 @@ fn trial_turn(world: &mut dyn World, slot: Slot) -> Result<Turn, Reason> {
     let order = match trial_order(world, slot) {
         Ok(order) => order,
         // Without terms there is no deadline: a trial that nobody can end does not go on.
-        Err(reason) => return Ok(give_up(world, image, Ended::NoContact, reason)),
+        Err(reason) => return Ok(give_up(world, slot, Ended::NoContact, reason)),
     };
     let (age_s, silent_s) = world.ages_s();
     let self_check = world.self_check();
-    let facts = TrialFacts { self_check: &self_check, acknowledged: world.acknowledged(), silent_s, age_s, order: &order };
+    let facts = TrialFacts {
+        self_check: &self_check,
+        acknowledged: world.acknowledged(),
+        refused: world.refused(),
+        silent_s,
+        age_s,
+        order: &order,
+    };
     match trial_step(&facts) {
         TrialStep::SelfCheck => {
             world.run_self_check();
             Ok(Turn::Again)
         }
+        TrialStep::CheckAgain { reason, for_s } => {
+            world.forget_self_check();
+            Ok(Turn::Wait { reason, for_s })
+        }
         TrialStep::Ask { for_s } => {
             let asked = world.ask();
-            if world.acknowledged() {
+            if world.acknowledged() || world.refused() {
                 return Ok(Turn::Again);
             }
             // Only a trial that has to wait notes how far it came: the device waits for the answer without a confirmed version.
@@ -120,14 +131,14 @@ fn trial_turn(world: &mut dyn World, slot: Slot) -> Result<Turn, Reason> {
             confirm(world, slot)?;
             Ok(Turn::Again)
         }
-        TrialStep::RollBack(ended, reason) => Ok(give_up(world, image, ended, reason)),
+        TrialStep::RollBack(ended, reason) => Ok(give_up(world, slot, ended, reason)),
     }
 }
 
 /// Ends a trial. A state folder that cannot be written keeps nobody on trial: the launcher starts no trial whose start it
 /// cannot count, and takes the other image.
-fn give_up(world: &mut dyn World, image: Image, ended: Ended, reason: Reason) -> Turn {
-    let marks = world.marks().end(image, ended);
+fn give_up(world: &mut dyn World, slot: Slot, ended: Ended, reason: Reason) -> Turn {
+    let marks = world.marks().end_trial(slot, ended, reason.clone());
     if let Err(unsaved) = world.save_marks(marks) {
         log::warn!("how the trial ended is not recorded: {unsaved}");
     }

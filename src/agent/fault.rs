@@ -71,6 +71,7 @@ fn lowered(text: &str) -> Times {
             "settled" => times.settled_s = value,
             "recheck" => times.recheck_s = value,
             "park" => times.park_s = value,
+            "check" => times.check_s = value,
             _ => {}
         }
     }

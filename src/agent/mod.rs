@@ -16,10 +16,12 @@
 //! | [`link`] | the protocol with the Director |
 //! | [`download`] | the artifact, in slices, with resume, checked as it is written |
 //! | [`run`] | the main loop and the start of the process |
+//! | [`check`] | the operator's own check of a version on trial |
 //! | [`command`] | `enroll`, `status`, `rollback`, `update --file` |
 
 pub mod args;
 pub mod build;
+pub mod check;
 pub mod command;
 pub mod device;
 pub mod download;

@@ -5,14 +5,15 @@ use miniserde::{Serialize, json};
 use super::device::Device;
 use super::run::running_as;
 use crate::core::hex;
+use crate::core::rejected::Rejected;
 use crate::core::release::Platform;
 use crate::core::slots::{Condition, Image, Marks, Slot};
 use crate::core::time;
 use crate::core::update::{Kind, SelfCheck};
 use crate::io::clock;
 use crate::io::state::State;
-use crate::wire::agent_api::{PARK_MAX_S, PROTOCOL, ReportWire, ResultWire};
-use crate::wire::records::{AcceptedWire, RejectedListWire, RejectedWire, ResultsWire, StatusWire};
+use crate::wire::agent_api::{PARK_MAX_S, PROTOCOL, REJECTS_MAX, RejectWire, ReportWire, ResultWire};
+use crate::wire::records::{AcceptedWire, RejectedListWire, RejectedWire, ResultsWire, StatusWire, verdict_word};
 
 impl Device {
     /// The report as it stands now.
@@ -60,7 +61,24 @@ impl Device {
             time: now,
             park_s: park_s.min(PARK_MAX_S),
             rejected: self.rejected.len() as u64,
+            rejects: self.rejects(),
         }
+    }
+}
+
+impl Device {
+    /// The newest rejected files, for the Director's operator.
+    fn rejects(&self) -> Option<Vec<RejectWire>> {
+        let tell = |r: &Rejected| RejectWire {
+            sha256: hex::encode(&r.sha256),
+            version: r.version.clone(),
+            verdict: verdict_word(r.bad).into(),
+            code: r.reason.code.to_string(),
+            count: r.count,
+            // The same in each report, so that it is news only once.
+            retry_at: (!r.bad).then(|| r.since.saturating_add(self.times.cooldown(r.count))),
+        };
+        (!self.rejected.is_empty()).then(|| self.rejected.iter().rev().take(REJECTS_MAX).map(tell).collect())
     }
 }
 

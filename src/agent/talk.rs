@@ -92,6 +92,9 @@ impl Device {
         if let Some(said) = &answer.acknowledged {
             news |= self.hear_acknowledgement(Authority::Director, said);
         }
+        if let Some(said) = &answer.trial_refused {
+            news |= self.hear_refusal(said);
+        }
         if let Some(order) = answer.order {
             news |= self.accept(order)?;
         }
@@ -104,6 +107,14 @@ impl Device {
     pub(super) fn hear_acknowledgement(&mut self, by: Authority, said: &str) -> bool {
         let counts = !self.acknowledged && self.on_trial() && acknowledges(by, said, &self.trial_issuer(), &self.nonce);
         self.acknowledged |= counts;
+        counts
+    }
+
+    /// Takes the word that this trial must not win, under the same conditions. What was acknowledged stays so.
+    fn hear_refusal(&mut self, said: &str) -> bool {
+        let counts = !self.acknowledged && !self.refused && self.on_trial();
+        let counts = counts && acknowledges(Authority::Director, said, &self.trial_issuer(), &self.nonce);
+        self.refused |= counts;
         counts
     }
 

@@ -89,8 +89,12 @@ pub trait World {
     fn self_check(&self) -> SelfCheck;
     /// Runs it.
     fn run_self_check(&mut self);
+    /// It could not tell: the next turn runs it again.
+    fn forget_self_check(&mut self);
     /// The authority has echoed this process's nonce.
     fn acknowledged(&self) -> bool;
+    /// The authority has said no to it.
+    fn refused(&self) -> bool;
     /// Seconds since this process started, and since it started or the authority said that it is busy.
     fn ages_s(&self) -> (u64, u64);
     /// Asks the authority to acknowledge the trial.

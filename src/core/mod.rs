@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod bundle;
 pub mod canonical;
 pub mod hex;
+pub mod owner;
 pub mod reason;
 pub mod rejected;
 pub mod release;

@@ -5,7 +5,7 @@
 //!  Waiting ---------> Moving(Ordered) -------> Moving(..Trial) ----------> Ended(Updated)
 //!     |                    |  deadline passed        |                        |  runs something else again
 //!     |                    +----------------------> Ended(Silent)             +--> Ended(Flapping)
-//!     +--> Ended(Already | NoArtifact | Cancelled)                Ended(RolledBack | Refused)
+//!     +--> Ended(Already | NoArtifact | Refused | Cancelled | Expired)     Ended(RolledBack | Refused)
 //! ```
 //!
 //! Nothing here is stored: [`plan`] looks at the facts and decides again each time. Silence is a failure: an agent that
@@ -21,9 +21,11 @@
 //! | `rollout_halted` | - | too many failed; a person decides |
 //! | those of [`Step`] | deadline | the agent owns the next move, until then |
 //!
+//! A `-` ends with the roll-out itself, [`ROLLOUT_LIFE_S`] after it was made: nothing waits for ever.
+//!
 //! | code of an end | counts as failure |
 //! |---|---|
-//! | `updated`, `already`, `refused`, `no_artifact`, `cancelled` | no |
+//! | `updated`, `already`, `refused`, `no_artifact`, `cancelled`, `expired` | no |
 //! | `rolled_back`, `silent`, `flapping` | yes |
 
 use std::fmt;
@@ -43,6 +45,10 @@ pub const FETCH_TOTAL_S: u64 = 25 * 3600;
 /// Added to the trial's own deadline: stop, start, roll back, start again (each under the liveness limit of 180 s).
 pub const SWITCH_SLACK_S: u64 = 600;
 
+/// Life of a roll-out when nobody says otherwise: an agent that could not be ordered by then (a device in a drawer, a
+/// halt that nobody looked at) is not surprised by an order of last year. As long as a window may be away.
+pub const ROLLOUT_LIFE_S: u64 = 30 * 86_400;
+
 /// How many agents may change version at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InFlight {
@@ -53,12 +59,13 @@ pub enum InFlight {
 }
 
 impl InFlight {
-    /// The number for a group of this size: at least 1, so that no group is too small to move.
+    /// The number for a group of this size: at least 1, so that no group is too small to move, and no more than there are.
     pub fn resolve(self, group: usize) -> usize {
-        match self {
-            InFlight::Count(n) => (n as usize).max(1),
-            InFlight::Percent(p) => (group * p as usize).div_ceil(100).max(1),
-        }
+        let wanted = match self {
+            InFlight::Count(n) => n as usize,
+            InFlight::Percent(p) => (group * p as usize).div_ceil(100),
+        };
+        wanted.clamp(1, group.max(1))
     }
 }
 
@@ -106,6 +113,8 @@ pub struct Rollout {
     pub max_in_flight: usize,
     /// More failures than this halt it.
     pub max_failures: usize,
+    /// Whoever has not been ordered by then is not ordered any more.
+    pub expires_at: u64,
 }
 
 /// What an agent with an order does.
@@ -128,6 +137,10 @@ pub enum Step {
 }
 
 impl Step {
+    /// Each of them, in their order.
+    pub const ALL: [Step; 7] =
+        [Step::Ordered, Step::Accepted, Step::Waiting, Step::Downloading, Step::Staged, Step::Switching, Step::Trial];
+
     /// Stable word for files, tables and reasons.
     pub fn word(self) -> &'static str {
         match self {
@@ -138,6 +151,19 @@ impl Step {
             Step::Staged => "staged",
             Step::Switching => "switching",
             Step::Trial => "trial",
+        }
+    }
+
+    /// What an agent does in this step, when it does not say itself.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Step::Ordered => "ordered; the agent has not accepted yet",
+            Step::Accepted => "the agent has the order and begins",
+            Step::Waiting => "the agent waits and does not say why",
+            Step::Downloading => "the file is on its way",
+            Step::Staged => "downloaded and checked",
+            Step::Switching => "between the old version and the new one",
+            Step::Trial => "the new version runs and is not confirmed yet",
         }
     }
 
@@ -166,9 +192,24 @@ pub enum End {
     NoArtifact,
     /// A person ended it.
     Cancelled,
+    /// Its turn did not come in the roll-out's life.
+    Expired,
 }
 
 impl End {
+    /// Each of them.
+    pub const ALL: [End; 9] = [
+        End::Updated,
+        End::Already,
+        End::RolledBack,
+        End::Silent,
+        End::Flapping,
+        End::Refused,
+        End::NoArtifact,
+        End::Cancelled,
+        End::Expired,
+    ];
+
     /// Stable word for files, tables and reasons.
     pub fn word(self) -> &'static str {
         match self {
@@ -180,6 +221,7 @@ impl End {
             End::Refused => "refused",
             End::NoArtifact => "no_artifact",
             End::Cancelled => "cancelled",
+            End::Expired => "expired",
         }
     }
 
@@ -216,6 +258,8 @@ pub struct AgentFacts {
     pub left_target: bool,
     /// Why the release has nothing for it, if so.
     pub no_artifact: Option<Reason>,
+    /// Why the file is not given to it, if a halt or a person keeps it away.
+    pub quarantined: Option<Reason>,
     /// Why an earlier order of its must end first, if so.
     pub busy: Option<Reason>,
     /// When it was last heard of.
@@ -238,9 +282,21 @@ pub enum Decision {
     Refuse {
         /// Why.
         reason: Reason,
+        /// [`End::NoArtifact`] or [`End::Refused`].
+        end: End,
     },
     /// It is at an end, perhaps one that the facts show only now ([`End::Already`], [`End::Silent`], [`End::Flapping`]).
     Ended(End),
+}
+
+impl Decision {
+    /// A wait for a cause without an end of its own ends then.
+    fn or_until(self, at: u64) -> Decision {
+        match self {
+            Decision::Wait { reason, until } => Decision::Wait { reason, until: until.or(Some(at)) },
+            other => other,
+        }
+    }
 }
 
 /// What follows from the facts.
@@ -254,7 +310,7 @@ pub struct Plan {
 
 /// Looks at a roll-out and says what to do with each of its agents.
 pub fn plan(rollout: &Rollout, agents: &[AgentFacts], now: u64) -> Plan {
-    let ends: Vec<Option<End>> = agents.iter().map(|a| end_of(a, now)).collect();
+    let ends: Vec<Option<End>> = agents.iter().map(|a| end_of(a, rollout.expires_at, now)).collect();
     let failures = ends.iter().flatten().filter(|e| e.is_failure()).count();
     let mut state = rollout.state.clone();
     if state == State::Running && failures > rollout.max_failures {
@@ -271,7 +327,7 @@ pub fn plan(rollout: &Rollout, agents: &[AgentFacts], now: u64) -> Plan {
         let decision = match (end, &agent.standing) {
             (Some(end), _) => Decision::Ended(*end),
             (None, Standing::Moving { reason, deadline }) => Decision::Wait { reason: reason.clone(), until: Some(*deadline) },
-            (None, _) => start(agent, &state, room, proven, limit, now),
+            (None, _) => start(agent, &state, room, proven, limit, now).or_until(rollout.expires_at),
         };
         if decision == Decision::Proceed {
             room -= 1;
@@ -286,13 +342,14 @@ pub fn plan(rollout: &Rollout, agents: &[AgentFacts], now: u64) -> Plan {
 }
 
 /// The end that the facts show, if they show one.
-fn end_of(agent: &AgentFacts, now: u64) -> Option<End> {
+fn end_of(agent: &AgentFacts, expires_at: u64, now: u64) -> Option<End> {
     match &agent.standing {
         Standing::Ended(End::Updated) if agent.left_target => Some(End::Flapping),
         Standing::Ended(end) => Some(*end),
         Standing::Moving { deadline, .. } if now > *deadline => Some(End::Silent),
         Standing::Moving { .. } => None,
         Standing::Waiting if agent.runs_target => Some(End::Already),
+        Standing::Waiting if now > expires_at => Some(End::Expired),
         Standing::Waiting => None,
     }
 }
@@ -301,12 +358,15 @@ fn end_of(agent: &AgentFacts, now: u64) -> Option<End> {
 fn start(agent: &AgentFacts, state: &State, room: usize, proven: bool, limit: usize, now: u64) -> Decision {
     let wait = |reason: Reason| Decision::Wait { reason, until: None };
     if let Some(reason) = &agent.no_artifact {
-        return Decision::Refuse { reason: reason.clone() };
+        return Decision::Refuse { reason: reason.clone(), end: End::NoArtifact };
     }
     match state {
         State::Cancelled | State::Done => return Decision::Ended(End::Cancelled),
-        State::Halted(why) => return wait(Reason::new("rollout_halted", format!("the roll-out is halted: {}", why.detail))),
+        State::Halted(why) => return wait(Reason::new("rollout_halted", format!("halted: {}", why.detail))),
         State::Running => {}
+    }
+    if let Some(reason) = &agent.quarantined {
+        return Decision::Refuse { reason: reason.clone(), end: End::Refused };
     }
     if let Some(reason) = &agent.busy {
         return wait(reason.clone());

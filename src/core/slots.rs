@@ -152,7 +152,7 @@ pub struct SlotMarks {
     pub sha256: Sha256,
     /// Starts.
     pub evidence: Evidence,
-    /// `Failed` only: stable code and sentence.
+    /// `Failed`: stable code and sentence. `Trial`: why it ended, as the process itself put it.
     pub failure: Option<Reason>,
     /// `Failed` only: the file itself is bad (not tried again) or nothing can be told (tried again after the cooldown).
     pub bad: bool,
@@ -268,6 +268,7 @@ impl Marks {
     pub fn confirm(mut self, slot: Slot, counter: u64, boot_id: &str, now: u64) -> Marks {
         let marks = self.slot_mut(slot);
         marks.condition = Condition::Confirmed;
+        marks.failure = None;
         marks.evidence.starts = 0;
         marks.evidence.crashes = 0;
         marks.evidence.reached = Reached::Contact;
@@ -290,6 +291,13 @@ impl Marks {
     pub fn end(mut self, image: Image, ended: Ended) -> Marks {
         self.evidence_mut(image).ended = ended;
         self
+    }
+
+    /// The trial in this slot ends in this way, for this reason, which goes into its result.
+    #[must_use]
+    pub fn end_trial(mut self, slot: Slot, ended: Ended, reason: Reason) -> Marks {
+        self.slot_mut(slot).failure = Some(reason);
+        self.end(Image::Slot(slot), ended)
     }
 
     /// The operator wants the other image: the running slot is given up, the fallback becomes active.
@@ -448,16 +456,19 @@ fn admit_slot(marks: &mut Marks, slot: Slot, seen: &Seen) -> bool {
         marks.fail(slot, Reason::new("crash_loop", detail), true);
         return false;
     }
-    let evidence = &mut marks.slot_mut(slot).evidence;
-    count_previous(evidence, &seen.boot_id);
-    match verdict(evidence) {
+    let trial = marks.slot_mut(slot);
+    count_previous(&mut trial.evidence, &seen.boot_id);
+    // The process on trial knew more than its evidence shows, if it ended of its own will.
+    let told = matches!(trial.evidence.ended, Ended::SelfCheckFailed | Ended::NoContact | Ended::Operator);
+    let own = trial.failure.take().filter(|_| told);
+    match verdict(&trial.evidence) {
         Verdict::OnTrial => true,
         Verdict::Bad(reason) => {
-            marks.fail(slot, reason, true);
+            marks.fail(slot, own.unwrap_or(reason), true);
             false
         }
         Verdict::CouldNotTell(reason) => {
-            marks.fail(slot, reason, false);
+            marks.fail(slot, own.unwrap_or(reason), false);
             false
         }
     }

@@ -28,6 +28,8 @@ pub struct Times {
     pub park_s: u64,
     /// A staged file's self-test may take this long: a slow disk and a cold cache included.
     pub self_test_s: u64,
+    /// The operator's own check of a version on trial may take this long: far below the contact deadline.
+    pub check_s: u64,
 }
 
 impl Times {
@@ -45,6 +47,7 @@ impl Times {
         recheck_s: 600,
         park_s: 53,
         self_test_s: 30,
+        check_s: 60,
     };
 
     /// Cooldown after the `n`-th time (from 1) that nothing could be told of a file.
@@ -62,6 +65,7 @@ mod tests {
     fn the_table_is_consistent() {
         let t = Times::DEFAULT;
         assert!(u64::from(t.liveness_s) > 58 + 20, "liveness is above the longest poll and one slice");
+        assert!(t.check_s < u64::from(t.liveness_s) && t.check_s < t.contact_default_s);
         assert!(t.contact_min_s <= t.contact_default_s && t.contact_default_s <= t.contact_max_s);
         assert_eq!([t.cooldown(0), t.cooldown(1), t.cooldown(2), t.cooldown(4), t.cooldown(99)], [600, 600, 3600, 86400, 86400]);
     }

@@ -330,6 +330,9 @@ fn stage(accepted: &Accepted, artifact: &Artifact, f: &Facts) -> Step {
     }
 }
 
+/// Pause between two runs of a check that could not tell: what it waits for (a port, a first reading) takes seconds.
+pub const CHECK_AGAIN_S: u64 = 10;
+
 /// The self-check of a process on trial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SelfCheck {
@@ -339,6 +342,8 @@ pub enum SelfCheck {
     Passed,
     /// The file is at fault.
     Failed(Reason),
+    /// The operator's check cannot say yet, or could not be run: done again until the trial's time is over.
+    CouldNotTell(Reason),
 }
 
 /// Everything a process on trial decides from.
@@ -348,7 +353,9 @@ pub struct TrialFacts<'a> {
     pub self_check: &'a SelfCheck,
     /// The authority echoed this process's nonce.
     pub acknowledged: bool,
-    /// Seconds since this process started, or since the authority last said that it is busy (authenticated 429 or 5xx):
+    /// The authority said no to this process's nonce: a person does not want this trial to win.
+    pub refused: bool,
+    /// Seconds since this process had checked itself, or since the authority last said that it is busy (authenticated 429 or 5xx):
     /// a manager must not cause false rollbacks.
     pub silent_s: u64,
     /// Seconds since this process started.
@@ -362,6 +369,13 @@ pub struct TrialFacts<'a> {
 pub enum TrialStep {
     /// Check yourself.
     SelfCheck,
+    /// The same once more after so many seconds.
+    CheckAgain {
+        /// Why it could not tell.
+        reason: Reason,
+        /// Seconds until then.
+        for_s: u64,
+    },
     /// Ask the authority for its acknowledgement; give up after so many seconds.
     Ask {
         /// Seconds left.
@@ -381,7 +395,13 @@ pub fn trial_step(f: &TrialFacts) -> TrialStep {
     match f.self_check {
         SelfCheck::NotRun => TrialStep::SelfCheck,
         SelfCheck::Failed(reason) => TrialStep::RollBack(Ended::SelfCheckFailed, reason.clone()),
+        // Nobody can tell: that is what the end for want of contact means, too.
+        SelfCheck::CouldNotTell(reason) if left == 0 => TrialStep::RollBack(Ended::NoContact, reason.clone()),
+        SelfCheck::CouldNotTell(reason) => TrialStep::CheckAgain { reason: reason.clone(), for_s: left.min(CHECK_AGAIN_S) },
         SelfCheck::Passed if f.acknowledged => TrialStep::Confirm,
+        SelfCheck::Passed if f.refused => {
+            TrialStep::RollBack(Ended::Operator, Reason::new("operator", "the operator of the Director ended the trial"))
+        }
         SelfCheck::Passed if left == 0 => {
             let who = if f.order.is_local() { "the operator's command" } else { "the managing Director" };
             let detail = format!("{who} did not acknowledge the new version within {silence} s");

@@ -1,4 +1,5 @@
-//! The activity stream: what happened, with stable codes, kept when the process dies.
+//! The activity stream: what happened, with stable codes, kept when the process dies. What a person caused carries who
+//! it was: the user id that the kernel noted for the administration socket's other end.
 //!
 //! | code | when |
 //! |---|---|
@@ -18,6 +19,10 @@
 //! | `rolled_back` | it went back; the detail says why |
 //! | `refused`, `no_artifact` | the order or the release does not fit this agent |
 //! | `cancel_issued`, `cancelled` | a person (or a halt) ended the order |
+//! | `trial_refused` | a person does not want this trial to win: it goes back |
+//! | `expired` | its turn did not come in the roll-out's life |
+//! | `quarantined` | a halt keeps a file from its roll-out's agents |
+//! | `hash_rejected`, `hash_allowed` | a person (or time) keeps a file from agents, or lifts that |
 //! | `silent`, `flapping` | an agent counts as failed: nothing heard, or another version again |
 //! | `repair_ordered` | a confirmed version is gone from the device and was ordered again |
 //! | `version_changed` | it runs another file without an order |

@@ -4,6 +4,7 @@
 //! code `ok` lines of JSON follow until the end, for `activity --follow` without an end.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::rc::Rc;
@@ -16,6 +17,7 @@ use smol::net::unix::{UnixListener, UnixStream};
 use super::commands;
 use super::site::Site;
 use crate::core::reason::Reason;
+use crate::io::peer;
 
 /// The socket's name in the state folder.
 pub const SOCKET: &str = "admin.sock";
@@ -27,7 +29,7 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// What is asked for. Which fields count depends on the command.
 #[derive(Serialize, Deserialize, Debug, Clone, Default)]
 pub struct AdminWire {
-    /// `status`, `agents`, `rollouts`, `activity`, `token`, `install-command`, `assign`, `cancel`, `mirror`, `remove-agent`.
+    /// The word on the command line.
     pub command: String,
     /// Agents by id.
     pub agents: Option<Vec<String>>,
@@ -57,7 +59,7 @@ pub struct AdminWire {
     pub switch_in_s: Option<u64>,
     /// Uses of a token.
     pub uses: Option<u64>,
-    /// Life of a token, seconds.
+    /// Life of a token or a rejection, seconds.
     pub ttl_s: Option<u64>,
     /// Operating system of a device to install.
     pub os: Option<String>,
@@ -71,6 +73,14 @@ pub struct AdminWire {
     pub file: Option<String>,
     /// Import it even if timestamp or snapshot have expired.
     pub accept_expired: Option<bool>,
+    /// A file's SHA-256 or the beginning of it.
+    pub hash: Option<String>,
+    /// Why, in the person's own words.
+    pub reason: Option<String>,
+    /// A trial goes back, too.
+    pub roll_back: Option<bool>,
+    /// Life of a roll-out, seconds.
+    pub life_s: Option<u64>,
 }
 
 /// First line of each answer.
@@ -116,8 +126,10 @@ pub async fn serve(listener: UnixListener, site: Rc<Site>, executor: Rc<smol::Lo
 
 async fn answer(stream: UnixStream, site: Rc<Site>) -> io::Result<()> {
     let mut writer = stream.clone();
+    // Who asks is the kernel's word, noted in the activity.
+    let who = peer::user_id(stream.as_fd()).map_or_else(|_| "unknown user".to_string(), |uid| format!("uid {uid}"));
     let outcome = match request(stream).await {
-        Ok(request) => commands::run(&site, request, &mut writer).await,
+        Ok(request) => commands::run(&site, request, &who, &mut writer).await,
         Err(reason) => Err(reason),
     };
     if let Err(reason) = outcome {

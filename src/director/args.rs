@@ -29,8 +29,11 @@ Run
       --name        host name or address that agents use, default: the host's name
 
 Look
-  agents [--json]                   every agent: version, pending version, state, reason
+  agents [--state S] [--version V] [--why TEXT] [--json]
+                                    every agent: version, pending version, state, why not yet; what needs you first
+  explain AGENT [--json]            all about one agent: why, since and until when, whose move, what you can do
   rollouts [--json]                 every roll-out
+  rejections [--json]               files that are not ordered, to whom, why
   activity [--agent ID]... [--limit N] [--follow] [--json]
   status [--json]                   this Director and its mirror
   pin                               the site CA's pin
@@ -41,9 +44,18 @@ Act
       Makes a token and prints the command that installs and enrolls an agent on a new device.
   assign --all | --agent ID...  --version V|latest
       [--product NAME] [--max-in-flight N|P%] [--max-failures N] [--contact-deadline 5m]
-      [--unattended [--trial-max 24h]] [--end-probation] [--retry] [--switch-in 0s] [--json]
+      [--unattended [--trial-max 24h]] [--end-probation] [--retry] [--switch-in 0s] [--life 30d] [--json]
       First one agent, then at most --max-in-flight (10%); more than --max-failures (2) halt it.
-  cancel --all | --agent ID... | --rollout N [--json]
+      Rolled back, silent past the deadline and flapping count. Who has no turn within --life is left out.
+  cancel --all | --agent ID... | --rollout N  [--roll-back] [--reason TEXT] [--json]
+      Ends what has not switched. A trial goes on to its own verdict; with --roll-back it goes back.
+  retry --all | --agent ID... | --rollout N  [--reason TEXT] [--json]
+      Orders again what did not work, whatever the devices rejected; lifts a halted roll-out's quarantine.
+  reject HASH [--agent ID...] [--for 7d] [--reason TEXT] [--json]
+      That file is not ordered any more: orders are withdrawn, staged copies dropped, trials go back,
+      agents that run it are listed and left alone. HASH: SHA-256, or its first 8 digits or more.
+  allow HASH [--agent ID...] [--reason TEXT] [--json]
+      Lifts that, and a halt's quarantine.
   mirror [--json]                   look for new releases now
   mirror --file BUNDLE|TREE [--accept-expired] [--json]
       Take releases from a medium (`vmetric-release bundle`), checked like any mirror. What expired on its way
@@ -93,8 +105,23 @@ pub struct Ask {
     pub json: bool,
     /// Only the pin of a status.
     pub pin_only: bool,
+    /// Which agents are shown.
+    pub filter: Filter,
+    /// Whoever reads the answer sees a screen.
+    pub terminal: bool,
     /// The request.
     pub request: AdminWire,
+}
+
+/// Which agents are shown; everything given must fit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The state's word.
+    pub state: Option<String>,
+    /// The running or the scheduled version.
+    pub version: Option<String>,
+    /// Part of the reason's code or sentence.
+    pub why: Option<String>,
 }
 
 /// Reads the arguments after the program's name. `state` is the environment's.
@@ -145,8 +172,8 @@ fn run(words: &mut Words, state: PathBuf) -> Result<Run, String> {
 fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
     let mut request = AdminWire { command: word.to_string(), ..Default::default() };
     let json = words.flag("--json");
+    let mut filter = Filter::default();
     match word {
-        "agents" | "rollouts" | "status" | "pin" => {}
         "mirror" => {
             request.accept_expired = words.flag("--accept-expired").then_some(true);
             request.file = words.option("--file")?.map(|file| absolute(&file)).transpose()?;
@@ -154,6 +181,11 @@ fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
                 return Err("--accept-expired belongs to --file: a mirror that is reached has no reason to be expired".into());
             }
         }
+        "rollouts" | "status" | "pin" | "rejections" => {}
+        "agents" => {
+            filter = Filter { state: words.option("--state")?, version: words.option("--version")?, why: words.option("--why")? };
+        }
+        "explain" => request.agents = Some(vec![words.word()?.ok_or("explain needs the agent's ID; `agents` lists them")?]),
         "activity" => {
             request.agents = words.list("--agent")?;
             request.limit = words.number("--limit")?;
@@ -174,13 +206,24 @@ fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
             request.ttl_s = words.duration("--ttl")?;
         }
         "assign" => assign(words, &mut request)?,
-        "cancel" => {
+        "cancel" | "retry" => {
             request.all = words.flag("--all").then_some(true);
             request.agents = words.list("--agent")?;
             request.rollout = words.number("--rollout")?;
+            request.reason = words.option("--reason")?;
+            request.roll_back = Some(word == "cancel" && words.flag("--roll-back"));
             if [request.all.is_some(), request.agents.is_some(), request.rollout.is_some()].into_iter().filter(|x| *x).count() != 1 {
-                return Err("cancel needs one of --all, --agent ID, --rollout N".into());
+                return Err(format!("{word} needs one of --all, --agent ID, --rollout N"));
             }
+        }
+        "reject" | "allow" => {
+            request.agents = words.list("--agent")?;
+            request.reason = words.option("--reason")?;
+            if word == "reject" {
+                request.ttl_s = words.duration("--for")?;
+            }
+            let missing = || format!("{word} needs the file's SHA-256, or its first digits; `agents --json` and `explain` show it");
+            request.hash = Some(words.word()?.ok_or_else(missing)?);
         }
         "remove-agent" => request.agents = Some(vec![words.word()?.ok_or("remove-agent needs the agent's ID; `agents` lists them")?]),
         "" => return Err("expected a command; --help lists them".into()),
@@ -190,7 +233,8 @@ fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
     if pin_only {
         request.command = "status".into();
     }
-    Ok(Ask { state, json, pin_only, request })
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
+    Ok(Ask { state, json, pin_only, filter, terminal, request })
 }
 
 /// The Director may run in another folder.
@@ -221,6 +265,7 @@ fn assign(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
     request.end_probation = Some(words.flag("--end-probation"));
     request.retry = Some(words.flag("--retry"));
     request.switch_in_s = words.duration("--switch-in")?;
+    request.life_s = words.duration("--life")?;
     Ok(())
 }
 
@@ -329,6 +374,12 @@ mod tests {
         assert!(asked("pin").pin_only);
         assert_eq!(asked("mirror --file /media/site.vmb --accept-expired").request.file.as_deref(), Some("/media/site.vmb"));
         assert!(matches!(parsed("run --root r.json"), Ok(Command::Run(Run { mirror: None, .. }))));
+        let reject = asked("reject 0123456789ab --agent a --for 7d --reason too-hot").request;
+        assert_eq!((reject.hash, reject.ttl_s, reject.reason), (Some("0123456789ab".into()), Some(604_800), Some("too-hot".into())));
+        assert_eq!(asked("cancel --rollout 3 --roll-back").request.roll_back, Some(true));
+        assert_eq!(asked("retry --all").request.all, Some(true));
+        assert_eq!(asked("explain a1").request.agents, Some(vec!["a1".into()]));
+        assert_eq!(asked("agents --why disk").filter.why, Some("disk".into()));
         let Ok(Command::Run(run)) = parsed("run --mirror /r --root r.json --listen 127.0.0.1:1 --listen [::1]:2") else { panic!() };
         assert_eq!(run.listen.len(), 2);
         assert!(matches!(parsed("-version"), Ok(Command::Version)));
@@ -348,6 +399,11 @@ mod tests {
             ("assign --all --version 1.0.0 --trial-max 1h", "--unattended"),
             ("cancel", "one of"),
             ("cancel --all --rollout 1", "one of"),
+            ("retry", "one of"),
+            ("retry --all --roll-back", "--roll-back"),
+            ("reject", "SHA-256"),
+            ("allow", "SHA-256"),
+            ("explain", "ID"),
             ("agents --bogus", "--bogus"),
             ("token", "token create"),
             ("mirror --accept-expired", "--file"),

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use miniserde::{Deserialize, Serialize};
 use smol::net::unix::UnixStream;
 
+use super::acts::{Act, OrderedView};
 use super::admin::{AdminWire, line, status};
 use super::dl;
 use super::install::{self, Install};
@@ -18,7 +19,7 @@ use super::views::StatusView;
 use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::release::Platform;
-use crate::core::rollout::{InFlight, OFFLINE_AFTER_S};
+use crate::core::rollout::{InFlight, OFFLINE_AFTER_S, ROLLOUT_LIFE_S};
 use crate::io::{clock, tls};
 
 /// The product of this site's agents.
@@ -29,6 +30,8 @@ pub const CONTACT_DEADLINE_S: (u64, u64, u64) = (300, 30, 24 * 3600);
 pub const TRIAL_MAX_S: (u64, u64) = (24 * 3600, 7 * 24 * 3600);
 /// Longest wait for a window, seconds.
 pub const SWITCH_IN_MAX_S: u64 = 30 * 24 * 3600;
+/// Shortest and longest life of a roll-out, seconds: long enough for a first agent, short enough to be remembered.
+pub const LIFE_S: (u64, u64) = (60, 365 * 86_400);
 /// Default failures that do not halt.
 pub const MAX_FAILURES: u64 = 2;
 /// Default life of a token, seconds.
@@ -66,24 +69,11 @@ pub struct InstallView {
     pub sha256: String,
 }
 
-/// What an assignment or a cancel did.
-#[derive(Serialize, Deserialize, Debug, Clone, Default)]
-pub struct OrderedView {
-    /// Roll-out concerned; 0 = several or none.
-    pub rollout: u64,
-    /// Version.
-    pub version: String,
-    /// Agents in the group.
-    pub group: u64,
-    /// Agents that were told at once.
-    pub told: u64,
-}
-
 fn wire_error(e: std::io::Error) -> Reason {
     Reason::new("connection_lost", e.to_string())
 }
 
-fn store_error(e: String) -> Reason {
+pub(super) fn store_error(e: String) -> Reason {
     Reason::new("store_unavailable", format!("the Director cannot write its state: {e}"))
 }
 
@@ -91,7 +81,7 @@ fn store_error(e: String) -> Reason {
 ///
 /// # Errors
 /// The reason; nothing has been written yet then, unless the administrator left.
-pub async fn run(site: &Rc<Site>, request: AdminWire, out: &mut UnixStream) -> Result<(), Reason> {
+pub async fn run(site: &Rc<Site>, request: AdminWire, who: &str, out: &mut UnixStream) -> Result<(), Reason> {
     let now = clock::unix();
     match request.command.as_str() {
         "status" => reply(out, &view(site, now)).await,
@@ -104,19 +94,27 @@ pub async fn run(site: &Rc<Site>, request: AdminWire, out: &mut UnixStream) -> R
             reply(out, &view).await
         }
         "activity" => activity(site, &request, out).await,
-        "token" => token(site, &request, now, out).await,
-        "install-command" => install_command(site, &request, now, out).await,
-        "assign" => assign(site, &request, now, out).await,
-        "cancel" => cancel(site, &request, now, out).await,
+        "token" => token(site, &request, who, now, out).await,
+        "install-command" => install_command(site, &request, who, now, out).await,
+        "assign" => Act { site, request: &request, who, now }.assign(out).await,
+        "cancel" => Act { site, request: &request, who, now }.cancel(out).await,
+        "retry" => Act { site, request: &request, who, now }.retry(out).await,
+        "reject" => Act { site, request: &request, who, now }.reject(out).await,
+        "allow" => Act { site, request: &request, who, now }.allow(out).await,
+        "explain" => explain(site, &request, now, out).await,
+        "rejections" => {
+            let view = site.registry.borrow().rejections_view(now);
+            reply(out, &view).await
+        }
         "mirror" => mirror(site, &request, out).await,
-        "remove-agent" => remove(site, &request, now, out).await,
+        "remove-agent" => remove(site, &request, who, now, out).await,
         other => {
             Err(Reason::new("command_unknown", format!("this Director does not know '{other}'; is the program newer than the Director?")))
         }
     }
 }
 
-async fn reply(out: &mut UnixStream, value: &impl Serialize) -> Result<(), Reason> {
+pub(super) async fn reply(out: &mut UnixStream, value: &impl Serialize) -> Result<(), Reason> {
     status(out, "ok", "").await.map_err(wire_error)?;
     line(out, value).await.map_err(wire_error)
 }
@@ -179,20 +177,13 @@ async fn activity(site: &Site, request: &AdminWire, out: &mut UnixStream) -> Res
     Ok(())
 }
 
-async fn token(site: &Site, request: &AdminWire, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
-    let (uses, ttl_s) = (request.uses.unwrap_or(1), request.ttl_s.unwrap_or(TOKEN_TTL_S));
-    if uses == 0 || ttl_s == 0 {
-        return Err(Reason::new("bad_request", "a token needs at least one use and one second"));
-    }
-    let token = format!("vmt_{}", random_hex(32));
-    let expires_at = site.registry.borrow_mut().create_token(&token, uses, ttl_s, now)?;
-    site.flush();
-    site.store.durable().await.map_err(store_error)?;
+async fn token(site: &Site, request: &AdminWire, who: &str, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
+    let (token, uses, expires_at) = make_token(site, request, who, now).await?;
     let url = site.about.borrow().url.clone();
     reply(out, &TokenView { token, uses, expires_at, pin: tls::pin_text(&site.ca.pin()), url }).await
 }
 
-async fn install_command(site: &Site, request: &AdminWire, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
+async fn install_command(site: &Site, request: &AdminWire, who: &str, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
     let (os, arch) = (request.os.as_deref().unwrap_or("linux"), request.arch.as_deref().unwrap_or("amd64"));
     let tree = site.tree.borrow().clone();
     let artifact = dl::choose(&tree.releases, os, arch, request.version.as_deref())?;
@@ -216,24 +207,24 @@ async fn install_command(site: &Site, request: &AdminWire, now: u64, out: &mut U
         return Err(Reason::new("no_install_command", detail));
     }
     // The token last: it is made only for a command that can be printed.
-    let (token, uses, expires_at) = make_token(site, request, now).await?;
+    let (token, uses, expires_at) = make_token(site, request, who, now).await?;
     let command = install::command(&Install { token, ..install.clone() }).unwrap_or_default();
     reply(out, &InstallView { command, uses, expires_at, version: install.version, sha256: install.agent_sha256 }).await
 }
 
-async fn make_token(site: &Site, request: &AdminWire, now: u64) -> Result<(String, u64, u64), Reason> {
+async fn make_token(site: &Site, request: &AdminWire, who: &str, now: u64) -> Result<(String, u64, u64), Reason> {
     let (uses, ttl_s) = (request.uses.unwrap_or(1), request.ttl_s.unwrap_or(TOKEN_TTL_S));
     if uses == 0 || ttl_s == 0 {
         return Err(Reason::new("bad_request", "a token needs at least one use and one second"));
     }
     let token = format!("vmt_{}", random_hex(32));
-    let expires_at = site.registry.borrow_mut().create_token(&token, uses, ttl_s, now)?;
+    let expires_at = site.acting(who, |registry| registry.create_token(&token, uses, ttl_s, now))?;
     site.flush();
     site.store.durable().await.map_err(store_error)?;
     Ok((token, uses, expires_at))
 }
 
-fn asked(request: &AdminWire) -> Result<Assign, Reason> {
+pub(super) fn asked(request: &AdminWire) -> Result<Assign, Reason> {
     let agents = match (request.all, &request.agents) {
         (Some(true), None) => None,
         (None | Some(false), Some(agents)) if !agents.is_empty() => Some(agents.clone()),
@@ -253,57 +244,19 @@ fn asked(request: &AdminWire) -> Result<Assign, Reason> {
         end_probation: request.end_probation.unwrap_or(false),
         retry: request.retry.unwrap_or(false),
         switch_in_s: request.switch_in_s.unwrap_or(0).min(SWITCH_IN_MAX_S),
+        life_s: request.life_s.unwrap_or(ROLLOUT_LIFE_S).clamp(LIFE_S.0, LIFE_S.1),
     })
 }
 
-async fn assign(site: &Rc<Site>, request: &AdminWire, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
-    let ask = asked(request)?;
+async fn explain(site: &Site, request: &AdminWire, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
     let tree = site.tree.borrow().clone();
-    let (id, wake) = {
-        let mut registry = site.registry.borrow_mut();
-        let id = registry.assign(&ask, &tree.releases, now)?;
-        (id, registry.advance_all(&tree.releases, now))
-    };
-    let told = wake.len() as u64;
-    // An empty list has nobody to wake, but the roll-out itself must be durable too.
-    site.deliver(wake).await.map_err(store_error)?;
-    site.store.durable().await.map_err(store_error)?;
     let view = {
         let registry = site.registry.borrow();
-        let rollout = &registry.rollouts[&id];
-        OrderedView { rollout: id, version: rollout.version.clone(), group: rollout.group, told }
+        let word = request.agents.as_ref().and_then(|a| a.first()).cloned().unwrap_or_default();
+        let id = registry.named_agent(&word)?;
+        registry.explain(&id, &tree.releases, tree.timestamp_version, now)?
     };
     reply(out, &view).await
-}
-
-async fn cancel(site: &Rc<Site>, request: &AdminWire, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
-    let wake = {
-        let mut registry = site.registry.borrow_mut();
-        match (request.all, &request.agents, request.rollout) {
-            (Some(true), None, None) => {
-                let open: Vec<u64> =
-                    registry.rollouts.values().filter(|r| r.state == "running" || r.state == "halted").map(|r| r.id).collect();
-                let mut wake = Vec::new();
-                for id in open.into_iter().chain(registry.open.clone()).collect::<BTreeSet<u64>>() {
-                    wake.extend(registry.cancel_rollout(id, now).unwrap_or_default());
-                }
-                wake
-            }
-            (None, Some(agents), None) => {
-                for agent in agents {
-                    registry.known(agent)?;
-                }
-                registry.cancel_agents(agents, "cancelled by a person", now)
-            }
-            (None, None, Some(id)) => registry.cancel_rollout(id, now)?,
-            _ => return Err(Reason::new("bad_request", "name the agents, a roll-out, or all of them")),
-        }
-    };
-    site.planner.ring();
-    let told = wake.len() as u64;
-    site.deliver(wake).await.map_err(store_error)?;
-    site.store.durable().await.map_err(store_error)?;
-    reply(out, &OrderedView { rollout: request.rollout.unwrap_or(0), told, ..Default::default() }).await
 }
 
 async fn mirror(site: &Site, request: &AdminWire, out: &mut UnixStream) -> Result<(), Reason> {
@@ -314,10 +267,10 @@ async fn mirror(site: &Site, request: &AdminWire, out: &mut UnixStream) -> Resul
     reply(out, &view(site, clock::unix())).await
 }
 
-async fn remove(site: &Site, request: &AdminWire, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
+async fn remove(site: &Site, request: &AdminWire, who: &str, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
     let agents = request.agents.clone().unwrap_or_default();
     for id in &agents {
-        site.registry.borrow_mut().remove(id, now)?;
+        site.acting(who, |registry| registry.remove(id, now))?;
         site.wake(id);
     }
     site.flush();

@@ -6,12 +6,14 @@ use std::path::Path;
 
 use miniserde::json;
 
+use super::acts::OrderedView;
 use super::admin::{SOCKET, StatusWire};
 use super::args::Ask;
-use super::commands::{InstallView, OrderedView, TokenView};
+use super::commands::{InstallView, TokenView};
 use super::records::Event;
+use super::shown;
 use super::table::{Table, ago, until, utc};
-use super::views::{AgentView, AgentsView, RolloutsView, StatusView};
+use super::views::{RolloutsView, StatusView};
 
 /// Asks the running Director and prints its answer.
 ///
@@ -30,7 +32,11 @@ pub fn run(ask: &Ask, out: &mut impl Write) -> Result<(), String> {
     }
     for line in lines {
         let line = line.map_err(gone)?;
-        let printed = if ask.json { writeln!(out, "{line}") } else { print(ask, &line, out)? };
+        let printed = match (ask.json, ask.request.command.as_str()) {
+            (true, "agents") => writeln!(out, "{}", json::to_string(&shown::chosen(parse(&line)?, &ask.filter))),
+            (true, _) => writeln!(out, "{line}"),
+            _ => print(ask, &line, out)?,
+        };
         match printed.and_then(|()| out.flush()) {
             // `| head` has seen enough.
             Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
@@ -62,16 +68,18 @@ fn parse<T: miniserde::Deserialize>(line: &str) -> Result<T, String> {
 
 fn print(ask: &Ask, line: &str, out: &mut impl Write) -> Result<io::Result<()>, String> {
     let text = match ask.request.command.as_str() {
-        "agents" => agents(&parse(line)?),
+        "agents" => shown::agents(&parse(line)?, &ask.filter, ask.terminal),
+        "explain" => shown::explain(&parse(line)?),
+        "rejections" => shown::rejections(&parse(line)?),
+        "cancel" => shown::cancelled(&parse(line)?),
+        "retry" => shown::retried(&parse(line)?),
+        "reject" => shown::rejected(&parse(line)?),
+        "allow" => shown::allowed(&parse(line)?),
         "rollouts" => rollouts(&parse(line)?),
         "activity" => event(&parse(line)?),
         "token" => token(&parse(line)?),
         "install-command" => install(&parse(line)?),
         "assign" => assigned(&parse(line)?),
-        "cancel" => {
-            let view: OrderedView = parse(line)?;
-            format!("cancelled; {} agents are told\n", view.told)
-        }
         "remove-agent" => "removed; its credential is refused from now on\n".to_string(),
         _ if ask.pin_only => format!("{}\n", parse::<StatusView>(line)?.pin),
         _ => status(&parse(line)?),
@@ -79,52 +87,12 @@ fn print(ask: &Ask, line: &str, out: &mut impl Write) -> Result<io::Result<()>, 
     Ok(out.write_all(text.as_bytes()))
 }
 
-fn agents(view: &AgentsView) -> String {
-    if view.agents.is_empty() {
-        return "no agents yet; `vmetric-director token create` makes a token to enroll one\n".into();
-    }
-    let mut table = Table::new(&["AGENT", "VERSION", "SCHEDULED", "STATE", "PLATFORM", "SEEN", "WHY"]);
-    for a in &view.agents {
-        table.row(vec![
-            a.id.clone(),
-            a.version.clone(),
-            a.scheduled_version.clone().unwrap_or("-".into()),
-            state(a),
-            format!("{}-{}", a.os, a.architecture),
-            ago(view.time, a.last_contact),
-            why(a, view.time),
-        ]);
-    }
-    table.text()
-}
-
-fn state(agent: &AgentView) -> String {
-    match agent.percent {
-        Some(percent) if agent.state == "downloading" => format!("downloading {percent}%"),
-        _ => agent.state.clone(),
-    }
-}
-
-fn why(agent: &AgentView, now: u64) -> String {
-    let mut out = if agent.detail.is_empty() { agent.code.clone() } else { agent.detail.clone() };
-    if let Some(owner) = &agent.owner {
-        out = format!("{out} [{owner}");
-        if let Some(deadline) = agent.deadline {
-            out = format!("{out}, {}", until(now, deadline));
-        }
-        out.push(']');
-    }
-    if agent.clock != "ok" && !agent.clock.is_empty() {
-        out = format!("{out} [clock {}]", agent.clock);
-    }
-    out
-}
-
 fn rollouts(view: &RolloutsView) -> String {
     if view.rollouts.is_empty() {
         return "no roll-outs yet; `vmetric-director assign` makes one\n".into();
     }
-    let mut table = Table::new(&["ROLL-OUT", "VERSION", "STATE", "DONE", "MOVING", "WAITING", "FAILED", "LEFT OUT", "MADE", "WHY"]);
+    let mut table =
+        Table::new(&["ROLL-OUT", "VERSION", "STATE", "DONE", "MOVING", "WAITING", "FAILED", "LEFT OUT", "MADE", "UNTIL", "WHY"]);
     for r in &view.rollouts {
         table.row(vec![
             r.id.to_string(),
@@ -136,7 +104,11 @@ fn rollouts(view: &RolloutsView) -> String {
             format!("{} (max {})", r.failed, r.max_failures),
             r.left_out.to_string(),
             ago(view.time, r.created_at),
-            r.detail.clone(),
+            r.deadline.map_or("-".into(), |at| until(view.time, at)),
+            match r.owner.as_deref() {
+                Some("operator") => format!("{}; `retry --rollout {id}` or `cancel --rollout {id}`", r.detail, id = r.id),
+                _ => r.detail.clone(),
+            },
         ]);
     }
     table.text()
@@ -145,7 +117,8 @@ fn rollouts(view: &RolloutsView) -> String {
 fn event(event: &Event) -> String {
     let who = if event.agent.is_empty() { "-" } else { &event.agent };
     let version = if event.version.is_empty() { "-" } else { &event.version };
-    format!("{}  {who:<32}  {:<18}  {version:<12}  {}", utc(event.time), event.code, event.detail).trim_end().to_string() + "\n"
+    let by = event.by.as_ref().map_or(String::new(), |by| format!(" [{by}]"));
+    format!("{}  {who:<32}  {:<18}  {version:<12}  {}{by}", utc(event.time), event.code, event.detail).trim_end().to_string() + "\n"
 }
 
 fn token(view: &TokenView) -> String {

@@ -12,29 +12,38 @@
 
 pub mod activity;
 #[cfg(unix)]
+pub mod acts;
+#[cfg(unix)]
 pub mod admin;
 #[cfg(unix)]
 pub mod args;
 pub mod bell;
+pub mod cancel;
 pub mod certificates;
 #[cfg(unix)]
 pub mod commands;
 #[cfg(unix)]
 pub mod console;
 pub mod dl;
+pub mod explain;
 pub mod install;
 pub mod mirror;
 pub mod orders;
 pub mod pki;
 pub mod progress;
+pub mod prune;
+pub mod quarantine;
 pub mod records;
 pub mod refresh;
 pub mod registry;
 pub mod releases;
 pub mod repair;
+pub mod retry;
 #[cfg(unix)]
 pub mod run;
 pub mod service;
+#[cfg(unix)]
+pub mod shown;
 pub mod site;
 pub mod store;
 pub mod table;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::cancel::Cancel;
 use super::records::{Order, Rollout, WAITING_TURN};
 use super::registry::Registry;
 use super::releases::Releases;
@@ -12,7 +13,6 @@ use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::release::Artifact;
 use crate::core::rollout::{self, AgentFacts, Decision, End, InFlight, Standing, State, Step};
-use crate::core::version::Version;
 
 /// What a person asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct Assign {
     pub retry: bool,
     /// Not before so many seconds from now.
     pub switch_in_s: u64,
+    /// Whoever has not been ordered after so many seconds is left out.
+    pub life_s: u64,
 }
 
 impl Registry {
@@ -65,6 +67,7 @@ impl Registry {
             end_probation: ask.end_probation,
             retry: ask.retry,
             switch_at: Some(now + ask.switch_in_s).filter(|_| ask.switch_in_s > 0),
+            expires_at: Some(now.saturating_add(ask.life_s).saturating_add(ask.switch_in_s)),
             ..Default::default()
         };
         let detail = format!("roll-out {id}: {} {version} to {} agents, {} at once", ask.product, group.len(), rollout.max_in_flight);
@@ -78,13 +81,25 @@ impl Registry {
                 since: now,
                 ..Default::default()
             };
-            let row = self.quarantined(row, ask, releases, &version);
             self.keep_order(row);
         }
         self.keep_rollout(rollout);
         let of = Order { version: version.to_string(), ..Default::default() };
         self.event(now, "", "rollout_created", detail, Some(&of));
         Ok(id)
+    }
+
+    /// Whether limits that a person gave can do what they are for in this very group.
+    ///
+    /// # Errors
+    /// `max_failures_too_high`, and those of [`Registry::assign`] about agents.
+    pub fn check_limits(&self, ask: &Assign) -> Result<(), Reason> {
+        let group = self.group(ask)?.len() as u64;
+        if group > 1 && ask.max_failures >= group {
+            let detail = format!("--max-failures {} of {group} agents could never halt; at most {}", ask.max_failures, group - 1);
+            return Err(Reason::new("max_failures_too_high", detail));
+        }
+        Ok(())
     }
 
     fn group(&self, ask: &Assign) -> Result<Vec<String>, Reason> {
@@ -109,29 +124,8 @@ impl Registry {
             self.orders.iter().filter(|(_, o)| o.end().is_none() || o.end() == Some(End::Silent)).map(|(k, _)| k.clone()).collect();
         let group: BTreeSet<&String> = group.iter().collect();
         for (rollout, agent) in older.into_iter().filter(|(_, a)| group.contains(a)) {
-            self.cancel_row(rollout, &agent, &format!("replaced by roll-out {by}"), now);
+            self.cancel_row(rollout, &agent, &Cancel::new(&format!("replaced by roll-out {by}")), now);
         }
-    }
-
-    /// A file that halted a roll-out is not tried again on that roll-out's agents until a person says so.
-    fn quarantined(&self, mut row: Order, ask: &Assign, releases: &Releases, version: &Version) -> Order {
-        let Some(agent) = self.agents.get(&row.agent).filter(|_| !ask.retry) else { return row };
-        let Ok(artifact) = releases.artifact(&ask.product, version, &agent.os, &agent.architecture, &agent.version) else { return row };
-        let sha256 = hex::encode(&artifact.sha256);
-        let halted = |r: &&Rollout| {
-            r.state == "halted"
-                && r.version == row.version
-                && r.product == ask.product
-                && self.orders.contains_key(&(r.id, row.agent.clone()))
-        };
-        if let Some(halted) = self.rollouts.values().find(halted)
-            && agent.running_sha256 != sha256
-        {
-            row.state = End::Refused.word().into();
-            row.code = "quarantined".into();
-            row.detail = format!("this file halted roll-out {}; `assign --retry` releases it", halted.id);
-        }
-        row
     }
 
     /// Looks at every roll-out that is not over and acts. Returns the agents that have something new to hear.
@@ -150,11 +144,13 @@ impl Registry {
         let Some(rollout) = self.rollouts.get(&id).cloned() else { return };
         let range = (id, String::new())..(id + 1, String::new());
         let keys: Vec<String> = self.orders.range(range).map(|((_, agent), _)| agent.clone()).collect();
-        let facts: Vec<AgentFacts> = keys.iter().map(|agent| self.facts(&self.orders[&(id, agent.clone())], &rollout, releases)).collect();
+        let facts: Vec<AgentFacts> =
+            keys.iter().map(|agent| self.facts(&self.orders[&(id, agent.clone())], &rollout, releases, now)).collect();
         let limits = rollout::Rollout {
             state: state_of(&rollout),
             max_in_flight: rollout.max_in_flight as usize,
             max_failures: rollout.max_failures as usize,
+            expires_at: rollout.expires_at(),
         };
         let plan = rollout::plan(&limits, &facts, now);
         for (agent, decision) in keys.iter().zip(plan.decisions) {
@@ -170,7 +166,7 @@ impl Registry {
     }
 
     /// What is known of one agent of a roll-out.
-    fn facts(&self, row: &Order, rollout: &Rollout, releases: &Releases) -> AgentFacts {
+    fn facts(&self, row: &Order, rollout: &Rollout, releases: &Releases, now: u64) -> AgentFacts {
         let last_contact = self.last_contact(&row.agent).max(self.started_at);
         let standing = match (row.step(), row.end()) {
             (Some(step), _) => Standing::Moving {
@@ -185,6 +181,7 @@ impl Registry {
             runs_target: false,
             left_target: false,
             no_artifact: None,
+            quarantined: None,
             busy: None,
             last_contact: self.last_contact(&row.agent),
         };
@@ -194,7 +191,11 @@ impl Registry {
         facts.left_target = current && runs && agent.running_sha256 != row.sha256 && agent.running_as != "manual";
         if facts.standing == Standing::Waiting {
             match find(agent, rollout, releases) {
-                Ok(artifact) => facts.runs_target = agent.running_sha256 == hex::encode(&artifact.sha256) && agent.running_as != "trial",
+                Ok(artifact) => {
+                    let sha256 = hex::encode(&artifact.sha256);
+                    facts.runs_target = agent.running_sha256 == sha256 && agent.running_as != "trial";
+                    facts.quarantined = self.quarantined(&sha256, &row.agent, rollout.retry, now);
+                }
                 Err(reason) => facts.no_artifact = Some(reason),
             }
             facts.busy = self.busy(&row.agent);
@@ -224,7 +225,7 @@ impl Registry {
                     self.keep_order(Order { code, detail, until, ..row.clone() });
                 }
             }
-            Decision::Refuse { reason } => self.end(row.clone(), End::NoArtifact, &reason, now),
+            Decision::Refuse { reason, end } => self.end(row.clone(), end, &reason, now),
             Decision::Ended(end) if row.end() == Some(end) => {}
             Decision::Ended(end) => {
                 let reason = why_ended(end, row);
@@ -243,7 +244,7 @@ impl Registry {
         row.from_version = agent.version.clone();
         row.generation = self.next_generation(&row.agent);
         (row.state, row.since, row.issued_at, row.until) = (Step::Ordered.word().into(), now, now, None);
-        (row.code, row.detail) = (Step::Ordered.word().into(), "ordered; the agent has not accepted yet".into());
+        (row.code, row.detail) = (Step::Ordered.word().into(), Step::Ordered.sentence().into());
         self.in_force.insert(row.agent.clone(), row.rollout);
         let detail = format!("{} to {}, roll-out {}", row.from_version, row.version, row.rollout);
         self.event(now, &row.agent, "update_triggered", detail, Some(&row));
@@ -270,7 +271,7 @@ impl Registry {
 
     /// Writes a roll-out's new state. A halt also stops those that have not switched, and the silent ones should they come
     /// back: the file is under suspicion.
-    fn close(&mut self, mut rollout: Rollout, state: State, now: u64, wake: &mut Vec<String>) {
+    pub(super) fn close(&mut self, mut rollout: Rollout, state: State, now: u64, wake: &mut Vec<String>) {
         let id = rollout.id;
         let rows = || self.orders.range((id, String::new())..(id + 1, String::new())).map(|(_, o)| o);
         let ended = |end: End| rows().filter(|o| o.end() == Some(end)).count();
@@ -289,65 +290,13 @@ impl Registry {
         self.event(now, "", &format!("rollout_{word}"), format!("roll-out {id}: {}", reason.detail), Some(&of));
         self.keep_rollout(rollout);
         if word == "halted" {
+            self.quarantine_failed(id, now);
             for agent in started {
-                if self.cancel_row(id, &agent, "the roll-out was halted", now) {
+                if self.cancel_row(id, &agent, &Cancel::new("the roll-out was halted"), now).told() {
                     wake.push(agent);
                 }
             }
         }
-    }
-
-    /// Ends a roll-out by hand. Returns the agents to wake.
-    ///
-    /// # Errors
-    /// `rollout_unknown`, `rollout_over`.
-    pub fn cancel_rollout(&mut self, id: u64, now: u64) -> Result<Vec<String>, Reason> {
-        let unknown = || Reason::new("rollout_unknown", format!("there is no roll-out {id}; `rollouts` lists them"));
-        let rollout = self.rollouts.get(&id).cloned().ok_or_else(unknown)?;
-        let agents: Vec<String> = self.orders.range((id, String::new())..(id + 1, String::new())).map(|((_, a), _)| a.clone()).collect();
-        let mut wake = Vec::new();
-        for agent in agents {
-            if self.cancel_row(id, &agent, "cancelled by a person", now) {
-                wake.push(agent);
-            }
-        }
-        if matches!(rollout.state.as_str(), "running" | "halted") {
-            self.close(rollout, State::Cancelled, now, &mut wake);
-        } else if wake.is_empty() {
-            return Err(Reason::new("rollout_over", format!("roll-out {id} is {} and nothing of it can be cancelled", rollout.state)));
-        }
-        Ok(wake)
-    }
-
-    /// Ends what these agents have open. Returns the agents to wake.
-    pub fn cancel_agents(&mut self, agents: &[String], why: &str, now: u64) -> Vec<String> {
-        let rows: Vec<(u64, String)> = self.orders.keys().filter(|(_, a)| agents.contains(a)).cloned().collect();
-        rows.into_iter().filter(|(id, agent)| self.cancel_row(*id, agent, why, now)).map(|(_, agent)| agent).collect()
-    }
-
-    /// Ends one row, if it is not over. What was issued gets a cancel order, whatever the agent does with it: our side ends
-    /// at once, so that a dead agent cannot hold a roll-out; a trial goes on to its verdict. True: the agent has news.
-    fn cancel_row(&mut self, rollout: u64, agent: &str, why: &str, now: u64) -> bool {
-        let Some(mut row) = self.orders.get(&(rollout, agent.to_string())).cloned() else { return false };
-        let retries = row.end() == Some(End::RolledBack) && row.until.is_some();
-        let open = row.end().is_none() || row.end() == Some(End::Silent) || retries;
-        if !open || row.cancel_generation > 0 {
-            return false;
-        }
-        let issued = row.generation > 0 && self.in_force.get(agent) == Some(&rollout);
-        if issued {
-            row.cancel_generation = self.next_generation(agent);
-            self.event(now, agent, "cancel_issued", why, Some(&row));
-        }
-        let trial = row.step().is_some_and(Step::has_switched);
-        // Silence stays a failure of a halted roll-out.
-        let halted = row.end() == Some(End::Silent) && self.rollouts.get(&rollout).is_some_and(|r| r.state == "halted");
-        if trial || retries || halted {
-            self.keep_order(row);
-        } else {
-            self.end(row, End::Cancelled, &Reason::new("cancelled", why), now);
-        }
-        issued
     }
 }
 
@@ -371,6 +320,7 @@ fn why_ended(end: End, row: &Order) -> Reason {
         End::Flapping => Reason::new("flapping", format!("it was updated to {} and runs something else again", row.version)),
         End::Already => Reason::new("already", "it runs this file already"),
         End::Cancelled => Reason::new("cancelled", "the roll-out is over"),
+        End::Expired => Reason::new("expired", format!("its turn did not come in the roll-out's life; last: {}", row.detail)),
         other => Reason::new(other.word(), String::new()),
     }
 }

@@ -74,6 +74,9 @@ impl Registry {
         }
         next.code = clean(&report.code, NAME_MAX);
         next.detail = clean(&report.detail, DETAIL_MAX);
+        if next.code.trim().is_empty() || next.detail.trim().is_empty() {
+            (next.code, next.detail) = (step.word().into(), step.sentence().into());
+        }
         next.until = report.until;
         let waits_anew = step == Step::Waiting && next.code != row.code;
         self.step_events(&mut next, before, step, report, waits_anew, now);
@@ -174,7 +177,10 @@ impl Registry {
             && nonce.len() <= NONCE_MAX
             && nonce.bytes().all(|b| b.is_ascii_hexdigit())
         {
-            answer.acknowledged = Some(nonce.clone());
+            match order.refuse_trial == Some(true) {
+                true => answer.trial_refused = Some(nonce.clone()),
+                false => answer.acknowledged = Some(nonce.clone()),
+            }
         }
         let known = ours && report.generation == order.in_force();
         let alive = order.cancel_generation > 0 || order.step().is_some() || order.end() == Some(End::Silent);
@@ -188,7 +194,7 @@ impl Registry {
 
 /// True when an answer says anything: a poll is answered at once then.
 pub fn says_something(answer: &AnswerWire) -> bool {
-    answer.order.is_some() || answer.acknowledged.is_some() || answer.result_taken.is_some()
+    answer.order.is_some() || answer.acknowledged.is_some() || answer.trial_refused.is_some() || answer.result_taken.is_some()
 }
 
 /// True for an answer that would be a lie after a power cut: an order, or the receipt of a result. The acknowledgement of a
@@ -231,6 +237,8 @@ fn end_of(result: &ResultWire, report: &ReportWire, row: &Order) -> (End, Reason
             let detail = format!("said '{}' but runs another file: {}", result.outcome, report.running_sha256);
             return (End::RolledBack, Reason::received("runs_another_file".into(), clean(&detail, DETAIL_MAX)));
         }
+        // A person ended this trial; that says nothing of the file.
+        "rolled_back" if row.refuse_trial == Some(true) => End::Cancelled,
         "rolled_back" => End::RolledBack,
         "cancelled" => End::Cancelled,
         _ => End::Refused,

@@ -2,8 +2,8 @@
 
 use miniserde::{Deserialize, Serialize};
 
-use crate::core::rollout::{End, Step, Terms};
-use crate::wire::agent_api::{OrderWire, ReportWire};
+use crate::core::rollout::{End, ROLLOUT_LIFE_S, Step, Terms};
+use crate::wire::agent_api::{OrderWire, REJECTS_MAX, RejectWire, ReportWire};
 
 /// An enrolled agent and what it last said. Every text came over the network and is cleaned ([`clean`]) before it gets here.
 #[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
@@ -60,6 +60,8 @@ pub struct Agent {
     pub rejected: u64,
     /// The last result taken; the same id again changes nothing.
     pub result_id: String,
+    /// The newest files that it rejects.
+    pub rejects: Option<Vec<RejectWire>>,
 }
 
 impl Agent {
@@ -87,6 +89,7 @@ impl Agent {
         self.targets_version = report.targets_version;
         self.clock = text(&report.clock);
         self.rejected = report.rejected;
+        self.rejects = report.rejects.as_ref().map(|list| list.iter().take(REJECTS_MAX).map(reject).collect());
         // The detail of a download changes with each report; it is not worth a write.
         let quiet = Agent { detail: before.detail.clone(), last_contact: before.last_contact, ..self.clone() };
         let stale = now.saturating_sub(before.last_contact) >= CONTACT_KEPT_S;
@@ -116,6 +119,18 @@ pub fn clean(text: &str, max: usize) -> String {
         out.push(if c.is_control() || unsafe_mark(c) { ' ' } else { c });
     }
     out
+}
+
+fn reject(wire: &RejectWire) -> RejectWire {
+    let text = |t: &str| clean(t, NAME_MAX);
+    RejectWire {
+        sha256: text(&wire.sha256),
+        version: text(&wire.version),
+        verdict: text(&wire.verdict),
+        code: text(&wire.code),
+        count: wire.count,
+        retry_at: wire.retry_at,
+    }
 }
 
 /// An enrollment token; its key in the table is the SHA-256 of its text, which nobody keeps.
@@ -176,24 +191,22 @@ pub struct Order {
     pub repair_at: Option<u64>,
     /// When it was ordered again last.
     pub repaired_at: Option<u64>,
+    /// A person does not want this trial to win: it is refused its acknowledgement and goes back.
+    pub refuse_trial: Option<bool>,
 }
 
 /// State of an order row that has not been issued.
 pub const WAITING_TURN: &str = "waiting_turn";
 
-const STEPS: [Step; 7] = [Step::Ordered, Step::Accepted, Step::Waiting, Step::Downloading, Step::Staged, Step::Switching, Step::Trial];
-const ENDS: [End; 8] =
-    [End::Updated, End::Already, End::RolledBack, End::Silent, End::Flapping, End::Refused, End::NoArtifact, End::Cancelled];
-
 impl Order {
     /// What the agent does, when it does something.
     pub fn step(&self) -> Option<Step> {
-        STEPS.into_iter().find(|s| s.word() == self.state)
+        Step::ALL.into_iter().find(|s| s.word() == self.state)
     }
 
     /// How it ended, when it did.
     pub fn end(&self) -> Option<End> {
-        ENDS.into_iter().find(|e| e.word() == self.state)
+        End::ALL.into_iter().find(|e| e.word() == self.state)
     }
 
     /// The generation in force: the cancel order's, once there is one.
@@ -260,9 +273,41 @@ pub struct Rollout {
     pub retry: bool,
     /// No switch before; seconds since 1970.
     pub switch_at: Option<u64>,
+    /// Whoever has not been ordered by then is not ordered any more.
+    pub expires_at: Option<u64>,
+    /// Its rows have been forgotten but those in force; it is not shown any more.
+    pub pruned: Option<bool>,
+}
+
+/// A file that is not ordered: for everybody, for one agent, or for the agents of a roll-out that it halted.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct Quarantine {
+    /// The file.
+    pub sha256: String,
+    /// Its version, for people.
+    pub version: String,
+    /// Only this agent; empty = see `rollout`.
+    pub agent: String,
+    /// Only the agents of this roll-out; 0 = every agent, if `agent` is empty.
+    pub rollout: u64,
+    /// For an agent: it may have the file although everybody else may not.
+    pub allowed: bool,
+    /// Seconds since 1970.
+    pub since: u64,
+    /// Lifted by itself then.
+    pub expires_at: Option<u64>,
+    /// Who said so; empty = the Director itself.
+    pub by: String,
+    /// Why.
+    pub detail: String,
 }
 
 impl Rollout {
+    /// When whoever has not been ordered is left out.
+    pub fn expires_at(&self) -> u64 {
+        self.expires_at.unwrap_or(self.created_at.saturating_add(ROLLOUT_LIFE_S))
+    }
+
     /// The times that an order's deadlines follow from.
     pub fn terms(&self, now: u64) -> Terms {
         Terms {
@@ -291,6 +336,8 @@ pub struct Event {
     pub version: String,
     /// Order's generation, or 0.
     pub generation: u64,
+    /// Who caused it, when a person did: `uid 1000`.
+    pub by: Option<String>,
 }
 
 #[cfg(test)]
@@ -305,10 +352,10 @@ mod tests {
 
     #[test]
     fn every_state_word_is_read_back() {
-        for step in STEPS {
+        for step in Step::ALL {
             assert_eq!(Order { state: step.word().into(), ..Default::default() }.step(), Some(step));
         }
-        for end in ENDS {
+        for end in End::ALL {
             assert_eq!(Order { state: end.word().into(), ..Default::default() }.end(), Some(end));
         }
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use miniserde::{Serialize, json};
 
 use super::activity;
-use super::records::{Agent, Event, NAME_MAX, Order, Rollout, Token, clean};
+use super::records::{Agent, Event, NAME_MAX, Order, Quarantine, Rollout, Token, clean};
 use super::store::{Change, Table};
 use crate::core::hex;
 use crate::core::reason::Reason;
@@ -46,6 +46,10 @@ pub struct Registry {
     pub in_force: BTreeMap<String, u64>,
     /// Agents whose order in force is to be issued again ([`super::repair`]).
     pub repairs: BTreeSet<String>,
+    /// Files that are not ordered, by [`super::quarantine::key`].
+    pub quarantine: BTreeMap<String, Quarantine>,
+    /// The person on whose word things change right now.
+    pub by: Option<String>,
     /// Latest events, oldest first.
     pub recent: VecDeque<Event>,
     /// Time and size of every kept event, oldest first; its first sequence is `next_seq - kept.len()`.
@@ -133,6 +137,7 @@ impl Registry {
             detail: clean(&detail.into(), super::records::DETAIL_MAX),
             version: of.map_or(String::new(), |o| o.version.clone()),
             generation: of.map_or(0, |o| o.generation),
+            by: self.by.clone(),
         };
         log::info!("{}", activity::line(&event));
         self.next_seq += 1;
@@ -239,7 +244,7 @@ impl Registry {
     /// `agent_unknown`.
     pub fn remove(&mut self, id: &str, now: u64) -> Result<(), Reason> {
         self.known(id)?;
-        self.cancel_agents(&[id.to_string()], "the agent was removed", now);
+        self.cancel_agents(&[id.to_string()], &super::cancel::Cancel::new("the agent was removed"), now);
         if let Some(agent) = self.agents.get_mut(id) {
             agent.removed_at = Some(now);
         }

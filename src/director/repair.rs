@@ -54,7 +54,7 @@ impl Registry {
                 self.repairs.remove(&id);
                 continue;
             };
-            let Some(at) = row.repair_at.filter(|_| self.still_lost(&row, releases)) else {
+            let Some(at) = row.repair_at.filter(|_| self.still_lost(&row, releases, now)) else {
                 self.repairs.remove(&id);
                 row.repair_at = None;
                 self.keep_order(row);
@@ -73,13 +73,14 @@ impl Registry {
     }
 
     /// Nobody withdrew it meanwhile, the agent does not run it, and the release still has that very file.
-    fn still_lost(&self, row: &Order, releases: &Releases) -> bool {
+    fn still_lost(&self, row: &Order, releases: &Releases, now: u64) -> bool {
         let Some(agent) = self.agents.get(&row.agent).filter(|a| a.removed_at.is_none()) else { return false };
         let gone = |a: &Agent| a.running_sha256 != row.sha256 && a.running_as != "manual" && a.running_as != "trial";
         let same_file = |artifact: &crate::core::release::Artifact| {
             artifact.path.to_string() == row.target && hex::encode(&artifact.sha256) == row.sha256
         };
-        row.end().is_some() && row.cancel_generation == 0 && gone(agent) && releases.artifacts.iter().any(same_file)
+        let wanted = self.quarantined(&row.sha256, &row.agent, true, now).is_none();
+        row.end().is_some() && row.cancel_generation == 0 && wanted && gone(agent) && releases.artifacts.iter().any(same_file)
     }
 
     /// A newer roll-out has this agent on its list: its order is the repair.
@@ -125,6 +126,7 @@ mod tests {
                 end_probation: false,
                 retry: false,
                 switch_in_s: 0,
+                life_s: 86_400 * 30,
             };
             w.registry.assign(&ask, &w.releases, w.now).unwrap();
             w.hear(w.report(0, "factory", None));

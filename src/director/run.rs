@@ -133,7 +133,12 @@ async fn leave(site: &Site) -> Result<(), String> {
 async fn keep_house(site: Rc<Site>) {
     loop {
         let now = clock::unix();
-        site.registry.borrow_mut().prune_activity(now);
+        {
+            let mut registry = site.registry.borrow_mut();
+            registry.prune_activity(now);
+            registry.prune_quarantine(now);
+            registry.prune_rollouts(now);
+        }
         site.flush();
         smol::Timer::after(HOUSEKEEPING).await;
     }

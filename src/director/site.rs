@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::bell::{Bell, Bells};
 use super::pki::SiteCa;
-use super::records::{Agent, Event, Order, Rollout, Token};
+use super::records::{Agent, Event, Order, Quarantine, Rollout, Token};
 use super::refresh::{Import, Last};
 use super::registry::Registry;
 use super::store::{Change, Store, Table};
@@ -121,6 +121,15 @@ impl Site {
         if told {
             self.followers.ring();
         }
+    }
+
+    /// Changes the registry for a person: what happens meanwhile is noted as theirs.
+    pub fn acting<T>(&self, who: &str, act: impl FnOnce(&mut Registry) -> T) -> T {
+        let mut registry = self.registry.borrow_mut();
+        registry.by = Some(who.to_string());
+        let out = act(&mut registry);
+        registry.by = None;
+        out
     }
 
     /// Plans all open roll-outs, waits until the orders are durable, then wakes their agents.
@@ -245,6 +254,7 @@ pub fn load(store: &Store, now: u64) -> Result<Registry, String> {
     registry.contacts = registry.agents.values().map(|a| (a.id.clone(), a.last_contact)).collect();
     registry.tokens = store.load::<Token>(Table::Tokens)?.into_iter().collect();
     registry.rollouts = store.load::<Rollout>(Table::Rollouts)?.into_iter().map(|(_, r)| (r.id, r)).collect();
+    registry.quarantine = store.load::<Quarantine>(Table::Quarantine)?.into_iter().collect();
     let orders = store.load::<Order>(Table::Orders)?;
     registry.orders = orders.into_iter().map(|(_, o)| ((o.rollout, o.agent.clone()), o)).collect();
     for event in store.load::<Event>(Table::Activity)?.into_iter().map(|(_, e)| e) {

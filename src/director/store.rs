@@ -11,6 +11,7 @@
 //! | `tokens` | SHA-256 of the token | [`super::records::Token`] |
 //! | `orders` | `<roll-out, 10 digits>/<agent id>` | [`super::records::Order`] |
 //! | `rollouts` | 10 digits | [`super::records::Rollout`] |
+//! | `quarantine` | `<sha256>/<agent id, nothing, or #roll-out>` | [`super::records::Quarantine`] |
 //! | `activity` | sequence, 20 digits | [`super::records::Event`] |
 
 use std::cell::{Cell, RefCell};
@@ -45,10 +46,12 @@ pub enum Table {
     Rollouts,
     /// Activity.
     Activity,
+    /// Files that are not ordered.
+    Quarantine,
 }
 
 impl Table {
-    const ALL: [Table; 6] = [Table::Meta, Table::Agents, Table::Tokens, Table::Orders, Table::Rollouts, Table::Activity];
+    const ALL: [Table; 7] = [Table::Meta, Table::Agents, Table::Tokens, Table::Orders, Table::Rollouts, Table::Activity, Table::Quarantine];
 
     /// Bytes, not `str`: redb panics on a damaged `str`, while bytes are ours to check.
     fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -59,6 +62,7 @@ impl Table {
             Table::Orders => "orders",
             Table::Rollouts => "rollouts",
             Table::Activity => "activity",
+            Table::Quarantine => "quarantine",
         })
     }
 }

@@ -5,9 +5,10 @@
 
 use miniserde::{Deserialize, Serialize};
 
-use super::records::{Agent, Order, Rollout, WAITING_TURN};
+use super::records::{Agent, Order, Quarantine, Rollout};
 use super::registry::Registry;
-use crate::core::rollout::{self, End, OFFLINE_AFTER_S};
+use crate::core::owner::Owner;
+use crate::core::rollout::{self, ACCEPT_S, End, FETCH_TOTAL_S, OFFLINE_AFTER_S};
 
 /// One agent.
 #[derive(Serialize, Deserialize, Debug, Clone, Default)]
@@ -32,8 +33,11 @@ pub struct AgentView {
     pub code: String,
     /// Why; for people.
     pub detail: String,
-    /// When an open state counts as failed, seconds since 1970; absent when it waits for others or nothing is open.
+    /// When an open state ends by itself, seconds since 1970: it counts as silent, is left out, or is tried again; absent
+    /// when nothing is open.
     pub deadline: Option<u64>,
+    /// Since when it is in this state.
+    pub since: Option<u64>,
     /// Bytes of the ordered file on the device's disk, in percent.
     pub percent: Option<u64>,
     /// The roll-out that the state is about.
@@ -112,6 +116,10 @@ pub struct RolloutView {
     pub created_at: u64,
     /// Seconds since 1970.
     pub ended_at: Option<u64>,
+    /// Who makes the next move while it is not over.
+    pub owner: Option<String>,
+    /// Whoever has not been ordered by then is left out.
+    pub deadline: Option<u64>,
 }
 
 /// All roll-outs.
@@ -119,6 +127,15 @@ pub struct RolloutView {
 pub struct RolloutsView {
     /// Newest first.
     pub rollouts: Vec<RolloutView>,
+    /// Director's time.
+    pub time: u64,
+}
+
+/// Files that are not ordered.
+#[derive(Serialize, Deserialize, Debug, Clone, Default)]
+pub struct RejectionsView {
+    /// By hash.
+    pub rejections: Vec<Quarantine>,
     /// Director's time.
     pub time: u64,
 }
@@ -183,7 +200,7 @@ impl Registry {
         AgentsView { agents, time: now }
     }
 
-    fn agent_view(&self, agent: &Agent, now: u64) -> AgentView {
+    pub(super) fn agent_view(&self, agent: &Agent, now: u64) -> AgentView {
         let a = agent.clone();
         let last_contact = self.last_contact(&a.id);
         let mut view = AgentView {
@@ -212,18 +229,21 @@ impl Registry {
             rejected: a.rejected,
             ..Default::default()
         };
-        if let Some((order, rollout)) = self.concerning(&agent.id) {
-            self.show_order(&mut view, order, rollout);
+        match self.concerning(&agent.id) {
+            Some((order, rollout)) => self.show_order(&mut view, order, rollout),
+            None => show_unordered(&mut view),
         }
         view
     }
 
     /// The order that an agent's state is about: one that is open, else the last one issued.
-    fn concerning(&self, agent: &str) -> Option<(&Order, &Rollout)> {
+    pub(super) fn concerning(&self, agent: &str) -> Option<(&Order, &Rollout)> {
         let row = |id: u64| Some((self.orders.get(&(id, agent.to_string()))?, self.rollouts.get(&id)?));
         let open = self.open.iter().rev().filter_map(|id| row(*id)).find(|(o, _)| o.end().is_none());
-        let last = || self.orders.iter().rev().find(|((_, a), _)| a == agent).and_then(|((id, _), _)| row(*id));
-        open.or_else(|| self.order_in_force(agent)).or_else(last)
+        // The newest row may be of a roll-out that left the agent out; what happened last counts.
+        let newest = || self.rollouts.keys().rev().find_map(|id| row(*id));
+        let last = || newest().into_iter().chain(self.order_in_force(agent)).max_by_key(|(o, _)| o.since);
+        open.or_else(last)
     }
 
     fn show_order(&self, view: &mut AgentView, order: &Order, rollout: &Rollout) {
@@ -231,28 +251,45 @@ impl Registry {
         view.state = order.state.clone();
         view.code = order.code.clone();
         view.detail = order.detail.clone();
-        if let Some(step) = order.step() {
+        view.since = Some(order.since);
+        let (owner, deadline) = self.move_of(order, rollout).unzip();
+        (view.owner, view.deadline) = (owner.map(|o| o.word().to_string()), deadline);
+        if order.step().is_some() {
             view.scheduled_version = Some(order.version.clone());
-            view.owner = Some("agent".into());
-            let contact = view.last_contact.max(self.started_at);
-            view.deadline = Some(rollout::deadline(step, order.since.max(self.started_at), contact, &rollout.terms(order.issued_at)));
             let done = self.bytes.get(&order.agent).copied().unwrap_or(0).min(order.length);
             view.percent = (order.length > 0).then(|| (u128::from(done) * 100 / u128::from(order.length)) as u64);
-        } else if order.state == WAITING_TURN {
-            view.owner = Some(if rollout.state == "halted" { "operator" } else { "director" }.into());
-            view.deadline = order.until;
-        } else if order.end() == Some(End::Silent) {
-            view.owner = Some("operator".into());
+        }
+    }
+
+    /// Whose move it is in an order's state, and when that state ends by itself; `None`: it is over.
+    pub fn move_of(&self, order: &Order, rollout: &Rollout) -> Option<(Owner, u64)> {
+        let contact = self.last_contact(&order.agent).max(self.started_at);
+        match (order.step(), order.end()) {
+            (Some(step), _) => {
+                let deadline = rollout::deadline(step, order.since.max(self.started_at), contact, &rollout.terms(order.issued_at));
+                Some((Owner::of(&order.code), deadline))
+            }
+            // The same roll-out orders it again, or the device tries again by itself.
+            (_, Some(_)) if order.repair_at.is_some() => order.repair_at.map(|at| (Owner::Director, at)),
+            (_, Some(End::RolledBack)) => order.until.map(|at| (Owner::Agent, at)),
+            (_, Some(_)) => None,
+            (None, None) => Some((Owner::of(&order.code), rollout.expires_at())),
         }
     }
 
     /// What is shown of every roll-out, newest first.
     pub fn rollouts_view(&self, now: u64) -> RolloutsView {
-        let rollouts = self.rollouts.values().rev().map(|r| self.rollout_view(r)).collect();
+        let rollouts = self.rollouts.values().rev().filter(|r| r.pruned != Some(true)).map(|r| self.rollout_view(r)).collect();
         RolloutsView { rollouts, time: now }
     }
 
-    fn rollout_view(&self, rollout: &Rollout) -> RolloutView {
+    /// Files that are not ordered, and to whom.
+    pub fn rejections_view(&self, now: u64) -> RejectionsView {
+        let live = |q: &&Quarantine| q.expires_at.is_none_or(|at| at > now);
+        RejectionsView { rejections: self.quarantine.values().filter(live).cloned().collect(), time: now }
+    }
+
+    pub(super) fn rollout_view(&self, rollout: &Rollout) -> RolloutView {
         let r = rollout.clone();
         let mut view = RolloutView {
             id: r.id,
@@ -268,6 +305,13 @@ impl Registry {
             ended_at: r.ended_at,
             ..Default::default()
         };
+        let owner = match view.state.as_str() {
+            "running" => Some(Owner::Director),
+            "halted" => Some(Owner::Operator),
+            _ => None,
+        };
+        view.owner = owner.map(|o| o.word().to_string());
+        view.deadline = owner.map(|_| rollout.expires_at());
         for ((_, _), order) in self.orders.range((r.id, String::new())..(r.id + 1, String::new())) {
             *match (order.step(), order.end()) {
                 (Some(_), _) => &mut view.moving,
@@ -278,5 +322,21 @@ impl Registry {
             } += 1;
         }
         view
+    }
+}
+
+/// An agent that this Director has ordered nothing yet: what it does is its own, or another authority's.
+fn show_unordered(view: &mut AgentView) {
+    match view.state.as_str() {
+        "enrolled" if view.running_sha256.is_empty() && view.running.is_empty() => {
+            (view.code, view.detail) = ("never_reported".into(), "enrolled, but its agent has not reported yet; start it".into());
+            (view.owner, view.deadline) = (Some(Owner::Operator.word().into()), Some(view.enrolled_at.saturating_add(ACCEPT_S)));
+        }
+        "idle" | "reported" | "enrolled" => {}
+        // An update by an operator's command on the device.
+        _ => {
+            view.owner = Some(Owner::of(&view.code).word().into());
+            view.deadline = Some(view.last_contact.saturating_add(FETCH_TOTAL_S));
+        }
     }
 }

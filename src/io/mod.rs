@@ -2,9 +2,13 @@
 
 pub mod clock;
 pub mod fs;
+#[cfg(unix)]
+pub mod hook;
 pub mod http;
 pub mod lock;
 pub mod medium;
+#[cfg(all(feature = "director", unix))]
+pub mod peer;
 pub mod process;
 pub mod random;
 #[cfg(feature = "director")]

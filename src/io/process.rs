@@ -256,23 +256,44 @@ pub const OUTPUT_MAX: usize = 2048;
 /// Runs a program with a time limit, in a process group of its own, with its output read. A stop of this process stops it.
 pub fn run_limited(program: &Path, args: &[&str], limit: Duration) -> ChildEnd {
     let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
-    let mut child = match command.spawn() {
+    command.args(args).stderr(Stdio::null());
+    run_child(command, limit, || {})
+}
+
+/// The same for a prepared command. Whatever it leaves behind in its process group is killed at its end. `tick` is called
+/// while it runs. What it writes to standard output is kept; standard error too, unless the command says otherwise.
+pub fn run_child(mut command: Command, limit: Duration, tick: fn()) -> ChildEnd {
+    let (output, input) = match io::pipe() {
+        Ok(pipe) => pipe,
+        Err(e) => return ChildEnd::NotStarted(e),
+    };
+    command.stdin(Stdio::null()).stdout(input).process_group(0);
+    let spawned = command.spawn();
+    // The command holds our copy of the writing end.
+    drop(command);
+    let mut child = match spawned {
         Ok(child) => child,
         Err(e) => return ChildEnd::NotStarted(e),
     };
     let group = -(child.id() as i32);
     STOP_CHILD.store(group, Ordering::SeqCst);
     let end = clock::monotonic() + limit;
-    let (output, in_time) = child.stdout.take().map(|out| read_until(out, end)).unwrap_or_default();
+    let (mut kept, mut open) = (Vec::new(), true);
     let status = loop {
-        match child.try_wait() {
-            _ if !in_time => break None,
-            Ok(Some(status)) => break Some(status),
-            Ok(None) if clock::monotonic() < end => {
-                sleep(Duration::from_millis(5));
-            }
-            _ => break None,
+        tick();
+        let status = child.try_wait().ok().flatten();
+        // A child of the child may hold the pipe open; the end of the program that was asked is what counts.
+        open = open
+            && read_some(
+                &output,
+                if status.is_some() { Duration::ZERO } else { READ_SLICE.min(end.saturating_sub(clock::monotonic())) },
+                &mut kept,
+            );
+        if status.is_some() || clock::monotonic() >= end {
+            break status;
+        }
+        if !open {
+            sleep(Duration::from_millis(5));
         }
     };
     #[expect(unsafe_code, reason = "kill takes two numbers; the group is our child's own")]
@@ -281,36 +302,43 @@ pub fn run_limited(program: &Path, args: &[&str], limit: Duration) -> ChildEnd {
     }
     let _ = child.wait();
     STOP_CHILD.store(0, Ordering::SeqCst);
+    let said = String::from_utf8_lossy(&kept).trim().to_string();
     match status {
         None => ChildEnd::TimedOut,
         Some(status) => match status.signal() {
-            Some(signal) => ChildEnd::Signal(signal, output),
-            None => ChildEnd::Exited(status.code().unwrap_or(-1), output),
+            Some(signal) => ChildEnd::Signal(signal, said),
+            None => ChildEnd::Exited(status.code().unwrap_or(-1), said),
         },
     }
 }
 
-/// Reads until the end of the stream (true) or the deadline (false); keeps the last [`OUTPUT_MAX`] bytes.
-fn read_until(mut out: impl Read + AsRawFd, end: Duration) -> (String, bool) {
-    let (mut kept, mut buf) = (Vec::new(), [0u8; 512]);
-    let in_time = loop {
-        let left = end.saturating_sub(clock::monotonic()).as_millis().min(i32::MAX as u128) as i32;
+/// How long a wait for a child's output may last before its end and the alarm are looked at.
+const READ_SLICE: Duration = Duration::from_millis(500);
+/// Pieces read at once of what a child wrote before it ended: a pipe holds 64 KiB.
+const PIECES_MAX: usize = 256;
+
+/// Reads what there is, waiting for the first of it; keeps the last [`OUTPUT_MAX`] bytes. False: the stream has ended.
+fn read_some(mut out: &io::PipeReader, wait: Duration, kept: &mut Vec<u8>) -> bool {
+    let mut buf = [0u8; 512];
+    let mut wait = wait.as_millis().min(i32::MAX as u128) as i32;
+    for _ in 0..PIECES_MAX {
         let mut poll = libc::pollfd { fd: out.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         #[expect(unsafe_code, reason = "poll looks at one struct of ours")]
-        let ready = unsafe { libc::poll(&mut poll, 1, left) };
-        if ready == 0 || left == 0 {
-            break false;
+        let ready = unsafe { libc::poll(&mut poll, 1, wait) };
+        if ready <= 0 {
+            return true;
         }
         match out.read(&mut buf) {
-            Ok(0) => break true,
+            Ok(0) => return false,
             Ok(n) => kept.extend_from_slice(&buf[..n]),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => break true,
+            Err(_) => return false,
         }
         let surplus = kept.len().saturating_sub(OUTPUT_MAX);
         kept.drain(..surplus);
-    };
-    (String::from_utf8_lossy(&kept).trim().to_string(), in_time)
+        wait = 0;
+    }
+    true
 }
 
 /// True once a stop was passed on to a supervised child.
@@ -375,6 +403,7 @@ mod tests {
         assert!(matches!(sh("sleep 60", 50), ChildEnd::TimedOut));
         assert!(matches!(sh("exec >&-; sleep 60", 50), ChildEnd::TimedOut));
         assert!(matches!(sh("yes", 100), ChildEnd::TimedOut));
+        assert!(matches!(sh("sleep 60 & echo done", 5000), ChildEnd::Exited(0, out) if out == "done"), "what it left behind is killed");
         assert!(matches!(run_limited(Path::new("/nonexistent"), &[], Duration::from_secs(1)), ChildEnd::NotStarted(_)));
     }
 }

@@ -22,6 +22,9 @@ pub const BODY_MAX: usize = 16 * 1024;
 /// Longest park a poll may ask for, seconds: under the 60 s after which common proxies cut idle connections.
 pub const PARK_MAX_S: u64 = 58;
 
+/// Most rejected files in a report: an operator looks at the newest; the report stays far below [`BODY_MAX`].
+pub const REJECTS_MAX: usize = 8;
+
 /// First words of a device. The token is spent by it.
 #[derive(Serialize, Deserialize, Debug, Clone, Default)]
 pub struct EnrollWire {
@@ -129,6 +132,25 @@ pub struct ReportWire {
     pub park_s: u64,
     /// How many hashes this agent rejects.
     pub rejected: u64,
+    /// The newest of them, at most [`REJECTS_MAX`]; absent = none, or an agent that does not say.
+    pub rejects: Option<Vec<RejectWire>>,
+}
+
+/// A file that an agent does not try, as it tells its Director.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct RejectWire {
+    /// SHA-256, hex.
+    pub sha256: String,
+    /// Version, for people.
+    pub version: String,
+    /// `bad` or `could_not_tell`.
+    pub verdict: String,
+    /// Why; stable code.
+    pub code: String,
+    /// Times it lost.
+    pub count: u32,
+    /// When it may be tried again, seconds since 1970 by this device's clock; absent = not before somebody says so.
+    pub retry_at: Option<u64>,
 }
 
 /// The end of an order, kept on the device until it is taken.
@@ -179,6 +201,9 @@ pub struct AnswerWire {
     pub order: Option<OrderWire>,
     /// Echo of [`ReportWire::trial_nonce`]: the authority that ordered this update acknowledges the trial.
     pub acknowledged: Option<String>,
+    /// The same echo as a no: a person does not want this trial to win. It goes back at once; an agent that does not know
+    /// the field goes back at its contact deadline, as nobody acknowledges it.
+    pub trial_refused: Option<String>,
     /// Id of the result that is now durable at the Director.
     pub result_taken: Option<String>,
     /// Hint: the mirrored timestamp's version.
@@ -192,7 +217,8 @@ pub struct OrderWire {
     pub issuer: String,
     /// Rises with every order of this issuer to this agent.
     pub generation: u64,
-    /// `update`, or `cancel` (drop what has not been switched yet; a trial goes on to its verdict).
+    /// `update`, or `cancel` (drop what has not been switched yet; a trial goes on to its verdict, unless
+    /// [`AnswerWire::trial_refused`] ends it).
     pub kind: String,
     /// Path in the release tree.
     pub target: String,

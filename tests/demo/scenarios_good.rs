@@ -86,7 +86,7 @@ pub fn cancelled(cast: &Cast) -> Result<Row, String> {
     let view = device.view()?;
     same("the Director's scheduled version", view.scheduled_version.as_deref().unwrap_or("none"), GOOD)?;
     device.say("withdraws the order: vmetric-director cancel --agent ...");
-    let _: vmetric::director::commands::OrderedView = cast.site.ask(&format!("cancel --agent {}", device.id))?;
+    let _: vmetric::director::cancel::CancelView = cast.site.ask(&format!("cancel --agent {}", device.id))?;
     let result = device.result_after("", 20)?;
     let row = clock.row(&result);
     ended(&result, "cancelled", "", "cancelled")?;

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use miniserde::json;
-use vmetric::director::commands::{OrderedView, TokenView};
+use vmetric::director::acts::OrderedView;
+use vmetric::director::commands::TokenView;
 use vmetric::director::records::Event;
 use vmetric::director::views::{AgentView, AgentsView, RolloutView, RolloutsView, StatusView};
 

@@ -3,6 +3,7 @@
 use vmetric::core::hex;
 use vmetric::core::release::Artifact;
 use vmetric::core::rollout::{InFlight, OFFLINE_AFTER_S};
+use vmetric::director::cancel::{Cancel, CancelDone};
 use vmetric::director::commands::AGENT_PRODUCT;
 use vmetric::director::orders::Assign;
 use vmetric::director::registry::Registry;
@@ -13,13 +14,13 @@ use vmetric::wire::agent_api::{AnswerWire, EnrollWire, OrderWire, PROTOCOL, Repo
 /// Enough for an agent's trial and its way back.
 const LONG_S: u64 = 3_600;
 
-struct World {
-    registry: Registry,
-    releases: Releases,
-    now: u64,
+pub struct World {
+    pub registry: Registry,
+    pub releases: Releases,
+    pub now: u64,
 }
 
-fn sha(version: &str) -> String {
+pub fn sha(version: &str) -> String {
     hex::encode(&hex::sha256(version.as_bytes()))
 }
 
@@ -42,7 +43,7 @@ fn blank<T: Default>() -> T {
 
 impl World {
     /// Agents `a0`, `a1`, ... that run 1.0.0.
-    fn new(agents: usize) -> World {
+    pub fn new(agents: usize) -> World {
         let releases = Releases { artifacts: ["1.0.0", "2.0.0", "2.1.0"].map(|v| artifact(v, "linux-amd64")).to_vec() };
         let mut world = World { registry: Registry::default(), releases, now: 1_000_000 };
         world.registry.issuer = "issuer-1".into();
@@ -54,14 +55,14 @@ impl World {
         world
     }
 
-    fn enroll(&mut self, id: &str, os: &str, version: &str) {
+    pub fn enroll(&mut self, id: &str, os: &str, version: &str) {
         let wire = EnrollWire { token: "t".into(), os: os.into(), architecture: "amd64".into(), version: version.into(), ..blank() };
         self.registry.enroll(&wire, id, self.now).unwrap();
         let report = self.report_of(id, version);
         self.registry.hear(id, &ReportWire { os: os.into(), ..report }, self.now);
     }
 
-    fn report_of(&self, id: &str, version: &str) -> ReportWire {
+    pub fn report_of(&self, id: &str, version: &str) -> ReportWire {
         ReportWire {
             protocol: PROTOCOL,
             agent_id: id.into(),
@@ -75,32 +76,32 @@ impl World {
         }
     }
 
-    fn assign(&mut self, ask: &Assign) -> u64 {
+    pub fn assign(&mut self, ask: &Assign) -> u64 {
         let id = self.registry.assign(ask, &self.releases, self.now).unwrap();
         self.plan();
         id
     }
 
-    fn plan(&mut self) -> Vec<String> {
+    pub fn plan(&mut self) -> Vec<String> {
         self.registry.advance_all(&self.releases, self.now)
     }
 
-    fn hear(&mut self, report: &ReportWire) -> AnswerWire {
+    pub fn hear(&mut self, report: &ReportWire) -> AnswerWire {
         self.registry.hear(&report.agent_id, report, self.now);
         self.plan();
         self.registry.answer(&report.agent_id, report, 1, self.now)
     }
 
     /// The order that an idle agent is told.
-    fn order(&mut self, id: &str) -> Option<OrderWire> {
+    pub fn order(&mut self, id: &str) -> Option<OrderWire> {
         self.hear(&self.report_of(id, "1.0.0").clone()).order
     }
 
-    fn about(&self, order: &OrderWire, id: &str, step: &str) -> ReportWire {
+    pub fn about(&self, order: &OrderWire, id: &str, step: &str) -> ReportWire {
         ReportWire { issuer: order.issuer.clone(), generation: order.generation, step: step.into(), ..self.report_of(id, "1.0.0") }
     }
 
-    fn trial(&self, order: &OrderWire, id: &str) -> ReportWire {
+    pub fn trial(&self, order: &OrderWire, id: &str) -> ReportWire {
         ReportWire {
             running_as: "trial".into(),
             version: order.version.clone(),
@@ -111,7 +112,7 @@ impl World {
         }
     }
 
-    fn ended(&self, order: &OrderWire, id: &str, outcome: &str) -> ReportWire {
+    pub fn ended(&self, order: &OrderWire, id: &str, outcome: &str) -> ReportWire {
         let runs = if outcome == "updated" { order.version.as_str() } else { "1.0.0" };
         let result = ResultWire {
             id: format!("{id}-{}-{outcome}", order.generation),
@@ -128,27 +129,33 @@ impl World {
     }
 
     /// The agent takes its order and ends it.
-    fn finish(&mut self, id: &str, outcome: &str) {
+    pub fn finish(&mut self, id: &str, outcome: &str) {
         let order = self.order(id).unwrap_or_else(|| panic!("{id} has no order"));
         let report = self.ended(&order, id, outcome);
         assert!(self.hear(&report).result_taken.is_some());
     }
 
-    fn state(&self, rollout: u64, id: &str) -> (String, String) {
+    /// The order that an agent was given last, as it got it.
+    pub fn in_force(&self, id: &str) -> OrderWire {
+        let (order, rollout) = self.registry.order_in_force(id).unwrap();
+        order.wire(&self.registry.issuer, rollout, self.now)
+    }
+
+    pub fn state(&self, rollout: u64, id: &str) -> (String, String) {
         let order = &self.registry.orders[&(rollout, id.to_string())];
         (order.state.clone(), order.code.clone())
     }
 
-    fn rollout(&self, id: u64) -> String {
+    pub fn rollout(&self, id: u64) -> String {
         self.registry.rollouts[&id].state.clone()
     }
 
-    fn codes(&self, id: &str) -> Vec<&str> {
+    pub fn codes(&self, id: &str) -> Vec<&str> {
         self.registry.recent.iter().filter(|e| e.agent == id).map(|e| e.code.as_str()).collect()
     }
 
     /// What a restart finds: everything through the store's own form.
-    fn restart(&mut self) {
+    pub fn restart(&mut self) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store");
         let store = Store::open(&path).unwrap();
@@ -162,7 +169,7 @@ impl World {
     }
 }
 
-fn all(version: &str) -> Assign {
+pub fn all(version: &str) -> Assign {
     Assign {
         agents: None,
         product: AGENT_PRODUCT.into(),
@@ -175,6 +182,7 @@ fn all(version: &str) -> Assign {
         end_probation: false,
         retry: false,
         switch_in_s: 0,
+        life_s: 86_400 * 30,
     }
 }
 
@@ -288,7 +296,7 @@ fn a_trial_is_acknowledged_by_whoever_holds_the_order() {
         assert_eq!(world.hear(&other).acknowledged, None);
     }
     // A cancel comes too late for a trial: it still gets its acknowledgement, and its result counts.
-    world.registry.cancel_agents(&["a0".into()], "x", world.now);
+    world.registry.cancel_agents(&["a0".into()], &Cancel::new("x"), world.now);
     let answer = world.hear(&trial);
     assert_eq!((answer.acknowledged, answer.order.map(|o| o.kind)), (trial.trial_nonce.clone(), Some("cancel".into())));
     let done = world.ended(&order, "a0", "updated");
@@ -364,14 +372,15 @@ fn a_cancel_ends_what_nobody_hears() {
     let mut world = World::new(2);
     let id = world.assign(&all("2.0.0"));
     world.order("a0").unwrap();
-    let told = world.registry.cancel_rollout(id, world.now).unwrap();
-    assert_eq!((told, world.rollout(id)), (vec!["a0".to_string()], "cancelled".to_string()));
+    let told = world.registry.cancel_rollout(id, &Cancel::new("x"), world.now).unwrap();
+    assert_eq!((told.wake, world.rollout(id)), (vec!["a0".to_string()], "cancelled".to_string()));
     assert_eq!((world.state(id, "a0").0, world.state(id, "a1").0), ("cancelled".into(), "cancelled".into()));
     world.now += LONG_S;
     world.plan();
     assert_eq!(world.rollout(id), "cancelled", "and its silence is no failure");
     assert_eq!(world.order("a0").unwrap().kind, "cancel");
-    assert!(world.registry.cancel_rollout(id, world.now).is_err());
+    let again = world.registry.cancel_rollout(id, &Cancel::new("x"), world.now).unwrap();
+    assert_eq!(again, CancelDone::default(), "asking twice changes nothing and is no error");
 }
 
 #[test]

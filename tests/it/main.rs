@@ -15,6 +15,8 @@ mod director_bench;
 #[cfg(unix)]
 mod director_mirror;
 #[cfg(unix)]
+mod director_operator;
+#[cfg(unix)]
 mod director_orders;
 #[cfg(unix)]
 mod director_service;

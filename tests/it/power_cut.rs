@@ -33,6 +33,14 @@ enum Kindof {
     NoContact,
     FailsSelfCheck,
     FailsSelfTest,
+    /// The Director's operator says no to its trial.
+    Refused,
+    /// The operator's check never can tell.
+    Unsure,
+    /// The operator's check says no.
+    FailsCheck,
+    /// The operator's check can tell only the third time.
+    Slow,
 }
 
 struct PowerCut;
@@ -426,8 +434,17 @@ impl World for Device {
     fn run_self_check(&mut self) {
         self.self_check = match self.release {
             Kindof::FailsSelfCheck => SelfCheck::Failed(Reason::new("self_check_failed", "model")),
+            Kindof::FailsCheck => SelfCheck::Failed(Reason::new("check_failed", "its last line")),
+            Kindof::Unsure => SelfCheck::CouldNotTell(Reason::new("check_unsure", "its last line")),
+            Kindof::Slow if self.now < self.started_at + 20 => SelfCheck::CouldNotTell(Reason::new("check_unsure", "not yet")),
             _ => SelfCheck::Passed,
         };
+    }
+    fn forget_self_check(&mut self) {
+        self.self_check = SelfCheck::NotRun;
+    }
+    fn refused(&self) -> bool {
+        self.release == Kindof::Refused && self.self_check == SelfCheck::Passed
     }
     fn acknowledged(&self) -> bool {
         self.acked
@@ -439,7 +456,7 @@ impl World for Device {
         if self.release == Kindof::NoContact {
             return Err(Reason::new("unreachable", "model"));
         }
-        self.acked = true;
+        self.acked = self.release != Kindof::Refused;
         Ok(())
     }
     fn costs(&self) -> (u64, u64) {
@@ -456,22 +473,31 @@ fn check(device: &Device, rest: &Reason, fresh: bool) {
     assert_eq!(last.running_sha256, hex::encode(&device.running.sha256), "untrue report: {what}");
     assert!(device.trial_starts <= 6, "{what}");
     match device.release {
-        Kindof::Good => {
+        Kindof::Good | Kindof::Slow => {
             assert_eq!(device.running.sha256, NEW, "a good release did not land: {what}");
             assert!(device.is_confirmed(device.running.image), "{what}");
             assert_eq!((last.outcome.as_str(), device.marks.floor), ("updated", 5), "{what}");
             assert!(device.disk.rejected.is_empty(), "a good release was rejected: {what}");
         }
-        Kindof::Crashes | Kindof::Hangs | Kindof::FailsSelfCheck => {
+        Kindof::Crashes | Kindof::Hangs | Kindof::FailsSelfCheck | Kindof::FailsCheck | Kindof::Refused => {
             assert_eq!(device.running.sha256, old, "a bad release stayed: {what}");
             assert_eq!((last.outcome.as_str(), last.verdict.as_str()), ("rolled_back", "bad"), "{what}");
             assert!(device.disk.rejected.iter().any(|r| r.sha256 == NEW && r.bad), "{what}");
             assert_eq!(rest.code, "idle");
+            if device.release == Kindof::FailsCheck {
+                assert_eq!((last.code.as_str(), last.detail.as_str()), ("check_failed", "its last line"), "{what}");
+            }
+            if device.release == Kindof::Refused {
+                assert_eq!(last.code, "operator", "{what}");
+            }
         }
-        Kindof::NoContact => {
+        Kindof::NoContact | Kindof::Unsure => {
             assert_eq!(device.running.sha256, old, "{what}");
             assert_eq!((last.outcome.as_str(), last.verdict.as_str()), ("rolled_back", "could_not_tell"), "{what}");
             assert_eq!(rest.code, "cooldown", "{what}");
+            if device.release == Kindof::Unsure {
+                assert_eq!((last.code.as_str(), last.detail.as_str()), ("check_unsure", "its last line"), "{what}");
+            }
         }
         Kindof::FailsSelfTest => {
             assert_eq!((device.running.sha256, device.trial_starts), (old, 0), "{what}");
@@ -480,7 +506,18 @@ fn check(device: &Device, rest: &Reason, fresh: bool) {
     }
 }
 
-const KINDS: [Kindof; 6] = [Kindof::Good, Kindof::Crashes, Kindof::Hangs, Kindof::NoContact, Kindof::FailsSelfCheck, Kindof::FailsSelfTest];
+const KINDS: [Kindof; 10] = [
+    Kindof::Good,
+    Kindof::Crashes,
+    Kindof::Hangs,
+    Kindof::NoContact,
+    Kindof::FailsSelfCheck,
+    Kindof::FailsSelfTest,
+    Kindof::Refused,
+    Kindof::Unsure,
+    Kindof::FailsCheck,
+    Kindof::Slow,
+];
 
 fn run_with(release: Kindof, fresh: bool, cuts: Vec<u32>) -> Device {
     let mut device = Device::new(release, fresh, cuts);

@@ -93,6 +93,7 @@ impl World {
             runs_target: agent.fate == Fate::RunsItAlready,
             left_target: agent.left,
             no_artifact: (agent.fate == Fate::NoPlatform).then(|| Reason::new("no_artifact", "x")),
+            quarantined: None,
             busy: busy.then(|| Reason::new("earlier_order", "x")),
             last_contact: if away { now - OFFLINE_AFTER_S - 1 } else { now },
         }
@@ -175,7 +176,7 @@ impl World {
 
 fn world(fates: Vec<Fate>, max_in_flight: usize, max_failures: usize) -> World {
     let agents = fates.into_iter().map(|fate| Agent { fate, started: None, end: None, left: false }).collect();
-    World { agents, rollout: Rollout { state: State::Running, max_in_flight, max_failures }, turn: 0 }
+    World { agents, rollout: Rollout { state: State::Running, max_in_flight, max_failures, expires_at: u64::MAX }, turn: 0 }
 }
 
 proptest! {

@@ -655,28 +655,34 @@ proptest! {
 
     #[test]
     fn a_trial_confirms_with_both_and_always_ends(
-        passed in 0..3u8, acknowledged: bool, unattended: bool, local: bool,
+        passed in 0..4u8, acknowledged: bool, refused: bool, unattended: bool, local: bool,
         silent in any_time(), age in any_time(), deadline in 30..86_400u64, longest in 30..604_800u64,
     ) {
         let issuer = if local { "local:1" } else { "site" };
         let order = Order { unattended, contact_deadline_s: deadline, trial_max_s: longest, issuer: issuer.into(), ..order() };
         let failed = Reason::new("self_check_failed", "x");
-        let self_check = [SelfCheck::NotRun, SelfCheck::Passed, SelfCheck::Failed(failed)][passed as usize].clone();
-        let facts = TrialFacts { self_check: &self_check, acknowledged, silent_s: silent.min(age), age_s: age, order: &order };
+        let unsure = Reason::new("check_unsure", "x");
+        let self_check =
+            [SelfCheck::NotRun, SelfCheck::Passed, SelfCheck::Failed(failed), SelfCheck::CouldNotTell(unsure)][passed as usize].clone();
+        let facts = TrialFacts { self_check: &self_check, acknowledged, refused, silent_s: silent.min(age), age_s: age, order: &order };
         let step = trial_step(&facts);
         let both = self_check == SelfCheck::Passed && acknowledged;
         prop_assert_eq!(step == TrialStep::Confirm, both, "{:?}", facts);
         match step {
-            TrialStep::Ask { for_s } => {
+            TrialStep::Ask { for_s } | TrialStep::CheckAgain { for_s, .. } => {
                 prop_assert!(for_s > 0, "a trial that asks without time left: {:?}", facts);
                 // Whatever the Director says in between, the end is in sight.
                 let end = age.saturating_add(deadline.max(longest));
-                let facts = TrialFacts { silent_s: 0, age_s: end, ..facts };
+                let facts = TrialFacts { silent_s: 0, age_s: end, refused: false, ..facts };
                 prop_assert!(matches!(trial_step(&facts), TrialStep::RollBack(Ended::NoContact, _)));
             }
             TrialStep::RollBack(ended, reason) => {
                 prop_assert!(is_code(&reason.code) && !reason.detail.is_empty());
-                let expected = if self_check == SelfCheck::Passed { Ended::NoContact } else { Ended::SelfCheckFailed };
+                let expected = match self_check {
+                    SelfCheck::Passed if refused => Ended::Operator,
+                    SelfCheck::Failed(_) => Ended::SelfCheckFailed,
+                    _ => Ended::NoContact,
+                };
                 prop_assert_eq!(ended, expected);
             }
             TrialStep::SelfCheck => prop_assert_eq!(&self_check, &SelfCheck::NotRun),
@@ -690,7 +696,7 @@ fn the_deadline_of_a_trial() {
     let ask = |change: fn(&mut Order), silent_s, age_s| {
         let mut order = order();
         change(&mut order);
-        trial_step(&TrialFacts { self_check: &SelfCheck::Passed, acknowledged: false, silent_s, age_s, order: &order })
+        trial_step(&TrialFacts { self_check: &SelfCheck::Passed, acknowledged: false, refused: false, silent_s, age_s, order: &order })
     };
     assert_eq!(ask(|_| {}, 0, 0), TrialStep::Ask { for_s: 300 });
     assert_eq!(ask(|_| {}, 299, 299), TrialStep::Ask { for_s: 1 });

@@ -1,0 +1,322 @@
+//! Agents and what was done to them, as a person reads it: what needs somebody comes first, and every line that is not
+//! over says why, whose move it is and until when.
+
+use std::collections::BTreeMap;
+
+use super::args::Filter;
+use super::cancel::CancelView;
+use super::explain::{ExplainView, Remedy};
+use super::quarantine::{AllowView, RejectView, short};
+use super::retry::RetryView;
+use super::table::{Table, ago, until, utc};
+use super::views::{AgentView, AgentsView, RejectionsView};
+
+/// Longest sentence in a table, characters: the whole one is in `explain`.
+const WHY_MAX: usize = 100;
+/// Agents of one kind (same version, state and code) that a terminal shows; the rest is counted. A pipe gets all.
+const ALIKE_MAX: usize = 10;
+/// Names listed in a sentence; the rest is counted.
+const NAMES_MAX: usize = 8;
+
+/// The agents that fit, those that need somebody first, then those on the move, then the quiet ones.
+pub fn chosen(mut view: AgentsView, filter: &Filter) -> AgentsView {
+    let version = |a: &AgentView, v: &String| a.version == *v || a.scheduled_version.as_ref() == Some(v);
+    let why = |a: &AgentView, w: &String| a.code.contains(w.as_str()) || a.detail.contains(w.as_str());
+    view.agents.retain(|a| {
+        filter.state.as_ref().is_none_or(|s| a.state == *s)
+            && filter.version.as_ref().is_none_or(|v| version(a, v))
+            && filter.why.as_ref().is_none_or(|w| why(a, w))
+    });
+    view.agents.sort_by(|a, b| (rank(a), &a.id).cmp(&(rank(b), &b.id)));
+    view
+}
+
+fn rank(agent: &AgentView) -> u8 {
+    match (agent.owner.as_deref(), agent.state.as_str()) {
+        (Some("operator"), _) => 0,
+        (_, "silent" | "flapping" | "rolled_back") => 1,
+        (_, "refused" | "expired") => 2,
+        (Some("agent"), _) => 3,
+        (Some(_), _) => 4,
+        _ if !agent.online => 5,
+        _ => 6,
+    }
+}
+
+/// `agents`. `terminal`: whoever reads it sees a screen, and many of one kind are counted.
+pub fn agents(view: &AgentsView, filter: &Filter, terminal: bool) -> String {
+    if view.agents.is_empty() {
+        return "no agents yet; `vmetric-director token create` makes a token to enroll one\n".into();
+    }
+    let all = view.agents.len();
+    let view = chosen(view.clone(), filter);
+    if view.agents.is_empty() {
+        return format!("none of {all} agents fits\n");
+    }
+    let mut platforms: Vec<String> = view.agents.iter().map(|a| format!("{}-{}", a.os, a.architecture)).collect();
+    platforms.sort();
+    platforms.dedup();
+    let mixed = platforms.len() > 1;
+    let mut head = vec!["AGENT", "VERSION", "STATE", "SINCE", "SEEN", "WHY"];
+    if mixed {
+        head.insert(2, "PLATFORM");
+    }
+    let mut table = Table::new(&head);
+    let mut alike: BTreeMap<(&str, &str, &str), usize> = BTreeMap::new();
+    for a in &view.agents {
+        let seen = alike.entry((&a.version, &a.state, &a.code)).or_default();
+        *seen += 1;
+        if terminal && *filter == Filter::default() && *seen > ALIKE_MAX {
+            continue;
+        }
+        let since = a.since.filter(|_| a.owner.is_some()).map_or("-".into(), |at| ago(view.time, at));
+        let mut row = vec![a.id.clone(), versions(a), state(a), since, ago(view.time, a.last_contact), clipped(&why(a, view.time))];
+        if mixed {
+            row.insert(2, format!("{}-{}", a.os, a.architecture));
+        }
+        table.row(row);
+    }
+    let mut out = table.text();
+    if terminal && *filter == Filter::default() {
+        for ((version, state, code), n) in alike.iter().filter(|(_, n)| **n > ALIKE_MAX) {
+            let more = n - ALIKE_MAX;
+            out += &format!("... and {more} more on {version}, {state}, {code}: `agents --state {state} --version {version}`\n");
+        }
+    }
+    out + &summary(&view, all)
+}
+
+fn versions(a: &AgentView) -> String {
+    match &a.scheduled_version {
+        Some(next) if *next != a.version => format!("{} -> {next}", a.version),
+        _ => a.version.clone(),
+    }
+}
+
+/// One line below the table: with a thousand agents it is what is seen.
+fn summary(view: &AgentsView, all: usize) -> String {
+    let count = |fits: &dyn Fn(&AgentView) -> bool| view.agents.iter().filter(|a| fits(a)).count();
+    let mut by_version: Vec<(String, usize)> = Vec::new();
+    for a in &view.agents {
+        match by_version.iter_mut().find(|(v, _)| *v == a.version) {
+            Some((_, n)) => *n += 1,
+            None => by_version.push((a.version.clone(), 1)),
+        }
+    }
+    by_version.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+    let versions: Vec<String> = by_version.iter().take(4).map(|(v, n)| format!("{n} run {v}")).collect();
+    let shown = if view.agents.len() == all { format!("{all} agents") } else { format!("{} of {all} agents", view.agents.len()) };
+    let (needing, failed) = (count(&|a| rank(a) == 0), count(&|a| rank(a) == 1));
+    let (moving, offline) = (count(&|a| matches!(rank(a), 3 | 4)), count(&|a| !a.online));
+    let mut parts = vec![shown, versions.join(", ")];
+    for (n, what) in [(needing, "wait for you"), (failed, "failed"), (moving, "under way"), (offline, "not reachable")] {
+        if n > 0 {
+            parts.push(format!("{n} {what}"));
+        }
+    }
+    let mut out = format!("\n{}\n", parts.join("; "));
+    if needing + failed > 0 {
+        out += "`vmetric-director explain AGENT` says what to do\n";
+    }
+    out
+}
+
+fn clipped(text: &str) -> String {
+    match text.char_indices().nth(WHY_MAX) {
+        Some((at, _)) => format!("{}...", text[..at].trim_end()),
+        None => text.to_string(),
+    }
+}
+
+fn state(agent: &AgentView) -> String {
+    match agent.percent {
+        Some(percent) if agent.state == "downloading" => format!("downloading {percent}%"),
+        _ => agent.state.clone(),
+    }
+}
+
+/// The owner and the time come first: they must not be cut off.
+fn why(agent: &AgentView, now: u64) -> String {
+    let mut out = String::new();
+    if let Some(owner) = &agent.owner {
+        out = match agent.deadline {
+            Some(deadline) => format!("[{owner}, {}] ", until(now, deadline)),
+            None => format!("[{owner}] "),
+        };
+    }
+    out += if agent.detail.is_empty() { &agent.code } else { &agent.detail };
+    if agent.clock != "ok" && !agent.clock.is_empty() {
+        out = format!("[clock {}] {out}", agent.clock);
+    }
+    out
+}
+
+fn moment(now: u64, at: u64) -> String {
+    match at {
+        0 => "never".into(),
+        _ if at > now => format!("{} ({})", utc(at), until(now, at)),
+        _ => format!("{} ({})", utc(at), ago(now, at)),
+    }
+}
+
+/// `explain`.
+pub fn explain(view: &ExplainView) -> String {
+    let (a, now) = (&view.agent, view.time);
+    let mut out = String::new();
+    let mut say = |name: &str, value: String| out += &format!("{name:<13} {value}\n");
+    say("agent", format!("{} ({}, {}-{})", a.id, a.hostname, a.os, a.architecture));
+    let place = if a.running == "factory" { "factory image".to_string() } else { format!("slot {}", a.running) };
+    say("runs", format!("{} ({place}, {}) sha256 {}", a.version, a.running_as, short(&a.running_sha256)));
+    let desired = match (&view.desired_version, &view.desired_sha256) {
+        (Some(version), Some(sha256)) => format!("{version} sha256 {}{}", short(sha256), if view.fulfilled { ": it runs it" } else { "" }),
+        (Some(version), None) => version.clone(),
+        _ => "nothing: no roll-out has it on its list".into(),
+    };
+    say("should run", desired);
+    if let (Some(id), Some(state)) = (a.rollout, &view.rollout_state) {
+        let detail = view.rollout_detail.as_ref().map_or(String::new(), |d| format!(": {d}"));
+        say("because of", format!("roll-out {id}, {state}{detail}"));
+    }
+    say("state", state(a));
+    say("why", format!("{} ({})", if a.detail.is_empty() { &a.state } else { &a.detail }, a.code));
+    if let Some(since) = a.since {
+        say("since", moment(now, since));
+    }
+    match (&a.owner, a.deadline) {
+        (Some(owner), Some(deadline)) => {
+            say("until", format!("{}: then {}", moment(now, deadline), view.then.as_deref().unwrap_or("it counts as lost")));
+            say("next move", owner.clone());
+        }
+        _ => say("next move", "nobody's: it is at an end".into()),
+    }
+    if let Some(at) = view.retry_at {
+        say("tried again", moment(now, at));
+    }
+    if let Some(r) = &view.last_result {
+        say(
+            "last result",
+            format!("{} {} by roll-out {}, {}: {} ({})", r.outcome, r.version, r.rollout, moment(now, r.at), r.detail, r.code),
+        );
+    }
+    if let Some(why) = &view.quarantined {
+        say("kept from it", why.clone());
+    }
+    for r in &view.rejects {
+        let end = r.retry_at.map_or("until somebody says retry".into(), |at| format!("until {}", moment(now, at)));
+        say("it rejects", format!("{} sha256 {}: {} ({}), {} time(s), {end}", r.version, short(&r.sha256), r.verdict, r.code, r.count));
+    }
+    let contact = if a.online { "reachable" } else { "NOT REACHABLE" };
+    say("contact", format!("{}; {contact}", moment(now, a.last_contact)));
+    say("clock", if a.clock.is_empty() { "unknown".into() } else { a.clock.clone() });
+    let metadata = format!(
+        "root {}, timestamp {}, snapshot {}, targets {}",
+        a.root_version, a.timestamp_version, a.snapshot_version, a.targets_version
+    );
+    say("metadata", format!("{metadata}; the mirror has timestamp {}", view.mirror_timestamp_version));
+    if !view.remedies.is_empty() {
+        out += "\nyou can\n";
+        view.remedies.iter().for_each(|r| out += &remedy(r));
+    }
+    out
+}
+
+fn remedy(r: &Remedy) -> String {
+    if r.command.is_empty() { format!("  {}\n", r.what) } else { format!("  {}\n      {}\n", r.command, r.what) }
+}
+
+/// `rejections`.
+pub fn rejections(view: &RejectionsView) -> String {
+    if view.rejections.is_empty() {
+        return "no file is rejected\n".into();
+    }
+    let mut table = Table::new(&["SHA256", "VERSION", "WHOM", "SINCE", "UNTIL", "BY", "WHY"]);
+    for q in &view.rejections {
+        let whom = match (q.rollout, q.agent.as_str()) {
+            (0, "") => "every agent".to_string(),
+            (0, agent) if q.allowed => format!("allowed to {agent}"),
+            (0, agent) => agent.to_string(),
+            (id, _) => format!("agents of roll-out {id}"),
+        };
+        let until = q.expires_at.map_or("allow".into(), |at| until(view.time, at));
+        let by = if q.by.is_empty() { "director".to_string() } else { q.by.clone() };
+        table.row(vec![short(&q.sha256).into(), q.version.clone(), whom, ago(view.time, q.since), until, by, q.detail.clone()]);
+    }
+    table.text()
+}
+
+fn names(list: &[String]) -> String {
+    let more = list.len().saturating_sub(NAMES_MAX);
+    let shown: Vec<&str> = list.iter().take(NAMES_MAX).map(String::as_str).collect();
+    if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
+}
+
+/// `cancel`.
+pub fn cancelled(view: &CancelView) -> String {
+    let mut out = match view.cancelled {
+        0 => String::new(),
+        n => format!("cancelled for {n} agent(s); {} told\n", view.told),
+    };
+    for id in &view.rollouts {
+        out += &format!("roll-out {id} is over\n");
+    }
+    if !view.on_trial.is_empty() {
+        out += &format!(
+            "too late for {}: on trial; the trial goes on to its own verdict (`explain` says until when), or goes back with --roll-back\n",
+            names(&view.on_trial)
+        );
+    }
+    if !view.going_back.is_empty() {
+        out += &format!("refused on trial, goes back: {}\n", names(&view.going_back));
+    }
+    if out.is_empty() { "nothing was open; nothing has changed\n".into() } else { out }
+}
+
+/// `retry`.
+pub fn retried(view: &RetryView) -> String {
+    let mut out = String::new();
+    for r in &view.rollouts {
+        out += &format!("roll-out {}: version {} for {} agent(s) again\n", r.rollout, r.version, r.group);
+    }
+    for l in view.left_out.iter().take(NAMES_MAX) {
+        out += &format!("not {}: {} ({})\n", l.agent, l.detail, l.code);
+    }
+    let more = view.left_out.len().saturating_sub(NAMES_MAX);
+    if more > 0 {
+        out += &format!("and not {more} others; --json lists them\n");
+    }
+    if out.is_empty() { "there is nothing to try again\n".into() } else { out }
+}
+
+/// `reject`.
+pub fn rejected(view: &RejectView) -> String {
+    let file = format!("{} {}", view.version, short(&view.sha256));
+    let mut out = match view.already {
+        true => format!("{file} was rejected before\n"),
+        false => format!("{file} is rejected\n"),
+    };
+    if view.withdrawn > 0 {
+        out += &format!("withdrawn from {} agent(s), which drop what they have staged\n", view.withdrawn);
+    }
+    if !view.going_back.is_empty() {
+        out += &format!("refused on trial, goes back: {}\n", names(&view.going_back));
+    }
+    if !view.running.is_empty() {
+        let n = view.running.len();
+        out += &format!("{n} agent(s) run it and are left alone: {}\n", names(&view.running));
+        out += "to move them: vmetric-director assign --agent ID... --version ANOTHER\n";
+    }
+    out
+}
+
+/// `allow`.
+pub fn allowed(view: &AllowView) -> String {
+    let file = format!("{} {}", view.version, short(&view.sha256));
+    let mut out = match view.lifted {
+        0 => format!("{} was not rejected here; nothing has changed\n", file.trim_start()),
+        _ => format!("{file} may be ordered again; `retry` orders it where it was left out\n"),
+    };
+    if !view.own.is_empty() {
+        out += &format!("rejected by their own trial, which only `retry --agent ID` passes: {}\n", names(&view.own));
+    }
+    out
+}
