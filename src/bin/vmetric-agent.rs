@@ -1,5 +1,6 @@
 //! `vmetric-agent`: arguments, log set-up, exit code.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::exit;
 
@@ -8,6 +9,7 @@ use vmetric::agent::command::{self, EnrollArgs, UpdateArgs};
 use vmetric::agent::run::{self, ENV_IMAGE, ENV_LOCK, ENV_RUNNING, ENV_SUPERVISOR, ENV_SWITCHED, RunArgs, RunEnv};
 use vmetric::agent::{build, status, trial};
 use vmetric::core::reason::Reason;
+use vmetric::io::logger;
 use vmetric::io::state::State;
 
 #[expect(clippy::disallowed_methods, reason = "the shell reads the environment")]
@@ -17,24 +19,34 @@ fn env(name: &str) -> Option<String> {
 
 fn main() {
     let level = if env("VMETRIC_DEBUG").is_some() { log::LevelFilter::Debug } else { log::LevelFilter::Info };
-    // A second logger cannot exist here; without one the agent still runs.
-    let _ = simple_logger::SimpleLogger::new().with_level(level).init();
+    logger::install(level);
     let words: Vec<String> = std::env::args().skip(1).collect();
     let args = match parse(&words) {
         Ok(args) => args,
         Err(what) => {
-            eprintln!("vmetric-agent: {what}\n\n{USAGE}");
+            complain(&format!("vmetric-agent: {what}\n\n{USAGE}"));
             exit(2)
         }
     };
     exit(obey(&args, words))
 }
 
+/// A line for whoever asked. Nobody may read it any more (`status | head -1`, a session that ended): no reason to panic, and
+/// `update --file` has still to acknowledge.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// The same for what went wrong.
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 fn obey(args: &Args, words: Vec<String>) -> i32 {
     let folder = args.state.clone().or_else(|| env("VMETRIC_STATE").map(PathBuf::from)).unwrap_or_else(|| "/var/lib/vmetric-agent".into());
     match args.command.as_str() {
         "help" => {
-            println!("{USAGE}");
+            say(USAGE);
             0
         }
         "version" => version(&folder),
@@ -43,21 +55,21 @@ fn obey(args: &Args, words: Vec<String>) -> i32 {
         "status" => {
             let state = State::look(&folder);
             let report = status::look(&state, command::running_agent(&state), build::VERSION);
-            print!("{}", if args.json { report.json() + "\n" } else { report.text() });
+            say(if args.json { report.json() } else { report.text() }.trim_end());
             0
         }
         "rollback" => shown(command::rollback(&folder)),
         "enroll" => match args.token.clone().or_else(|| env("VMETRIC_TOKEN")) {
             Some(token) => enroll(args, folder, token),
             None => {
-                eprintln!("vmetric-agent: enroll needs --token T, or VMETRIC_TOKEN\n\n{USAGE}");
+                complain(&format!("vmetric-agent: enroll needs --token T, or VMETRIC_TOKEN\n\n{USAGE}"));
                 2
             }
         },
         "update" => {
             let image = std::env::current_exe().unwrap_or_default();
             let update = UpdateArgs { state: folder, tree: args.file.clone().unwrap_or_default(), version: args.version.clone(), image };
-            shown(command::update_file(&update, &mut |line| println!("{line}")))
+            shown(command::update_file(&update, &mut |line| say(line)))
         }
         _ => run::run(&RunArgs {
             state: folder,
@@ -88,11 +100,11 @@ fn enroll(args: &Args, state: PathBuf, token: String) -> i32 {
 fn shown(result: Result<String, Reason>) -> i32 {
     match result {
         Ok(text) => {
-            println!("{text}");
+            say(&text);
             0
         }
         Err(reason) => {
-            eprintln!("vmetric-agent: {reason}");
+            complain(&format!("vmetric-agent: {reason}"));
             1
         }
     }
@@ -100,9 +112,9 @@ fn shown(result: Result<String, Reason>) -> i32 {
 
 /// This file's version, then what runs: `running: 2.5.0 (slot b, confirmed)`.
 fn version(folder: &std::path::Path) -> i32 {
-    println!("vmetric-agent {} ({} {})", build::VERSION, build::COMMIT, build::TARGET);
+    say(&format!("vmetric-agent {} ({} {})", build::VERSION, build::COMMIT, build::TARGET));
     let state = State::look(folder);
-    println!("{}", status::look(&state, command::running_agent(&state), build::VERSION).running_line());
+    say(&status::look(&state, command::running_agent(&state), build::VERSION).running_line());
     0
 }
 

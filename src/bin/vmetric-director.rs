@@ -23,8 +23,7 @@ fn main() -> std::process::ExitCode {
                 .map_err(|e| e.to_string())
         }
         Ok(Command::Run(run)) => {
-            // A log that is there already is not ours to replace.
-            let _ = simple_logger::SimpleLogger::new().with_level(log::LevelFilter::Info).init();
+            vmetric::io::logger::install(log::LevelFilter::Info);
             run::run(&run)
         }
         Ok(Command::Ask(ask)) => console::run(&ask, &mut out),

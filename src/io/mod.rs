@@ -6,6 +6,7 @@ pub mod fs;
 pub mod hook;
 pub mod http;
 pub mod lock;
+pub mod logger;
 pub mod medium;
 #[cfg(all(feature = "director", unix))]
 pub mod peer;
