@@ -114,7 +114,8 @@ pub fn build(work: &Path, show: &Show) -> Result<Builds, String> {
     Ok(builds)
 }
 
-fn cargo(target: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<(), String> {
+/// Runs `cargo build` into this target folder.
+pub fn cargo(target: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<(), String> {
     let mut command = Command::new(option_env!("CARGO").unwrap_or("cargo"));
     command.args(["build", "--quiet", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "--target-dir"]);
     command.arg(target).args(args).envs(env.iter().copied()).stdin(Stdio::null());
@@ -133,7 +134,7 @@ fn cargo(target: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<(), Strin
 }
 
 /// Copies a fresh build aside, for the next one takes its place. A program file may be longer than its contents.
-fn take(from: &Path, to: &Path, padded_to: usize) -> Result<usize, String> {
+pub fn take(from: &Path, to: &Path, padded_to: usize) -> Result<usize, String> {
     let mut bytes = fs::read(from).map_err(|e| format!("{}: {e}", from.display()))?;
     bytes.resize(bytes.len().max(padded_to), 0);
     fs::create_dir_all(to.parent().unwrap_or(to)).map_err(|e| format!("{}: {e}", to.display()))?;

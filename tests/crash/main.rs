@@ -1,0 +1,281 @@
+//! `tests/crash-matrix`: cuts, errors, lost page cache, rot and full disks on the real processes. See `HELP`.
+//!
+//! Two processes, as in the demo: the outer one guards and cleans up, the inner one works. A third role, `trace`, is the
+//! tracer that the agents of cut cases are started below.
+
+#[path = "../demo/build.rs"]
+#[allow(dead_code, reason = "the demo's module: some of it is the demo's only")]
+mod build;
+mod device;
+mod matrix;
+#[path = "../demo/release.rs"]
+#[allow(dead_code, reason = "the demo's module: some of it is the demo's only")]
+mod release;
+#[path = "../demo/show.rs"]
+#[allow(dead_code, reason = "the demo's module: some of it is the demo's only")]
+mod show;
+#[path = "../demo/site.rs"]
+#[allow(dead_code, reason = "the demo's module: some of it is the demo's only")]
+mod site;
+mod stage;
+mod table;
+mod tracer;
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use std::{process, thread};
+
+use vmetric::io::{clock, signals};
+
+use crate::table::Table;
+
+/// Shown by `--help`.
+const HELP: &str = "\
+tests/crash-matrix: what a device is after a crash, an error, a power cut, rot or a full disk, on the real processes
+
+Usage: tests/crash-matrix [GROUP...] [--deep] [--only CASE] [--seed N] [--jobs N] [--keep]
+
+  crash       at every n-th call of openat, write, ftruncate, fsync, rename, unlink, mkdir, execve (and chmod, link) of a
+              whole update, by `update --file` and by an order of a Director: SIGKILL, ENOSPC, EIO, EROFS, short write;
+              and the list of covered calls against `strace -c`
+  --deep      a 24 MB update, each error at each call, once and from there on; the whole matrix takes hours otherwise
+  --only CASE repeats one case, as its line names it
+  --seed N    seed of what is random
+  --jobs N    cases at a time, default: processors
+  --keep      keep the work folder, and say where it is
+
+After each case: a working binary runs, `status` and `-version` say what it is, and the update is finished or has been
+refused with a reason and is finished when it is ordered again.
+
+exit codes: 0 well, 1 a case failed, 2 usage, 77 a group could not run here
+";
+
+/// Where the inner process works; set by the guard.
+const WORK: &str = "VMETRIC_CRASH_WORK";
+
+/// The command line.
+#[derive(Clone, Debug, Default)]
+pub struct Args {
+    groups: Vec<String>,
+    /// Everything, whatever it costs.
+    pub deep: bool,
+    /// One case.
+    pub only: Option<String>,
+    /// Seed.
+    pub seed: u64,
+    /// Cases at a time.
+    pub jobs: usize,
+    keep: bool,
+}
+
+const GROUPS: [&str; 1] = ["crash"];
+
+fn parse(words: &[String]) -> Result<Args, String> {
+    let mut args = Args { jobs: thread::available_parallelism().map_or(2, usize::from), seed: 1, ..Args::default() };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().cloned().ok_or(format!("{word} needs a value"));
+        match word.as_str() {
+            "--deep" => args.deep = true,
+            "--keep" => args.keep = true,
+            "--only" => args.only = Some(value()?),
+            "--seed" => args.seed = value()?.parse().map_err(|_| "--seed needs a number")?,
+            "--jobs" => args.jobs = value()?.parse().map_err(|_| "--jobs needs a number")?,
+            group if GROUPS.contains(&group) => args.groups.push(group.into()),
+            other => return Err(format!("unexpected '{other}'")),
+        }
+    }
+    if let Some(group) = args.only.as_ref().and_then(|only| only.split(':').next()) {
+        args.groups = vec![group.to_string()];
+    }
+    if args.groups.is_empty() {
+        args.groups = GROUPS.map(String::from).to_vec();
+    }
+    Ok(args)
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|w| w == "trace") {
+        return trace(&words[1..]);
+    }
+    if words.iter().any(|w| w == "--help" || w == "-h") {
+        print!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    let args = match parse(&words) {
+        Ok(args) => args,
+        Err(why) => {
+            eprintln!("crash-matrix: {why}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    #[expect(clippy::disallowed_methods, reason = "programs read the environment")]
+    let work = std::env::var(WORK).ok().map(PathBuf::from);
+    match work {
+        Some(work) => inner(&work, &args),
+        None => guard(&words, args.keep),
+    }
+}
+
+/// `trace KIND N ACT HIT UNTIL LOG PROGRAM ARG...`
+fn trace(words: &[String]) -> ExitCode {
+    let [kind, at, act, hit, until, log, program, args @ ..] = words else { return ExitCode::from(2) };
+    let (Ok(at), Some(act)) = (at.parse(), tracer::Act::parse(act)) else { return ExitCode::from(2) };
+    let plan = tracer::Plan {
+        kind: kind.clone(),
+        at,
+        act,
+        hit: Some(hit.into()),
+        until: Some(until.into()),
+        log: Some(PathBuf::from(log)).filter(|l| l.as_os_str() != "-"),
+    };
+    match tracer::trace(plan, Path::new(program), args) {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(why) => {
+            eprintln!("crash-matrix trace: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Starts the inner process and sees to it that nothing of it stays.
+fn guard(words: &[String], keep: bool) -> ExitCode {
+    let work = std::env::temp_dir().join(format!("vmetric-crash-{}", process::id()));
+    let started = std::fs::create_dir_all(&work).and_then(|()| {
+        let own = std::env::current_exe()?;
+        Command::new(own).args(words).env(WORK, &work).stdin(Stdio::null()).process_group(0).spawn()
+    });
+    let mut child = match started {
+        Ok(child) => child,
+        Err(why) => {
+            eprintln!("crash-matrix: {why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let group = child.id();
+    if let Ok(mut stop) = signals::stop_signals() {
+        thread::spawn(move || {
+            let _ = std::io::Read::read(&mut stop, &mut [0]);
+            end_group(group);
+        });
+    }
+    let ended = child.wait();
+    end_group(group);
+    pause(50);
+    match keep {
+        true => eprintln!("kept: {}", work.display()),
+        false => drop(std::fs::remove_dir_all(&work)),
+    }
+    ended.ok().and_then(|s| s.code()).and_then(|c| u8::try_from(c).ok()).map_or(ExitCode::from(130), ExitCode::from)
+}
+
+fn inner(work: &Path, args: &Args) -> ExitCode {
+    let (mut failed, mut left_out) = (0, Vec::new());
+    for group in &args.groups {
+        let began = clock::monotonic();
+        let done = match group.as_str() {
+            "crash" => matrix::run(work, args),
+            other => Err(Ended::Failed(format!("there is no group {other}"))),
+        };
+        let seconds = clock::monotonic().saturating_sub(began).as_secs();
+        match done {
+            Ok(table) => {
+                print!("{}", table.text());
+                failed += table.failures();
+                println!("{group}: {} cases, {} failed, {seconds} s", table.cases(), table.failures());
+            }
+            Err(Ended::Failed(why)) => {
+                println!("{group}: FAILED: {why}");
+                failed += 1;
+            }
+            Err(Ended::DidNotRun(why)) => {
+                println!("{group}: did not run: {why}");
+                left_out.push(group);
+            }
+        }
+    }
+    match (failed, left_out.is_empty()) {
+        (0, true) => ExitCode::SUCCESS,
+        (0, false) => ExitCode::from(77),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Why a group has no table.
+#[derive(Debug)]
+pub enum Ended {
+    /// It found a defect, or is one.
+    Failed(String),
+    /// This machine cannot run it.
+    DidNotRun(String),
+}
+
+impl From<String> for Ended {
+    fn from(why: String) -> Ended {
+        Ended::Failed(why)
+    }
+}
+
+/// Works on all cases, several at a time. `work` gets a folder of its own for each worker.
+pub fn each<C: Sync>(args: &Args, folder: &Path, cases: &[C], work: impl Fn(&C, &Path, &Mutex<Table>) + Sync) -> Table {
+    let (next, table) = (AtomicUsize::new(0), Mutex::new(Table::default()));
+    thread::scope(|scope| {
+        for worker in 0..args.jobs.max(1) {
+            let (next, table, work) = (&next, &table, &work);
+            let folder = folder.join(format!("worker-{worker}"));
+            scope.spawn(move || {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    work(case, &folder, table);
+                }
+            });
+        }
+    });
+    table.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// SIGKILL for a whole process group.
+fn end_group(leader: u32) {
+    if let Ok(leader) = i32::try_from(leader) {
+        #[expect(unsafe_code, reason = "kill takes two numbers; the group is our own")]
+        unsafe {
+            libc::kill(-leader, libc::SIGKILL);
+        }
+    }
+}
+
+/// Sends a signal to one process. False: there is no such process.
+pub fn signal(pid: u32, number: i32) -> bool {
+    #[expect(unsafe_code, reason = "kill takes two numbers")]
+    unsafe {
+        i32::try_from(pid).is_ok_and(|pid| pid > 1 && libc::kill(pid, number) == 0)
+    }
+}
+
+/// Waits.
+pub fn pause(ms: u64) {
+    thread_sleep(Duration::from_millis(ms));
+}
+
+fn thread_sleep(time: Duration) {
+    // The workers have no wake pipe: poll on nothing is a plain sleep.
+    vmetric::io::process::sleep(time);
+}
+
+/// Asks again and again until something is found, at most so many seconds.
+pub fn wait<T>(seconds: u64, mut found: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = clock::monotonic() + Duration::from_secs(seconds);
+    loop {
+        if let Some(found) = found() {
+            return Some(found);
+        }
+        if clock::monotonic() >= end {
+            return None;
+        }
+        pause(20);
+    }
+}

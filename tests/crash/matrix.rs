@@ -1,0 +1,130 @@
+//! The crash matrix: every n-th call of an update, cut in every way.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::PoisonError;
+
+use crate::device::{Cut, Device, Flow};
+use crate::stage::{NEW, Stage};
+use crate::table::Table;
+use crate::tracer::KINDS;
+use crate::{Args, Ended, each};
+
+/// One cut.
+#[derive(Clone, Debug)]
+struct Case {
+    flow: Flow,
+    kind: String,
+    at: u64,
+    act: String,
+    /// The boot id of the start after it is another one.
+    reboot: bool,
+}
+
+impl Case {
+    fn name(&self) -> String {
+        let boot = if self.reboot { "reboot" } else { "restart" };
+        format!("crash:{}:{}:{}:{}:{boot}", flow_word(self.flow), self.kind, self.at, self.act)
+    }
+
+    fn parse(name: &str) -> Option<Case> {
+        let words: Vec<&str> = name.split(':').collect();
+        let ["crash", flow, kind, at, act, boot] = words[..] else { return None };
+        let flow = if flow == "file" { Flow::File } else { Flow::Online };
+        Some(Case { flow, kind: kind.into(), at: at.parse().ok()?, act: act.into(), reboot: boot == "reboot" })
+    }
+}
+
+/// `file` or `on-line`.
+pub fn flow_word(flow: Flow) -> &'static str {
+    match flow {
+        Flow::File => "file",
+        Flow::Online => "on-line",
+    }
+}
+
+/// How often each kind of call can take each act, in an undisturbed update.
+pub type Counts = BTreeMap<(&'static str, String), u64>;
+
+/// Counts the calls of an undisturbed update.
+pub fn count(stage: &Stage, flow: Flow) -> Result<Counts, String> {
+    let folder = stage.work.join("count");
+    let device = Device::of_seed(stage, &folder, &folder.join("state"), flow)?;
+    let log = folder.join("calls");
+    let cut = Cut { kind: "any".into(), at: 0, act: "count".into(), log: Some(log.clone()) };
+    let story = device.update_to(stage, flow, NEW, "boot-2", Some(&cut))?;
+    if !story.codes.is_empty() || story.starts != 1 {
+        return Err(format!("an update that nobody disturbed: {story:?}"));
+    }
+    let mut counts = Counts::new();
+    for line in fs::read_to_string(&log).map_err(|e| e.to_string())?.lines() {
+        let mut words = line.split(' ').skip(1);
+        let (Some(kind), Some(_), Some(gives)) = (words.next(), words.next(), words.next()) else { continue };
+        let Some(kind) = KINDS.into_iter().find(|k| *k == kind) else { continue };
+        for act in gives.split(',').chain(["kill"]) {
+            *counts.entry((kind, act.to_string())).or_insert(0) += 1;
+        }
+    }
+    Ok(counts)
+}
+
+fn plan(counts: &Counts, flow: Flow, deep: bool) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for ((kind, act), count) in counts {
+        for at in 1..=*count {
+            let case = |act: &str, reboot| Case { flow, kind: kind.to_string(), at, act: act.into(), reboot };
+            cases.push(case(act, at % 2 == 0));
+            if deep {
+                cases.push(case(act, at % 2 == 1));
+                if act.starts_with('E') {
+                    cases.push(case(&format!("{act}+"), false));
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// The group `crash`.
+pub fn run(work: &Path, args: &Args) -> Result<Table, Ended> {
+    let stage = Stage::set_up(work, args.deep, true)?;
+    let mut cases = Vec::new();
+    let mut notes = Vec::new();
+    match &args.only {
+        Some(name) => cases.push(Case::parse(name).ok_or(format!("'{name}' is no case"))?),
+        None => {
+            for flow in [Flow::File, Flow::Online] {
+                let counts = count(&stage, flow)?;
+                let calls: Vec<String> =
+                    counts.iter().filter(|((_, act), _)| act == "kill").map(|((kind, _), n)| format!("{kind} {n}")).collect();
+                notes.push(format!("calls of an undisturbed update ({}): {}", flow_word(flow), calls.join(", ")));
+                println!("{}", notes[notes.len() - 1]);
+                cases.extend(plan(&counts, flow, args.deep));
+            }
+            println!("{} cases", cases.len());
+        }
+    }
+    let mut table = each(args, work, &cases, |case, folder, table| {
+        let outcome = play(&stage, case, folder);
+        let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.add((&format!("{}, {}", flow_word(case.flow), case.kind), &case.act), &case.name(), outcome);
+    });
+    notes.into_iter().for_each(|note| table.note(note));
+    Ok(table)
+}
+
+fn play(stage: &Stage, case: &Case, folder: &Path) -> Result<String, String> {
+    let device = Device::of_seed(stage, folder, &folder.join("state"), case.flow)?;
+    let cut = Cut { kind: case.kind.clone(), at: case.at, act: case.act.clone(), log: None };
+    let boot = if case.reboot { "boot-2/boot-3" } else { "boot-2" };
+    let told = |why: String| format!("{why}\n  log: {}", tail(&folder.join("log")));
+    device.update_to(stage, case.flow, NEW, boot, Some(&cut)).map(|story| story.outcome()).map_err(told)
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(8)..].join("\n       ")
+}
+
