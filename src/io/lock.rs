@@ -58,11 +58,7 @@ impl Lock {
                 let _ = lock.write_pid();
                 Ok(lock)
             }
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                let _ = (&mut file).take(20).read_to_string(&mut text);
-                Err(Taken::By(text.trim().parse().ok()))
-            }
+            Err(TryLockError::WouldBlock) => Err(Taken::By(holder(&mut file))),
             Err(TryLockError::Error(e)) => Err(Taken::Error(e)),
         }
     }
@@ -72,11 +68,7 @@ impl Lock {
         let mut file = super::fs::open_plain(path).map_err(Taken::Error)?;
         match file.try_lock_shared() {
             Ok(()) => Ok(()),
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                let _ = (&mut file).take(20).read_to_string(&mut text);
-                Err(Taken::By(text.trim().parse().ok()))
-            }
+            Err(TryLockError::WouldBlock) => Err(Taken::By(holder(&mut file))),
             Err(TryLockError::Error(e)) => Err(Taken::Error(e)),
         }
     }
@@ -121,6 +113,47 @@ impl Lock {
     }
 }
 
+/// Who holds the lock. The number in the file is only a hint: it is that of an earlier boot until the holder has written
+/// its own, and stays so on a full disk; a process that happens to have it now must not be taken for the agent, and
+/// signalled. Where the system tells who holds a lock, it is asked.
+fn holder(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    let _ = file.take(20).read_to_string(&mut text);
+    let said: Option<u32> = text.trim().parse().ok();
+    #[cfg(target_os = "linux")]
+    {
+        let meta = file.metadata().ok()?;
+        match said.map(|pid| holds(pid, &meta)) {
+            Some(Ok(true)) => said,
+            // Another user's process: all that is known is that it lives.
+            Some(Err(e)) if e.kind() == io::ErrorKind::PermissionDenied => said,
+            _ => {
+                let all = std::fs::read_dir("/proc").ok()?.flatten();
+                let mut numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+                numbers.find(|pid| holds(*pid, &meta).unwrap_or(false))
+            }
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    said
+}
+
+/// The process has the file open, and locked through that descriptor.
+#[cfg(target_os = "linux")]
+fn holds(pid: u32, lock: &std::fs::Metadata) -> io::Result<bool> {
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        if std::fs::metadata(entry.path()).is_ok_and(|m| m.dev() == lock.dev() && m.ino() == lock.ino()) {
+            let info = format!("/proc/{pid}/fdinfo/{}", entry.file_name().display());
+            let info = super::fs::read_limited(Path::new(&info), 4096)?.unwrap_or_default();
+            if String::from_utf8_lossy(&info).lines().any(|line| line.starts_with("lock:") && line.contains("WRITE")) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 fn is_open(fd: RawFd) -> bool {
     #[expect(unsafe_code, reason = "F_GETFD reads a flag of any number")]
     unsafe {
@@ -150,6 +183,22 @@ mod tests {
         }
         drop(first);
         assert!(Lock::take(&path).is_ok());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_number_of_an_earlier_boot_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.lock");
+        let _lock = Lock::take(&path).unwrap();
+        // Process 1 lives and has nothing to do with it; the others say nothing, or nobody.
+        for stale in ["1", "", "4294967295", "garbage"] {
+            std::fs::File::options().write(true).truncate(true).open(&path).unwrap().write_all(stale.as_bytes()).unwrap();
+            match Lock::peek(&path) {
+                Err(Taken::By(pid)) => assert_eq!(pid, Some(std::process::id()), "{stale}"),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ const STARTS_MAX: u32 = 12;
 /// Orders given in one case before nothing is called to come of it.
 const ORDERS_MAX: u32 = 6;
 /// Seconds for a whole case; an undisturbed one takes under one.
-const CASE_S: u64 = 40;
+const CASE_S: u64 = 14;
 
 /// Who orders the update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
