@@ -13,7 +13,7 @@ use super::world::World;
 use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::release::{Platform, TargetPath};
-use crate::core::slots::Image;
+use crate::core::slots::{Condition, Image};
 use crate::core::trust::{Fetched, Goal, Now, Refresh, Want};
 use crate::core::update::{AGENT_PRODUCT, Authority, LOCAL_ISSUER};
 use crate::io::lock::{Lock, Taken};
@@ -160,9 +160,9 @@ pub fn obey(device: &mut Device, wire: RequestWire) -> Result<(), Reason> {
         }
         "update_file" => {
             let order = wire.order.clone().ok_or_else(|| Reason::new("bad_request", "update_file without an order"))?;
-            device.state.write("tree.json", &wire)?;
-            device.tree = Some(PathBuf::from(&wire.tree));
-            device.accept(order).map(drop)
+            let refused = take_local_order(device, &wire, order.clone()).err();
+            // The command waits for a word about its order; what cannot even be written is tried again.
+            refused.map_or(Ok(()), |reason| device.refuse_local(order, reason))
         }
         "acknowledge" => {
             device.hear_acknowledgement(Authority::Operator, &wire.nonce);
@@ -170,6 +170,16 @@ pub fn obey(device: &mut Device, wire: RequestWire) -> Result<(), Reason> {
         }
         other => Err(Reason::new("bad_request", format!("unknown kind '{other}'"))),
     }
+}
+
+fn take_local_order(device: &mut Device, wire: &RequestWire, order: OrderWire) -> Result<(), Reason> {
+    if device.on_trial() {
+        let why = "another new version is on trial; run the command again when that has ended (`vmetric-agent status`)";
+        return Err(Reason::new("on_trial", why));
+    }
+    device.state.write("tree.json", wire)?;
+    device.tree = Some(PathBuf::from(&wire.tree));
+    device.accept(order).map(drop)
 }
 
 /// What `update --file` was given.
@@ -193,6 +203,10 @@ pub fn update_file(args: &UpdateArgs, say: &mut dyn FnMut(&str)) -> Result<Strin
     let tree = std::fs::canonicalize(&args.tree).map_err(|e| Reason::new("tree_unreadable", format!("{}: {e}", args.tree.display())))?;
     let order = local_order(args, &state, &tree)?;
     say(&format!("{} sha256 {}: signed by the release plane", order.target, order.sha256));
+    if let Some(issuer) = local_trial_of(&state, &order.sha256) {
+        say("this very file is on trial already, by an earlier command: staying with that trial");
+        return attend(&state, &issuer, &order.sha256, say);
+    }
     let (issuer, sha256) = (order.issuer.clone(), order.sha256.clone());
     request(
         &state,
@@ -200,6 +214,15 @@ pub fn update_file(args: &UpdateArgs, say: &mut dyn FnMut(&str)) -> Result<Strin
         &RequestWire { kind: "update_file".into(), tree: tree.display().to_string(), order: Some(order), ..Default::default() },
     )?;
     attend(&state, &issuer, &sha256, say)
+}
+
+/// Who ordered the trial that runs, when it is one of this file by a command like this one, which may have been killed.
+fn local_trial_of(state: &State, sha256: &str) -> Option<String> {
+    let marks = state.load_marks().marks;
+    let Image::Slot(slot) = marks.active else { return None };
+    let wire = state.slot_json(slot).ok()?;
+    let ours = marks.slot(slot).condition == Condition::Trial && wire.sha256 == sha256 && wire.issuer.starts_with(LOCAL_ISSUER);
+    ours.then_some(wire.issuer)
 }
 
 /// Finds the wanted version in the tree as a verifying client, without keeping anything.
@@ -244,10 +267,17 @@ fn local_order(args: &UpdateArgs, state: &State, tree: &Path) -> Result<OrderWir
     })
 }
 
+/// True when this reason has not been told last.
+fn is_news(told: &mut String, reason: &Reason) -> bool {
+    let new = *told != reason.code;
+    *told = reason.code.to_string();
+    new
+}
+
 /// Stays with a local update: shows what happens, acknowledges the trial, and says how it ended.
 fn attend(state: &State, issuer: &str, sha256: &str, say: &mut dyn FnMut(&str)) -> Result<String, Reason> {
     let (mut last, mut changed) = (String::new(), clock::monotonic());
-    let mut acknowledged = String::new();
+    let (mut acknowledged, mut complained) = (String::new(), String::new());
     loop {
         if let Some(result) = state.read::<ResultWire>("last-result.json").ok().flatten().filter(|r| r.issuer == issuer) {
             let text = format!("{} {}: {} ({})", result.outcome, result.version, result.detail, result.code);
@@ -267,8 +297,12 @@ fn attend(state: &State, issuer: &str, sha256: &str, say: &mut dyn FnMut(&str)) 
         if let Some(nonce) = status.trial_nonce.filter(|n| ours && *n != acknowledged)
             && let Some(pid) = running_agent(state)
         {
-            request(state, pid, &RequestWire { kind: "acknowledge".into(), nonce: nonce.clone(), ..Default::default() })?;
-            acknowledged = nonce;
+            // The trial waits for this word: what stands in its way for a moment is no reason to leave.
+            match request(state, pid, &RequestWire { kind: "acknowledge".into(), nonce: nonce.clone(), ..Default::default() }) {
+                Ok(()) => acknowledged = nonce,
+                Err(reason) if is_news(&mut complained, &reason) => say(&reason.to_string()),
+                Err(_) => {}
+            }
         }
         if clock::monotonic().saturating_sub(changed) > SILENCE {
             return Err(Reason::new("no_progress", format!("nothing has changed for {} s; see `vmetric-agent status`", SILENCE.as_secs())));

@@ -81,7 +81,8 @@ fn record_loss(world: &mut dyn World, slot: Slot) -> Result<(), Reason> {
         ..blank_result(world, &reason, of_order.as_ref())
     };
     add_result(world, result)?;
-    if lost.bad && of_order.is_some_and(|a| !a.ended) {
+    // A command's order is over with its trial: the command that would acknowledge another one has had its answer.
+    if of_order.is_some_and(|a| !a.ended && (lost.bad || a.order.is_local())) {
         world.end_order()?;
     }
     let cleared = world.marks().clear(slot);

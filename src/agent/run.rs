@@ -42,6 +42,8 @@ pub const ENV_SUPERVISOR: &str = "VMETRIC_SUPERVISOR";
 
 /// Exit code when another agent runs with this state folder.
 pub const EXIT_RUNS_ALREADY: i32 = 3;
+/// A request that could not be carried out or removed for want of room is looked at again so soon: a person waits.
+const REQUEST_AGAIN_S: u64 = 1;
 /// First and longest wait of the supervisor before it starts a dead program again.
 const RESPAWN_MS: (u64, u64) = (100, 5_000);
 
@@ -398,6 +400,10 @@ fn sleep(time: Duration) -> bool {
     }
 }
 
+fn is_of_state(reason: &Reason) -> bool {
+    ["disk_full", "state_not_writable", "state_error"].contains(&reason.code.as_ref())
+}
+
 /// What an operator's command has left in `request.json`.
 fn take_requests(device: &mut Device) {
     process::drain_wake();
@@ -411,11 +417,14 @@ fn take_requests(device: &mut Device) {
             return;
         }
     };
-    if let Err(reason) = super::command::obey(device, request) {
+    let told = super::command::obey(device, request).or_else(|reason| {
         log::error!("request.json: {reason}");
-    }
-    if let Err(reason) = device.state.remove("request.json") {
+        // Another try may write what this one could not. What makes no sense stays without sense.
+        if is_of_state(&reason) { Err(reason) } else { Ok(()) }
+    });
+    if let Err(reason) = told.and_then(|()| device.state.remove("request.json")) {
         log::error!("{reason}");
-        sleep(Duration::from_secs(1));
+        device.doing("waiting", &reason, Some(REQUEST_AGAIN_S));
+        sleep(Duration::from_secs(REQUEST_AGAIN_S));
     }
 }

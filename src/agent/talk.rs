@@ -41,7 +41,19 @@ impl Device {
 
     fn refuse_unreadable(&mut self, reason: Reason) -> Result<(), Reason> {
         let Some(order) = self.accepted.as_ref().map(|a| a.order.clone()) else { return Ok(()) };
-        self.add_result(ResultWire {
+        self.add_result(self.refusal(order, reason))?;
+        self.end_order()
+    }
+
+    /// A command's order that came to nothing before it was one. If it had become the order in force, it ends here.
+    pub(super) fn refuse_local(&mut self, order: OrderWire, reason: Reason) -> Result<(), Reason> {
+        let in_force = self.accepted.as_ref().is_some_and(|a| a.order.issuer == order.issuer && !a.ended);
+        self.add_result(self.refusal(order, reason))?;
+        if in_force { self.end_order() } else { Ok(()) }
+    }
+
+    fn refusal(&self, order: OrderWire, reason: Reason) -> ResultWire {
+        ResultWire {
             id: hex::encode(&hex::sha256(format!("{}\0{}\0{}", order.issuer, order.generation, reason.code).as_bytes())[..8]),
             issuer: order.issuer,
             generation: order.generation,
@@ -54,8 +66,7 @@ impl Device {
             running_sha256: hex::encode(&self.running.sha256),
             at: self.moment().unix,
             ..Default::default()
-        })?;
-        self.end_order()
+        }
     }
 
     /// Sends a report to `path` and takes the answer in. True when something new came.

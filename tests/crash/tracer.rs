@@ -341,4 +341,3 @@ pub fn going_down(mount_point: &Path) -> std::io::Result<()> {
     let rc = unsafe { libc::ioctl(folder.as_raw_fd(), EXT4_IOC_SHUTDOWN, &flags) };
     if rc < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
-
