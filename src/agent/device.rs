@@ -51,6 +51,8 @@ pub struct Device {
     /// When its self-check had run for the first time.
     pub(super) checked: Option<Duration>,
     pub(super) link: Option<Link>,
+    /// The factory image's file; the root of the factory date lies beside it.
+    pub(super) image: PathBuf,
     pub(super) trust: Option<(TrustStore, Trusted)>,
     pub(super) trust_note: Result<(), Reason>,
     /// Release tree or bundle of a local update.
@@ -409,6 +411,10 @@ impl World for Device {
 
 impl Device {
     fn find_target(&mut self, order: &Order) -> Target {
+        if self.trust.is_none() {
+            // What could not be read at the start may be readable, or back in its place, by now.
+            (self.trust, self.trust_note) = super::run::open_trust(&self.image, &self.state);
+        }
         let Some((store, trusted)) = self.trust.take() else {
             let reason = self.trust_note.clone().err().unwrap_or_else(|| Reason::new("no_root", "no root metadata"));
             return Target::Unavailable { reason, for_s: self.times.recheck_s };

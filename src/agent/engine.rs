@@ -11,6 +11,9 @@ use crate::wire::agent_api::ResultWire;
 use crate::wire::records::verdict_word;
 use crate::wire::slot::SlotWire;
 
+/// Why an update is done.
+const CONFIRMED: &str = "self-check passed and acknowledged by the authority";
+
 /// What the caller does after a turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -177,7 +180,23 @@ fn confirm(world: &mut dyn World, slot: Slot) -> Result<(), Reason> {
     let counter = world.slot_json(slot)?.counter;
     world.write_confirmed(slot, sha256)?;
     let now = world.moment();
-    world.save_marks(marks.confirm(slot, counter, &now.boot_id, now.unix))
+    world.save_marks(marks.confirm(slot, counter, &now.boot_id, now.unix))?;
+    let described = world.slot_json(slot)?;
+    let ours = |a: &Accepted| a.order.issuer == described.issuer && a.order.generation == described.generation;
+    if world.accepted().is_some_and(|a| ours(&a)) {
+        // The order says so when it ends, in the next turn.
+        return Ok(());
+    }
+    // The order was lost on the way; who gave it waits for a word.
+    let result = ResultWire {
+        outcome: "updated".into(),
+        version: described.version,
+        sha256: hex::encode(&sha256),
+        issuer: described.issuer,
+        generation: described.generation,
+        ..blank_result(world, &Reason::new("confirmed", CONFIRMED), None)
+    };
+    add_result(world, result)
 }
 
 fn update_turn(world: &mut dyn World) -> Result<Turn, Reason> {
@@ -289,7 +308,7 @@ fn already(world: &mut dyn World, accepted: &Accepted) -> Result<Turn, Reason> {
         Image::Factory => false,
     };
     match ours {
-        true => end(world, accepted, "updated", &Reason::new("confirmed", "self-check passed and acknowledged by the authority")),
+        true => end(world, accepted, "updated", &Reason::new("confirmed", CONFIRMED)),
         false => end(world, accepted, "already", &Reason::new("already", "the ordered file runs already")),
     }
 }

@@ -20,6 +20,7 @@ use crate::core::hex::{self, Sha256};
 use crate::core::reason::Reason;
 use crate::core::rejected::Rejected;
 use crate::core::slots::{Image, Reached};
+use crate::core::trust::Trusted;
 use crate::core::update::{Running, SelfCheck, Staged, Target};
 use crate::io::fs::read_limited;
 use crate::io::lock::{Lock, Taken};
@@ -238,17 +239,7 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         unknown.iter().for_each(|field| log::warn!("config/agent.json: unknown field {field} is ignored"));
     }
     let link = config.as_ref().and_then(|(config, _)| told(Link::new(config, wake_fd, tick).map(Some)));
-    let opened = factory_root(image).and_then(|root| TrustStore::open(&state.path("trust"), &root));
-    let (trust, trust_note) = match opened {
-        Ok((mut store, trusted)) => {
-            store.take_left_out().iter().for_each(|note| log::warn!("trust: {note}"));
-            (Some((store, trusted)), Ok(()))
-        }
-        Err(reason) => {
-            log::error!("trust: {reason}");
-            (None, Err(reason))
-        }
-    };
+    let (trust, trust_note) = open_trust(image, &state);
     let request: Option<RequestWire> = told(state.read("tree.json"));
     Ok(Device {
         times: fault::times(),
@@ -271,6 +262,7 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         started: clock::monotonic(),
         checked: None,
         link,
+        image: image.to_path_buf(),
         trust,
         trust_note,
         tree: request.map(|r| PathBuf::from(r.tree)),
@@ -285,6 +277,20 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         relaunch_for: None,
         state,
     })
+}
+
+/// The trust store, or why there is none.
+pub fn open_trust(image: &Path, state: &State) -> (Option<(TrustStore, Trusted)>, Result<(), Reason>) {
+    match factory_root(image).and_then(|root| TrustStore::open(&state.path("trust"), &root)) {
+        Ok((mut store, trusted)) => {
+            store.take_left_out().iter().for_each(|note| log::warn!("trust: {note}"));
+            (Some((store, trusted)), Ok(()))
+        }
+        Err(reason) => {
+            log::error!("trust: {reason}");
+            (None, Err(reason))
+        }
+    }
 }
 
 /// The device's name, for people.

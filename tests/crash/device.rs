@@ -14,6 +14,7 @@ use vmetric::wire::agent_api::ResultWire;
 use vmetric::wire::records::{AcceptedWire, ResultsWire};
 
 use crate::build::FACTORY;
+use crate::mount::Mount;
 use crate::stage::Stage;
 use crate::{pause, signal};
 
@@ -80,6 +81,10 @@ pub struct Device {
     pub state: PathBuf,
     /// Its identity at the Director.
     pub id: String,
+    /// The file system of `state`, when a case has one: it is mounted again after a power cut.
+    pub mount: Option<Mount>,
+    /// A program, with its arguments, that the first agent is started below.
+    pub below: Vec<String>,
 }
 
 #[derive(Deserialize, Debug)]
@@ -98,7 +103,7 @@ impl Device {
         fs::create_dir_all(folder.join("image")).map_err(told)?;
         fs::hard_link(stage.builds.agent(FACTORY), folder.join("image/vmetric-agent")).map_err(told)?;
         fs::copy(&stage.release.root, folder.join("image/root.json")).map_err(told)?;
-        Ok(Device { folder: folder.to_path_buf(), state: folder.join("state"), id: String::new() })
+        Ok(Device { folder: folder.to_path_buf(), state: folder.join("state"), id: String::new(), mount: None, below: Vec::new() })
     }
 
     /// A device in the state of the seed; on-line ones have an identity of their own. `state` may be a mount point.
@@ -135,6 +140,12 @@ impl Device {
         command
     }
 
+    /// A command of another copy of the program: the device's own may not be executable now.
+    pub fn status_of(&self, args: &[&str], program: PathBuf) -> Result<String, String> {
+        let out = Command::new(program).args(args).arg("--state").arg(&self.state).output().map_err(|e| e.to_string())?;
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    }
+
     fn hit_file(&self) -> PathBuf {
         self.folder.join("hit")
     }
@@ -156,12 +167,23 @@ impl Device {
             command.arg(self.hit_file()).arg(self.until_file()).arg(cut.log.clone().unwrap_or_else(|| "-".into()));
             command.arg(run.get_program()).args(run.get_args()).stdin(Stdio::null()).env("VMETRIC_TEST_TIMES", TIMES);
         }
+        if let Some((program, args)) = self.below.split_first() {
+            let run = std::mem::replace(&mut command, Command::new(program));
+            command.args(args).arg(run.get_program()).args(run.get_args()).stdin(Stdio::null()).env("VMETRIC_TEST_TIMES", TIMES);
+        }
         command.env("VMETRIC_RESPAWN", "1").env("VMETRIC_TEST_BOOT_ID", boot_id).stdout(log).stderr(again);
         command.spawn().map_err(|e| e.to_string())
     }
 
     /// Ends the agent the hard way.
     pub fn stop(&self, agent: &mut Child) {
+        if !self.below.is_empty()
+            && let Some(pid) = self.pid()
+        {
+            // strace writes its counts when what it traces has ended.
+            signal(pid, libc::SIGKILL);
+            let _ = agent.wait();
+        }
         let _ = agent.kill();
         let _ = agent.wait();
         // Below the tracer the agent is a process of its own, which dies with the tracer, a moment later.
@@ -217,7 +239,7 @@ impl Device {
     }
 
     /// The wanted version runs, confirmed, the order has ended, and whoever ordered it knows.
-    fn is_done(&self, version: &str) -> bool {
+    pub fn is_done(&self, version: &str) -> bool {
         let state = State::look(&self.state);
         let marks = state.load_marks().marks;
         let Image::Slot(slot) = marks.active else { return false };
@@ -234,10 +256,7 @@ impl Device {
     pub fn update_to(&self, stage: &Stage, flow: Flow, version: &str, boot_id: &str, cut: Option<&Cut>) -> Result<Story, String> {
         let mut update = Update::begin(self, stage, flow, version, boot_id, cut)?;
         let result = update.run();
-        if let Some(operator) = &mut update.operator {
-            let _ = operator.kill();
-            let _ = operator.wait();
-        }
+        update.end_operator();
         let mut agent = update.agent;
         self.stop(&mut agent);
         result.map(|()| update.story)
@@ -316,8 +335,23 @@ impl<'a> Update<'a> {
         if runs == self.version { Ok(()) } else { Err(format!("{runs} runs at the end, not {}", self.version)) }
     }
 
+    fn end_operator(&mut self) {
+        if let Some(mut operator) = self.operator.take() {
+            let _ = operator.kill();
+            let _ = operator.wait();
+        }
+    }
+
     fn start_again(&mut self) -> Result<(), String> {
         let _ = self.agent.wait();
+        if self.story.starts == 1
+            && self.device.hit_file().exists()
+            && let Some(mount) = &self.device.mount
+        {
+            // The power was cut: for everybody on the device.
+            self.end_operator();
+            mount.again()?;
+        }
         self.story.starts += 1;
         if self.story.starts > STARTS_MAX {
             return Err(format!("a loop: the agent ended {STARTS_MAX} times; codes {:?}", self.story.codes));

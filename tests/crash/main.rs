@@ -6,11 +6,16 @@
 #[path = "../demo/build.rs"]
 #[allow(dead_code, reason = "the demo's module: some of it is the demo's only")]
 mod build;
+mod covered;
 mod device;
+mod disk;
 mod matrix;
+mod mount;
+mod power;
 #[path = "../demo/release.rs"]
 #[allow(dead_code, reason = "the demo's module: some of it is the demo's only")]
 mod release;
+mod rot;
 #[path = "../demo/show.rs"]
 #[allow(dead_code, reason = "the demo's module: some of it is the demo's only")]
 mod show;
@@ -37,12 +42,18 @@ use crate::table::Table;
 const HELP: &str = "\
 tests/crash-matrix: what a device is after a crash, an error, a power cut, rot or a full disk, on the real processes
 
-Usage: tests/crash-matrix [GROUP...] [--deep] [--only CASE] [--seed N] [--jobs N] [--keep]
+Usage: tests/crash-matrix [GROUP...] [--all] [--deep] [--only CASE] [--seed N] [--jobs N] [--keep]
 
   crash       at every n-th call of openat, write, ftruncate, fsync, rename, unlink, mkdir, execve (and chmod, link) of a
               whole update, by `update --file` and by an order of a Director: SIGKILL, ENOSPC, EIO, EROFS, short write;
-              and the list of covered calls against `strace -c`
-  --deep      a 24 MB update, each error at each call, once and from there on; the whole matrix takes hours otherwise
+              and the list of covered calls against `strace -c`. A run takes every k-th of these cases, from an offset
+              that its seed says
+  power-loss  ext4 on a loop mount loses everything that was not synced, at cut points in every phase of the update
+  bit-rot     random damage to files and folders of the state folder
+  disk        full to many levels, without inodes, read-only, noexec
+
+  --all       every case of `crash`, small artifact
+  --deep      every case of `crash` with a 24 MB artifact, errors also from there on (hours); 1,000 times bit-rot; more cuts
   --only CASE repeats one case, as its line names it
   --seed N    seed of what is random
   --jobs N    cases at a time, default: processors
@@ -61,6 +72,8 @@ const WORK: &str = "VMETRIC_CRASH_WORK";
 #[derive(Clone, Debug, Default)]
 pub struct Args {
     groups: Vec<String>,
+    /// Every case of the matrix, not a sample.
+    pub all: bool,
     /// Everything, whatever it costs.
     pub deep: bool,
     /// One case.
@@ -72,7 +85,7 @@ pub struct Args {
     keep: bool,
 }
 
-const GROUPS: [&str; 1] = ["crash"];
+const GROUPS: [&str; 4] = ["crash", "power-loss", "bit-rot", "disk"];
 
 fn parse(words: &[String]) -> Result<Args, String> {
     let mut args = Args { jobs: thread::available_parallelism().map_or(2, usize::from), seed: 1, ..Args::default() };
@@ -80,7 +93,8 @@ fn parse(words: &[String]) -> Result<Args, String> {
     while let Some(word) = words.next() {
         let mut value = || words.next().cloned().ok_or(format!("{word} needs a value"));
         match word.as_str() {
-            "--deep" => args.deep = true,
+            "--all" => args.all = true,
+            "--deep" => (args.all, args.deep) = (true, true),
             "--keep" => args.keep = true,
             "--only" => args.only = Some(value()?),
             "--seed" => args.seed = value()?.parse().map_err(|_| "--seed needs a number")?,
@@ -176,10 +190,20 @@ fn guard(words: &[String], keep: bool) -> ExitCode {
 
 fn inner(work: &Path, args: &Args) -> ExitCode {
     let (mut failed, mut left_out) = (0, Vec::new());
+    let stage = match stage::Stage::set_up(work, args.deep) {
+        Ok(stage) => stage,
+        Err(why) => {
+            println!("crash-matrix: {why}");
+            return ExitCode::FAILURE;
+        }
+    };
     for group in &args.groups {
         let began = clock::monotonic();
         let done = match group.as_str() {
-            "crash" => matrix::run(work, args),
+            "crash" => matrix::run(&stage, args),
+            "power-loss" => power::run(&stage, args),
+            "bit-rot" => rot::run(&stage, args),
+            "disk" => disk::run(&stage, args),
             other => Err(Ended::Failed(format!("there is no group {other}"))),
         };
         let seconds = clock::monotonic().saturating_sub(began).as_secs();

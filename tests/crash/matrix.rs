@@ -5,11 +5,15 @@ use std::fs;
 use std::path::Path;
 use std::sync::PoisonError;
 
+use crate::covered;
 use crate::device::{Cut, Device, Flow};
 use crate::stage::{NEW, Stage};
 use crate::table::Table;
 use crate::tracer::KINDS;
 use crate::{Args, Ended, each};
+
+/// Cases of a run that is no `--all`: two or three minutes.
+const SAMPLE: usize = 300;
 
 /// One cut.
 #[derive(Clone, Debug)]
@@ -86,16 +90,22 @@ fn plan(counts: &Counts, flow: Flow, deep: bool) -> Vec<Case> {
     cases
 }
 
+/// Every k-th case; runs with one seed after the other come by all of them. Every k-th of each kind of call, with each act.
+fn sample(cases: Vec<Case>, seed: u64) -> Vec<Case> {
+    let step = (cases.len() / SAMPLE).max(1);
+    let offset = seed as usize % step;
+    cases.into_iter().enumerate().filter(|(n, _)| n % step == offset).map(|(_, case)| case).collect()
+}
+
 /// The group `crash`.
-pub fn run(work: &Path, args: &Args) -> Result<Table, Ended> {
-    let stage = Stage::set_up(work, args.deep, true)?;
+pub fn run(stage: &Stage, args: &Args) -> Result<Table, Ended> {
     let mut cases = Vec::new();
     let mut notes = Vec::new();
     match &args.only {
         Some(name) => cases.push(Case::parse(name).ok_or(format!("'{name}' is no case"))?),
         None => {
             for flow in [Flow::File, Flow::Online] {
-                let counts = count(&stage, flow)?;
+                let counts = count(stage, flow)?;
                 let calls: Vec<String> =
                     counts.iter().filter(|((_, act), _)| act == "kill").map(|((kind, _), n)| format!("{kind} {n}")).collect();
                 notes.push(format!("calls of an undisturbed update ({}): {}", flow_word(flow), calls.join(", ")));
@@ -103,10 +113,15 @@ pub fn run(work: &Path, args: &Args) -> Result<Table, Ended> {
                 cases.extend(plan(&counts, flow, args.deep));
             }
             println!("{} cases", cases.len());
+            if !args.all {
+                cases = sample(cases, args.seed);
+                println!("of them, from seed {}: {} (--all for all)", args.seed, cases.len());
+            }
+            notes.extend(covered::compare(stage)?);
         }
     }
-    let mut table = each(args, work, &cases, |case, folder, table| {
-        let outcome = play(&stage, case, folder);
+    let mut table = each(args, &stage.work, &cases, |case, folder, table| {
+        let outcome = play(stage, case, folder);
         let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
         table.add((&format!("{}, {}", flow_word(case.flow), case.kind), &case.act), &case.name(), outcome);
     });
@@ -122,7 +137,8 @@ fn play(stage: &Stage, case: &Case, folder: &Path) -> Result<String, String> {
     device.update_to(stage, case.flow, NEW, boot, Some(&cut)).map(|story| story.outcome()).map_err(told)
 }
 
-fn tail(log: &Path) -> String {
+/// The end of a log.
+pub fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(8)..].join("\n       ")

@@ -1,0 +1,88 @@
+//! File systems of our own: an ext4 in a file, a tmpfs of a size. Root only; in a mount namespace that ends with us.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{Ended, pause};
+
+/// Mounts are seen by this process and its children only, and go with them.
+pub fn own_namespace() -> Result<(), Ended> {
+    #[expect(unsafe_code, reason = "unshare takes a number")]
+    let rc = unsafe { libc::unshare(libc::CLONE_NEWNS) };
+    if rc != 0 {
+        return Err(Ended::DidNotRun(format!("needs root's mount namespaces: {}", std::io::Error::last_os_error())));
+    }
+    run("mount", &["--make-rprivate", "/"]).map_err(Ended::DidNotRun)
+}
+
+/// Runs a program of the system; its words when it fails.
+pub fn run(program: &str, args: &[&str]) -> Result<(), String> {
+    let out = Command::new(program).args(args).output().map_err(|e| format!("{program}: {e}"))?;
+    match out.status.success() {
+        true => Ok(()),
+        false => Err(format!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr).trim())),
+    }
+}
+
+/// A mount, until dropped.
+pub struct Mount {
+    /// Where.
+    pub at: PathBuf,
+    /// The file of a loop mount.
+    image: Option<PathBuf>,
+}
+
+impl Mount {
+    /// An ext4 of this file.
+    pub fn ext4(image: &Path, at: &Path) -> Result<Mount, String> {
+        fs::create_dir_all(at).map_err(|e| format!("{}: {e}", at.display()))?;
+        let mount = Mount { at: at.to_path_buf(), image: Some(image.to_path_buf()) };
+        mount.up()?;
+        Ok(mount)
+    }
+
+    /// A tmpfs with these options.
+    pub fn tmpfs(at: &Path, options: &str) -> Result<Mount, String> {
+        fs::create_dir_all(at).map_err(|e| format!("{}: {e}", at.display()))?;
+        run("mount", &["-t", "tmpfs", "-o", options, "tmpfs", &at.display().to_string()])?;
+        Ok(Mount { at: at.to_path_buf(), image: None })
+    }
+
+    fn up(&self) -> Result<(), String> {
+        let Some(image) = &self.image else { return Ok(()) };
+        run("mount", &["-t", "ext4", "-o", "loop", &image.display().to_string(), &self.at.display().to_string()])
+    }
+
+    /// Unmounts; whoever still has a file open has been killed and is gone in a moment.
+    fn down(&self) -> Result<(), String> {
+        let mut last = String::new();
+        for _ in 0..100 {
+            match run("umount", &[&self.at.display().to_string()]) {
+                Ok(()) => return Ok(()),
+                Err(why) => last = why,
+            }
+            pause(20);
+        }
+        Err(last)
+    }
+
+    /// What a boot does after a power cut: the journal is replayed.
+    pub fn again(&self) -> Result<(), String> {
+        self.down()?;
+        self.up()
+    }
+
+    /// `mount -o remount,...`
+    pub fn remount(&self, options: &str) -> Result<(), String> {
+        run("mount", &["-o", &format!("remount,{options}"), &self.at.display().to_string()])
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if self.down().is_err() {
+            let _ = run("umount", &["-l", &self.at.display().to_string()]);
+        }
+    }
+}
