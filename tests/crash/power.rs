@@ -79,7 +79,7 @@ fn phase<'a>(what: &str, before: &'a str, execs: usize) -> &'a str {
         () if is(&["/trust/"]) && execs == 0 => "metadata",
         () if is(&[".part"]) => "download",
         () if is(&["slot.json"]) && before != "start" => "slot.json",
-        () if is(&["/confirmed"]) && execs > 0 => "confirm",
+        () if is(&["confirmed"]) && execs > 0 => "confirm",
         () if is(&["result"]) && execs > 0 => "result",
         () if is(&["/marks."]) && before == "slot.json" => "marks",
         () => before,
