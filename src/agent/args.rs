@@ -7,8 +7,10 @@ pub const USAGE: &str = "\
 usage: vmetric-agent COMMAND [--state DIR]
 
   enroll --director URL --token T --pin sha256:HEX [--pin ...] [--proxy URL] [--offline-site DAYS]
+         [--serial S] [--replace]
                           make this device known to its managing Director; the token may come in $VMETRIC_TOKEN
-                          instead, where no other user sees it
+                          instead, where no other user sees it; --replace: anew, with a new identity (a rebuilt
+                          Director, a cloned disk); slots, results and the rejected list stay
   run [--supervise]       run the agent; --supervise starts it again whenever it ends
                           (the default, unless VMETRIC_RESPAWN=1 says that a service manager does)
   status [--json]         what runs, what is ordered, why it waits
@@ -39,6 +41,10 @@ pub struct Args {
     pub proxy: Option<String>,
     /// `--offline-site`.
     pub offline_site: Option<u64>,
+    /// `--serial`.
+    pub serial: Option<String>,
+    /// `--replace`.
+    pub replace: bool,
     /// `--file`.
     pub file: Option<PathBuf>,
     /// `--version V` after `update`.
@@ -73,6 +79,8 @@ pub fn parse(words: &[String]) -> Result<Args, String> {
             "--director" if command == "enroll" => args.director = Some(value()?),
             "--token" if command == "enroll" => args.token = Some(value()?),
             "--pin" if command == "enroll" => args.pins.push(value()?),
+            "--serial" if command == "enroll" => args.serial = Some(value()?),
+            "--replace" if command == "enroll" => args.replace = true,
             "--proxy" if command == "enroll" => args.proxy = Some(value()?),
             "--offline-site" if command == "enroll" => {
                 args.offline_site = Some(value()?.parse().map_err(|_| "--offline-site needs a number of days".to_string())?);
@@ -106,6 +114,8 @@ mod tests {
         for line in ["-version", "--version"] {
             assert_eq!(p(line).unwrap().command, "version");
         }
+        let args = p("enroll --replace --serial S1 --director https://d --token t --pin p").unwrap();
+        assert!(args.replace && args.serial.as_deref() == Some("S1"));
         assert!(p("run --supervise --state /s").unwrap().supervise);
         assert_eq!(p("update --file /t --version 2.0.0").unwrap().version.as_deref(), Some("2.0.0"));
         assert!(p("status --json").unwrap().json);

@@ -1,14 +1,11 @@
-//! The operator's commands: `enroll`, `status`, `rollback`, `update --file`.
+//! The operator's commands on a running device: `rollback`, `update --file`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use miniserde::json;
-
 use super::build;
 use super::device::Device;
 use super::host::factory_root;
-use super::link::client;
 use super::world::World;
 use crate::core::hex;
 use crate::core::reason::Reason;
@@ -21,81 +18,12 @@ use crate::io::medium::Medium;
 use crate::io::state::State;
 use crate::io::trust_store::TrustStore;
 use crate::io::{clock, process, random};
-use crate::wire::agent_api::{BODY_MAX, EnrollWire, EnrolledWire, ErrorWire, OrderWire, PROTOCOL, ResultWire};
-use crate::wire::config::{ConfigWire, OFFLINE_SITE_MAX, parse_pin};
+use crate::wire::agent_api::{OrderWire, ResultWire};
 use crate::wire::records::{RequestWire, StatusWire};
 
-/// Time for the whole enrollment: a person waits for it.
-const ENROLL_TIME: Duration = Duration::from_secs(60);
 /// Time without any change of a local update's progress after which the command gives up waiting: above the contact
 /// deadline, which ends the trial itself.
 const SILENCE: Duration = Duration::from_secs(600);
-
-/// What `enroll` was given.
-pub struct EnrollArgs {
-    /// State folder.
-    pub state: PathBuf,
-    /// `https://host:port`.
-    pub director: String,
-    /// Token of `vmetric-director token create`.
-    pub token: String,
-    /// `sha256:...`
-    pub pins: Vec<String>,
-    /// Proxy URL.
-    pub proxy: Option<String>,
-    /// Days of `--offline-site`.
-    pub offline_site_days: Option<u64>,
-}
-
-/// Makes this device known to its Director and keeps the credential.
-pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
-    let state = State::open(&args.state)?;
-    if let Ok(Some((config, _))) = state.config() {
-        let detail =
-            format!("this device is enrolled at {} as {}; remove config/agent.json to enroll it anew", config.director, config.agent_id);
-        return Err(Reason::new("already_enrolled", detail));
-    }
-    if args.offline_site_days.is_some_and(|days| days > OFFLINE_SITE_MAX) {
-        return Err(Reason::new("bad_argument", format!("--offline-site: at most {OFFLINE_SITE_MAX} days")));
-    }
-    let mut config = ConfigWire {
-        format: 1,
-        director: args.director.trim_end_matches('/').to_string(),
-        pins: args.pins.clone(),
-        proxy: args.proxy.clone(),
-        offline_site_days: args.offline_site_days,
-        ..Default::default()
-    };
-    config.check()?;
-    let pins = args.pins.iter().map(|p| parse_pin(p)).collect::<Result<Vec<_>, _>>()?;
-    let here = Platform::here();
-    let request = EnrollWire {
-        protocol: PROTOCOL,
-        token: args.token.clone(),
-        hostname: super::run::hostname(),
-        os: here.os,
-        architecture: here.arch,
-        version: build::VERSION.into(),
-    };
-    let http = client(pins, args.proxy.clone(), None, || {})?;
-    let url = format!("{}/agent/v1/enroll", config.director);
-    let reply = http.post_json(&url, None, &json::to_string(&request), BODY_MAX, ENROLL_TIME).map_err(|e| e.reason())?;
-    let text = String::from_utf8_lossy(&reply.body);
-    if reply.status != 200 {
-        let said: ErrorWire = json::from_str(&text).unwrap_or_default();
-        let code = if said.code.is_empty() { "enroll_refused".to_string() } else { said.code };
-        return Err(Reason::received(code, format!("{url}: {} {}", reply.status, said.detail)));
-    }
-    let enrolled: EnrolledWire =
-        json::from_str(&text).map_err(|_| Reason::new("bad_answer", format!("{url}: the answer is not of the agent protocol")))?;
-    (config.agent_id, config.credential, config.issuer) = (enrolled.agent_id, enrolled.credential, enrolled.issuer);
-    state.write_config(&config)?;
-    if let Some(pid) = running_agent(&state) {
-        // The agent reads its configuration at its start.
-        process::stop(pid);
-    }
-    Ok(format!("enrolled at {} as {}", config.director, config.agent_id))
-}
 
 /// The process id of the running agent.
 pub fn running_agent(state: &State) -> Option<u32> {

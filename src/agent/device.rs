@@ -282,7 +282,7 @@ impl World for Device {
             _ => return Ok(Fetched::Later(Reason::new("not_enrolled", "no Director is configured"), self.times.recheck_s)),
         };
         // Only one client: while the artifact flows through it, reports go through a second connection of its own.
-        let reporter = self.reporter();
+        let reporter = self.reporter(link.as_ref());
         self.link = reporter;
         let before = self.accepted.as_ref().map_or(0, |a| a.bytes);
         let said = clock::monotonic();
@@ -453,9 +453,11 @@ impl Device {
     }
 
     /// A second way to the Director, for the reports between slices.
-    fn reporter(&self) -> Option<Link> {
+    fn reporter(&self, first: Option<&Link>) -> Option<Link> {
         let (config, _) = self.state.config().ok()??;
-        Link::new(&config, None, super::link::tick).ok()
+        let link = Link::new(&config, &self.state, None, super::link::tick).ok()?;
+        first.into_iter().for_each(|first| link.speak_as(first));
+        Some(link)
     }
 }
 

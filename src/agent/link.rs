@@ -1,14 +1,18 @@
-//! The protocol with the managing Director: one client, one credential, contact kept by the monotonic clock.
+//! The protocol with the managing Director: one client, one credential, contact kept by the monotonic clock. Every request
+//! carries the proof that this very device sends it ([`crate::core::proof`]).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use miniserde::json;
 
 use super::build;
+use crate::core::hex;
+use crate::core::proof::{DeviceKey, SEPARATOR};
 use crate::core::reason::Reason;
 use crate::io::http::{Download, Http, HttpConfig, HttpError};
-use crate::io::{clock, process};
+use crate::io::state::State;
+use crate::io::{clock, device_key, process, random};
 use crate::wire::agent_api::{AnswerWire, BODY_MAX, ErrorWire, ReportWire};
 use crate::wire::config::ConfigWire;
 
@@ -20,6 +24,9 @@ pub struct Link {
     http: Http,
     base: String,
     credential: String,
+    key: Option<DeviceKey>,
+    instance: RefCell<String>,
+    sequence: Cell<u64>,
     contact: Cell<Option<Duration>>,
     busy: Cell<Option<Duration>>,
 }
@@ -48,8 +55,16 @@ pub fn client(pins: Vec<[u8; 32]>, proxy: Option<String>, wake_fd: Option<i32>, 
 
 impl Link {
     /// From the configuration; connects to nothing yet.
-    pub fn new(config: &ConfigWire, wake_fd: Option<i32>, tick: fn()) -> Result<Link, Reason> {
+    pub fn new(config: &ConfigWire, state: &State, wake_fd: Option<i32>, tick: fn()) -> Result<Link, Reason> {
+        let key = config.device_key.as_ref().map(|public| device_key::of(state, public)).transpose().unwrap_or_else(|reason| {
+            // The Director refuses what comes without a proof, and says so too; the running version goes on.
+            log::error!("{reason}");
+            None
+        });
         Ok(Link {
+            key,
+            instance: RefCell::new(device_key::instance(state)),
+            sequence: Cell::new(0),
             http: client(config.pin_hashes(), config.proxy.clone(), wake_fd, tick)?,
             base: config.director.trim_end_matches('/').to_string(),
             credential: config.credential.clone(),
@@ -68,11 +83,26 @@ impl Link {
         self.busy.get().map(|at| clock::monotonic().saturating_sub(at).as_secs())
     }
 
+    /// A second connection of one process is the same instance.
+    pub fn speak_as(&self, first: &Link) {
+        self.instance.replace(first.instance.borrow().clone());
+    }
+
+    /// The credential with the proof for one request. The sequence follows the monotonic clock, so that a restarted program
+    /// goes on above what the one before it used.
+    fn bearer(&self, path: &str, body: &[u8]) -> String {
+        let Some(key) = &self.key else { return self.credential.clone() };
+        let sequence = (clock::monotonic().as_micros() as u64).max(self.sequence.get() + 1);
+        self.sequence.set(sequence);
+        format!("{}{SEPARATOR}{}", self.credential, key.prove(path, &self.instance.borrow(), sequence, body))
+    }
+
     /// Sends a report, parked for as long as it says.
     pub fn exchange(&self, path: &str, report: &ReportWire) -> Result<AnswerWire, LinkError> {
         let body = json::to_string(report);
         let timeout = ANSWER + Duration::from_secs(report.park_s);
-        let reply = self.http.post_json(&format!("{}{path}", self.base), Some(&self.credential), &body, BODY_MAX, timeout)?;
+        let bearer = self.bearer(path, body.as_bytes());
+        let reply = self.http.post_json(&format!("{}{path}", self.base), Some(&bearer), &body, BODY_MAX, timeout)?;
         let text = String::from_utf8_lossy(&reply.body);
         if reply.status == 200 {
             let answer = json::from_str(&text).map_err(|_| LinkError {
@@ -90,13 +120,17 @@ impl Link {
         }
         let said: ErrorWire = json::from_str(&text).unwrap_or_default();
         let code = if said.code.is_empty() { "director_error".to_string() } else { said.code };
+        if code == "proof_replayed" {
+            // The clock of this boot went back: a machine resumed from a snapshot. It is another instance from now on.
+            self.instance.replace(hex::encode(&random::bytes::<16>()));
+        }
         let detail = format!("{}{path}: {} {}", self.base, reply.status, said.detail);
         Err(LinkError { reason: Reason::received(code, detail), retry_after_s: reply.retry_after_s, woken: false })
     }
 
     /// A file of the mirrored release tree.
     pub fn get(&self, path: &str, from: Option<u64>, limit: u64, timeout: Duration) -> Result<Download, HttpError> {
-        self.http.get(&format!("{}{path}", self.base), Some(&self.credential), from, limit, timeout)
+        self.http.get(&format!("{}{path}", self.base), Some(&self.bearer(path, b"")), from, limit, timeout)
     }
 
     /// The proxy in effect, without its password.

@@ -26,6 +26,7 @@ pub mod command;
 pub mod device;
 pub mod download;
 pub mod engine;
+pub mod enroll;
 pub mod fault;
 pub mod host;
 pub mod launcher;

@@ -27,7 +27,7 @@ use crate::io::lock::{Lock, Taken};
 use crate::io::process;
 use crate::io::state::State;
 use crate::io::trust_store::TrustStore;
-use crate::io::{clock, random};
+use crate::io::{clock, device_key, random};
 use crate::wire::records::{AcceptedWire, RejectedListWire, RequestWire, ResultsWire, StatusWire};
 
 /// Which image this process runs as: set by the launcher.
@@ -238,7 +238,9 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
     if let Some((_, unknown)) = &config {
         unknown.iter().for_each(|field| log::warn!("config/agent.json: unknown field {field} is ignored"));
     }
-    let link = config.as_ref().and_then(|(config, _)| told(Link::new(config, wake_fd, tick).map(Some)));
+    // Made at the first boot, enrolled or not: never in an image, whatever is copied into one.
+    told(device_key::read_or_make(&state, device_key::KEY).map(Some));
+    let link = config.as_ref().and_then(|(config, _)| told(Link::new(config, &state, wake_fd, tick).map(Some)));
     let (trust, trust_note) = open_trust(image, &state);
     let request: Option<RequestWire> = told(state.read("tree.json"));
     Ok(Device {

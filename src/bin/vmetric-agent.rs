@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::exit;
 
 use vmetric::agent::args::{Args, USAGE, parse};
-use vmetric::agent::command::{self, EnrollArgs, UpdateArgs};
+use vmetric::agent::command::{self, UpdateArgs};
+use vmetric::agent::enroll::{self, EnrollArgs};
 use vmetric::agent::run::{self, ENV_IMAGE, ENV_LOCK, ENV_RUNNING, ENV_SUPERVISOR, ENV_SWITCHED, RunArgs, RunEnv};
 use vmetric::agent::{build, status, trial};
 use vmetric::core::reason::Reason;
@@ -87,13 +88,15 @@ fn obey(args: &Args, words: Vec<String>) -> i32 {
 }
 
 fn enroll(args: &Args, state: PathBuf, token: String) -> i32 {
-    shown(command::enroll(&EnrollArgs {
+    shown(enroll::enroll(&EnrollArgs {
         state,
         director: args.director.clone().unwrap_or_default(),
         token,
         pins: args.pins.clone(),
         proxy: args.proxy.clone(),
         offline_site_days: args.offline_site,
+        serial: args.serial.clone(),
+        replace: args.replace,
     }))
 }
 

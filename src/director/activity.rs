@@ -4,8 +4,11 @@
 //! | code | when |
 //! |---|---|
 //! | `director_started`, `director_stopped` | this Director |
-//! | `token_created` | an enrollment token was made |
-//! | `enrolled`, `removed` | an agent came or was removed |
+//! | `token_created`, `token_revoked` | an enrollment token was made, taken back |
+//! | `enrolled`, `enrolled_again`, `removed` | an agent came, asked again for the same answer, was removed |
+//! | `agent_returned` | its credential is of this site, and this (restored) registry did not know it |
+//! | `identity_twice`, `identity_replaced` | a second device showed the same identity; a person decided for it |
+//! | `enrollment_refused`, `access_refused` | somebody was turned down; once per code and five minutes, with the count |
 //! | `rollout_created`, `rollout_halted`, `rollout_done`, `rollout_cancelled` | a roll-out; agent is empty |
 //! | `update_triggered` | an order was issued to an agent |
 //! | `order_accepted` | the agent has it |

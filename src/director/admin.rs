@@ -65,6 +65,12 @@ pub struct AdminWire {
     pub os: Option<String>,
     /// Its architecture.
     pub arch: Option<String>,
+    /// Serial numbers that a token is bound to.
+    pub serials: Option<Vec<String>>,
+    /// A token to take back, by its id.
+    pub revoke: Option<String>,
+    /// List instead of making one.
+    pub list: Option<bool>,
     /// Go on with new events.
     pub follow: Option<bool>,
     /// How many old events.

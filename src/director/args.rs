@@ -39,9 +39,11 @@ Look
   pin                               the site CA's pin
 
 Act
-  token create [--uses N] [--ttl 1h] [--json]
   install-command [--os linux|windows] [--arch amd64] [--version V] [--uses N] [--ttl 1h] [--json]
       Makes a token and prints the command that installs and enrolls an agent on a new device.
+  token create [--uses N] [--ttl 1h] [--serial S]... [--json]
+      --serial      only for devices with these serial numbers, each once; --ttl is 30d then
+  token list | revoke ID [--json]
   assign --all | --agent ID...  --version V|latest
       [--product NAME] [--max-in-flight N|P%] [--max-failures N] [--contact-deadline 5m]
       [--unattended [--trial-max 24h]] [--end-probation] [--retry] [--switch-in 0s] [--life 30d] [--json]
@@ -61,6 +63,7 @@ Act
       Take releases from a medium (`vmetric-release bundle`), checked like any mirror. What expired on its way
       (timestamp, snapshot) is taken only with --accept-expired; the activity keeps the dates.
   remove-agent ID                   refuse its credential from now on
+  replace-agent ID                  of two devices with this identity, serve the one that is refused now
 
 Every command takes --state DIR (or VMETRIC_DIRECTOR_STATE; default /var/lib/vmetric-director).
 Durations: 90s 5m 1h 7d.   Exit codes: 0 done, 1 failed, 2 wrong usage.
@@ -192,11 +195,15 @@ fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
             request.follow = Some(words.flag("--follow"));
         }
         "token" => {
-            if words.word()?.as_deref() != Some("create") {
-                return Err("expected `token create`".into());
+            match words.word()?.as_deref() {
+                Some("create") => {}
+                Some("list") => request.list = Some(true),
+                Some("revoke") => request.revoke = Some(words.word()?.ok_or("token revoke needs the ID that `token list` shows")?),
+                _ => return Err("expected `token create`, `token list` or `token revoke ID`".into()),
             }
             request.uses = words.number("--uses")?;
             request.ttl_s = words.duration("--ttl")?;
+            request.serials = words.list("--serial")?;
         }
         "install-command" => {
             request.os = words.option("--os")?;
@@ -225,7 +232,10 @@ fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
             let missing = || format!("{word} needs the file's SHA-256, or its first digits; `agents --json` and `explain` show it");
             request.hash = Some(words.word()?.ok_or_else(missing)?);
         }
-        "remove-agent" => request.agents = Some(vec![words.word()?.ok_or("remove-agent needs the agent's ID; `agents` lists them")?]),
+        "remove-agent" | "replace-agent" => {
+            let id = words.word()?.ok_or_else(|| format!("{word} needs the agent's ID; `agents` lists them"))?;
+            request.agents = Some(vec![id]);
+        }
         "" => return Err("expected a command; --help lists them".into()),
         other => return Err(format!("unknown command '{other}'; --help lists them")),
     }
@@ -370,6 +380,8 @@ mod tests {
         assert_eq!((ask.request.contact_deadline_s, ask.request.retry), (Some(300), Some(true)));
         assert_eq!(ask.state, PathBuf::from("/env"));
         assert_eq!(asked("token create --uses 3 --ttl=2h --state /x").request.ttl_s, Some(7_200));
+        assert_eq!(asked("token create --serial S1 --serial S2").request.serials, Some(vec!["S1".into(), "S2".into()]));
+        assert_eq!(asked("token revoke abc").request.revoke.as_deref(), Some("abc"));
         assert!(asked("activity --follow --json").json);
         assert!(asked("pin").pin_only);
         assert_eq!(asked("mirror --file /media/site.vmb --accept-expired").request.file.as_deref(), Some("/media/site.vmb"));
@@ -407,6 +419,8 @@ mod tests {
             ("agents --bogus", "--bogus"),
             ("token", "token create"),
             ("mirror --accept-expired", "--file"),
+            ("token revoke", "token list"),
+            ("replace-agent", "ID"),
             ("run --mirror http://x --root r.json", "https"),
             ("run --mirror /r", "--root"),
             ("fly", "fly"),

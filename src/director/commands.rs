@@ -9,6 +9,7 @@ use smol::net::unix::UnixStream;
 use super::acts::{Act, OrderedView};
 use super::admin::{AdminWire, line, status};
 use super::dl;
+use super::enroll::{TOKEN_TTL_MAX_S, Terms};
 use super::install::{self, Install};
 use super::orders::Assign;
 use super::records::Event;
@@ -107,6 +108,7 @@ pub async fn run(site: &Rc<Site>, request: AdminWire, who: &str, out: &mut UnixS
             reply(out, &view).await
         }
         "mirror" => mirror(site, &request, out).await,
+        "replace-agent" => replace(site, &request, who, now, out).await,
         "remove-agent" => remove(site, &request, who, now, out).await,
         other => {
             Err(Reason::new("command_unknown", format!("this Director does not know '{other}'; is the program newer than the Director?")))
@@ -178,6 +180,15 @@ async fn activity(site: &Site, request: &AdminWire, out: &mut UnixStream) -> Res
 }
 
 async fn token(site: &Site, request: &AdminWire, who: &str, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
+    if let Some(id) = &request.revoke {
+        site.acting(who, |registry| registry.revoke_token(id, now))?;
+        site.flush();
+        site.store.durable().await.map_err(store_error)?;
+    }
+    if request.revoke.is_some() || request.list == Some(true) {
+        let view = site.registry.borrow().tokens_view(now);
+        return reply(out, &view).await;
+    }
     let (token, uses, expires_at) = make_token(site, request, who, now).await?;
     let url = site.about.borrow().url.clone();
     reply(out, &TokenView { token, uses, expires_at, pin: tls::pin_text(&site.ca.pin()), url }).await
@@ -213,12 +224,14 @@ async fn install_command(site: &Site, request: &AdminWire, who: &str, now: u64, 
 }
 
 async fn make_token(site: &Site, request: &AdminWire, who: &str, now: u64) -> Result<(String, u64, u64), Reason> {
-    let (uses, ttl_s) = (request.uses.unwrap_or(1), request.ttl_s.unwrap_or(TOKEN_TTL_S));
+    let serials = request.serials.clone().unwrap_or_default();
+    let life = if serials.is_empty() { TOKEN_TTL_S } else { TOKEN_TTL_MAX_S };
+    let (uses, ttl_s) = (request.uses.unwrap_or(serials.len().max(1) as u64), request.ttl_s.unwrap_or(life));
     if uses == 0 || ttl_s == 0 {
         return Err(Reason::new("bad_request", "a token needs at least one use and one second"));
     }
-    let token = format!("vmt_{}", random_hex(32));
-    let expires_at = site.acting(who, |registry| registry.create_token(&token, uses, ttl_s, now))?;
+    let token = format!("vmt_{}_{}", site.token_site(), random_hex(32));
+    let expires_at = site.acting(who, |registry| registry.create_token_for(&token, Terms { uses, ttl_s, serials }, now))?;
     site.flush();
     site.store.durable().await.map_err(store_error)?;
     Ok((token, uses, expires_at))
@@ -275,6 +288,17 @@ async fn remove(site: &Site, request: &AdminWire, who: &str, now: u64, out: &mut
     }
     site.flush();
     site.planner.ring();
+    site.store.durable().await.map_err(store_error)?;
+    reply(out, &OrderedView { told: agents.len() as u64, ..Default::default() }).await
+}
+
+async fn replace(site: &Site, request: &AdminWire, who: &str, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
+    let agents = request.agents.clone().unwrap_or_default();
+    for id in &agents {
+        site.acting(who, |registry| registry.replace_agent(id, now))?;
+        site.call(id);
+    }
+    site.flush();
     site.store.durable().await.map_err(store_error)?;
     reply(out, &OrderedView { told: agents.len() as u64, ..Default::default() }).await
 }

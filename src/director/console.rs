@@ -10,6 +10,7 @@ use super::acts::OrderedView;
 use super::admin::{SOCKET, StatusWire};
 use super::args::Ask;
 use super::commands::{InstallView, TokenView};
+use super::enroll::TokensView;
 use super::records::Event;
 use super::shown;
 use super::table::{Table, ago, until, utc};
@@ -77,8 +78,10 @@ fn print(ask: &Ask, line: &str, out: &mut impl Write) -> Result<io::Result<()>, 
         "allow" => shown::allowed(&parse(line)?),
         "rollouts" => rollouts(&parse(line)?),
         "activity" => event(&parse(line)?),
+        "token" if ask.request.list == Some(true) || ask.request.revoke.is_some() => tokens(&parse(line)?),
         "token" => token(&parse(line)?),
         "install-command" => install(&parse(line)?),
+        "replace-agent" => "replaced; the second device is served at its next try, the first is refused from now on\n".to_string(),
         "assign" => assigned(&parse(line)?),
         "remove-agent" => "removed; its credential is refused from now on\n".to_string(),
         _ if ask.pin_only => format!("{}\n", parse::<StatusView>(line)?.pin),
@@ -142,6 +145,25 @@ fn install(view: &InstallView) -> String {
         utc(view.expires_at),
         view.command
     )
+}
+
+fn tokens(view: &TokensView) -> String {
+    if view.tokens.is_empty() {
+        return "no tokens; `vmetric-director token create` makes one\n".into();
+    }
+    let mut table = Table::new(&["TOKEN", "STATE", "MADE", "EXPIRES", "USED", "LEFT", "SERIAL NUMBERS LEFT"]);
+    for t in &view.tokens {
+        table.row(vec![
+            t.id.clone(),
+            t.state.clone(),
+            ago(view.time, t.created_at),
+            utc(t.expires_at),
+            t.used.to_string(),
+            t.uses_left.to_string(),
+            t.serials_left.as_ref().map_or("any".into(), |left| left.join(" ")),
+        ]);
+    }
+    table.text()
 }
 
 fn assigned(view: &OrderedView) -> String {

@@ -18,6 +18,7 @@ pub mod admin;
 #[cfg(unix)]
 pub mod args;
 pub mod bell;
+pub mod caller;
 pub mod cancel;
 pub mod certificates;
 #[cfg(unix)]
@@ -25,6 +26,7 @@ pub mod commands;
 #[cfg(unix)]
 pub mod console;
 pub mod dl;
+pub mod enroll;
 pub mod explain;
 pub mod install;
 pub mod mirror;

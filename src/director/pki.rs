@@ -130,9 +130,9 @@ impl SiteCa {
         leaves.min_by_key(|f| f.until).map_or((0, Vec::new()), |f| (f.expires(), f.names))
     }
 
-    /// A credential for an enrolled agent, compact text. `issued_at`: seconds since 1970.
-    pub fn issue(&self, agent_id: &str, issued_at: u64) -> String {
-        self.signer.issue(agent_id, issued_at)
+    /// A credential for an enrolled agent, compact text, for the holder of this key only. `issued_at`: seconds since 1970.
+    pub fn issue(&self, agent_id: &str, issued_at: u64, device_key: Option<&str>) -> String {
+        self.signer.issue(agent_id, issued_at, device_key)
     }
 
     /// Whose credential this is.

@@ -62,6 +62,31 @@ pub struct Agent {
     pub result_id: String,
     /// The newest files that it rejects.
     pub rejects: Option<Vec<RejectWire>>,
+    /// Public key of its device, hex; absent = enrolled without one.
+    pub device_key: Option<String>,
+    /// SHA-256 of the token that it enrolled with: the same again is a lost answer, and spends nothing.
+    pub enrolled_with: Option<String>,
+    /// Its device's serial number, as it said.
+    pub serial: Option<String>,
+    /// Which of the devices with this identity speaks ([`crate::core::identity`]).
+    pub instance: Option<String>,
+    /// Instances before it.
+    pub former: Option<Vec<String>>,
+    /// Instances that are refused.
+    pub refused: Option<Vec<String>>,
+    /// The second device with this identity, as it was seen last.
+    pub second: Option<Second>,
+}
+
+/// A device that shows the identity of another one.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct Second {
+    /// Its host name, by its own word.
+    pub hostname: String,
+    /// Its address.
+    pub peer: String,
+    /// When it was seen last, seconds since 1970.
+    pub at: u64,
 }
 
 impl Agent {
@@ -144,6 +169,12 @@ pub struct Token {
     pub uses_left: u64,
     /// Enrollments made.
     pub used: u64,
+    /// Serial numbers that it is bound to; each enrolls once.
+    pub serials: Option<Vec<String>>,
+    /// Those of them that did.
+    pub serials_used: Option<Vec<String>>,
+    /// A person took it back.
+    pub revoked_at: Option<u64>,
 }
 
 /// One agent's part of a roll-out: waiting, ordered, or at an end.

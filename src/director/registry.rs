@@ -8,18 +8,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use miniserde::{Serialize, json};
 
 use super::activity;
+use super::caller::{Heard, Strangers};
 use super::records::{Agent, Event, NAME_MAX, Order, Quarantine, Rollout, Token, clean};
 use super::store::{Change, Table};
-use crate::core::hex;
 use crate::core::reason::Reason;
-use crate::wire::agent_api::EnrollWire;
 
 /// Most agents of one Director: the registry is in memory (about 2 KB each).
 pub const AGENTS_MAX: usize = 100_000;
-/// Most tokens at once.
-pub const TOKENS_MAX: usize = 1_000;
-/// Longest token life, seconds: 30 days.
-pub const TOKEN_TTL_MAX_S: u64 = 30 * 86_400;
 
 /// The state in memory.
 #[derive(Default)]
@@ -50,6 +45,12 @@ pub struct Registry {
     pub quarantine: BTreeMap<String, Quarantine>,
     /// The person on whose word things change right now.
     pub by: Option<String>,
+    /// Enrolled agents by their device's public key.
+    pub devices: BTreeMap<String, String>,
+    /// Who spoke last with an identity; memory only.
+    pub heard: BTreeMap<String, Heard>,
+    /// Refusals that the activity has not been told of, by code; memory only.
+    pub strangers: BTreeMap<String, Strangers>,
     /// Latest events, oldest first.
     pub recent: VecDeque<Event>,
     /// Time and size of every kept event, oldest first; its first sequence is `next_seq - kept.len()`.
@@ -77,6 +78,8 @@ impl Registry {
 
     /// Derives what is not stored: open roll-outs, and whose order is in force (the highest generation issued to an agent).
     pub fn index(&mut self) {
+        self.devices =
+            self.agents.values().filter(|a| a.removed_at.is_none()).filter_map(|a| Some((a.device_key.clone()?, a.id.clone()))).collect();
         self.open = self.rollouts.values().filter(|r| r.state == "running").map(|r| r.id).collect();
         for order in self.orders.values() {
             if order.end().is_none() {
@@ -171,73 +174,6 @@ impl Registry {
         Some((self.orders.get(&(id, agent.to_string()))?, self.rollouts.get(&id)?))
     }
 
-    /// A new token's row; `token` is its text, shown once and kept nowhere.
-    ///
-    /// # Errors
-    /// `too_many_tokens`.
-    pub fn create_token(&mut self, token: &str, uses: u64, ttl_s: u64, now: u64) -> Result<u64, Reason> {
-        let gone: Vec<String> = self.tokens.iter().filter(|(_, t)| t.expires_at + TOKEN_TTL_MAX_S < now).map(|(k, _)| k.clone()).collect();
-        for key in gone {
-            self.tokens.remove(&key);
-            self.delete(Table::Tokens, key);
-        }
-        if self.tokens.len() >= TOKENS_MAX {
-            return Err(Reason::new("too_many_tokens", format!("there are {TOKENS_MAX} tokens already; wait until some expire")));
-        }
-        let expires_at = now + ttl_s.min(TOKEN_TTL_MAX_S);
-        let row = Token { created_at: now, expires_at, uses_left: uses, used: 0 };
-        let key = hex::encode(&hex::sha256(token.as_bytes()));
-        self.put(Table::Tokens, key.clone(), &row);
-        self.tokens.insert(key, row);
-        self.event(now, "", "token_created", format!("good for {uses} enrollments within {} minutes", ttl_s / 60), None);
-        Ok(expires_at)
-    }
-
-    /// Enrolls a device under a new id; the token is spent by it.
-    ///
-    /// The token is found by its hash: what a guesser could learn from the time of the look-up is about the hash of his
-    /// guess, not about a token.
-    ///
-    /// # Errors
-    /// `token_unknown`, `token_expired`, `token_used_up`, `site_full`.
-    pub fn enroll(&mut self, wire: &EnrollWire, id: &str, now: u64) -> Result<(), Reason> {
-        let key = hex::encode(&hex::sha256(wire.token.as_bytes()));
-        let remedy = "make one with `vmetric-director token create`";
-        let Some(mut token) = self.tokens.get(&key).cloned() else {
-            return Err(Reason::new("token_unknown", format!("this Director does not know the token; {remedy}")));
-        };
-        if now > token.expires_at {
-            return Err(Reason::new("token_expired", format!("the token expired {} s ago; {remedy}", now - token.expires_at)));
-        }
-        if token.uses_left == 0 {
-            return Err(Reason::new("token_used_up", format!("the token has been used {} times; {remedy}", token.used)));
-        }
-        if self.agents.len() >= AGENTS_MAX {
-            return Err(Reason::new("site_full", format!("this Director already has {AGENTS_MAX} agents")));
-        }
-        token.uses_left -= 1;
-        token.used += 1;
-        self.put(Table::Tokens, key.clone(), &token);
-        self.tokens.insert(key, token);
-        let text = |t: &str| clean(t, NAME_MAX);
-        let agent = Agent {
-            id: id.to_string(),
-            hostname: text(&wire.hostname),
-            os: text(&wire.os),
-            architecture: text(&wire.architecture),
-            version: text(&wire.version),
-            enrolled_at: now,
-            last_contact: now,
-            ..Default::default()
-        };
-        let detail = format!("{} ({}-{}, {})", agent.hostname, agent.os, agent.architecture, agent.version);
-        self.agents.insert(id.to_string(), agent);
-        self.contacts.insert(id.to_string(), now);
-        self.keep_agent(id);
-        self.event(now, id, "enrolled", detail, None);
-        Ok(())
-    }
-
     /// Refuses an agent from now on.
     ///
     /// # Errors
@@ -247,6 +183,9 @@ impl Registry {
         self.cancel_agents(&[id.to_string()], &super::cancel::Cancel::new("the agent was removed"), now);
         if let Some(agent) = self.agents.get_mut(id) {
             agent.removed_at = Some(now);
+            if let Some(device) = &agent.device_key {
+                self.devices.remove(device);
+            }
         }
         self.keep_agent(id);
         self.event(now, id, "removed", "its credential is refused from now on", None);
@@ -271,37 +210,14 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn wire(token: &str) -> EnrollWire {
-        EnrollWire { token: token.into(), hostname: "h\n".into(), ..Default::default() }
-    }
-
-    fn code(result: Result<(), Reason>) -> String {
-        result.err().map_or("ok".into(), |r| r.code.into_owned())
-    }
-
-    #[test]
-    fn a_token_is_counted_and_expires() {
-        let mut registry = Registry::default();
-        registry.create_token("t1", 2, 3_600, 100).unwrap();
-        assert_eq!(code(registry.enroll(&wire("t2"), "a1", 100)), "token_unknown");
-        assert_eq!(code(registry.enroll(&wire("t1"), "a1", 100)), "ok");
-        assert_eq!(code(registry.enroll(&wire("t1"), "a2", 3_700)), "ok");
-        assert_eq!(code(registry.enroll(&wire("t1"), "a3", 3_700)), "token_used_up");
-        assert_eq!(code(registry.enroll(&wire("t1"), "a3", 3_701)), "token_expired");
-        assert_eq!(registry.agents["a1"].hostname, "h ");
-        let changes = registry.take_changes();
-        assert!(
-            changes.iter().all(|c| !c.value.as_deref().unwrap_or("").contains("\"t1\"") && c.key != "t1"),
-            "the token's text is not kept"
-        );
-    }
+    use crate::wire::agent_api::EnrollWire;
 
     #[test]
     fn a_removed_agent_is_refused() {
         let mut registry = Registry::default();
         registry.create_token("t1", 1, 3_600, 0).unwrap();
-        registry.enroll(&wire("t1"), "a1", 0).unwrap();
+        let wire = EnrollWire { token: "t1".into(), ..Default::default() };
+        registry.enroll(&wire, "a1", 0).unwrap();
         assert!(registry.known("a1").is_ok());
         registry.remove("a1", 5).unwrap();
         assert_eq!(registry.known("a1").unwrap_err().code, "agent_removed");

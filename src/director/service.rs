@@ -4,28 +4,31 @@
 //! | status | code | when |
 //! |---|---|---|
 //! | 400 | `bad_request`, `protocol_unknown` | the body is not what the path wants |
-//! | 401 | `credential_missing`, `credential_unknown`, `agent_unknown`, `agent_removed` | who is that |
-//! | 401 | `token_unknown` | enrollment |
-//! | 403 | `token_expired`, `token_used_up`, `agent_mismatch` | known, but not allowed |
+//! | 401 | those of [`super::caller`], `agent_removed` | who is that |
+//! | 401 | `token_unknown`, `token_other_site`, `proof_invalid` | enrollment |
+//! | 403 | `token_expired`, `token_used_up`, `token_revoked`, `serial_*`, `agent_mismatch` | known, but not allowed |
 //! | 404 | `not_found` | no such path, or not in the mirror |
 //! | 405 | `method_not_allowed` | |
+//! | 409 | `identity_in_use` | another device speaks with this identity |
 //! | 429 | `throttled`, `downloads_busy` | with `Retry-After` |
-//! | 503 | `store_unavailable`, `stopping`, `not_ready`, `site_full` | with `Retry-After`; nothing was promised |
+//! | 503 | `store_unavailable`, `stopping`, `not_ready`, `site_full`, `identity_checking` | with `Retry-After`; nothing was promised |
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use miniserde::json;
 
+use super::caller::{Caller, caller};
 use super::dl;
 use super::progress::{must_be_durable, says_something};
 use super::records::{NAME_MAX, clean};
 use super::site::{Site, Wake, random_hex};
 use super::tree::{self, Permit, RETRY_AFTER_S};
+use crate::core::identity::CALL_S;
 use crate::core::reason::Reason;
 use crate::io::clock;
 use crate::io::serve::{Answer, Request, Response, Service};
-use crate::wire::agent_api::{AnswerWire, BODY_MAX, EnrollWire, EnrolledWire, PARK_MAX_S, PROTOCOL, ReportWire};
+use crate::wire::agent_api::{AnswerWire, BODY_MAX, EnrollWire, EnrolledWire, PARK_MAX_S, PROTOCOL, ReportWire, token_site};
 
 /// The Director as a [`Service`].
 pub struct Front(pub Rc<Site>);
@@ -90,12 +93,25 @@ fn unavailable(error: &str) -> Response {
         .with("retry-after", retry_after(5))
 }
 
+/// Seconds before somebody comes back who is not let in: until a person has done something.
+const REFUSED_S: u64 = 900;
+
 fn refused(reason: &Reason) -> Response {
-    let status = match reason.code.as_ref() {
-        "token_expired" | "token_used_up" => 403,
-        "site_full" => return Response::error(503, &reason.code, &*reason.detail).with("retry-after", "3600"),
-        _ => 401,
+    let (status, pause_s) = match reason.code.as_ref() {
+        "token_expired" | "token_used_up" | "token_revoked" | "serial_missing" | "serial_not_listed" | "serial_used" => (403, None),
+        "token_unknown" | "token_other_site" | "proof_replayed" | "agent_unknown" => (401, None),
+        "site_full" => (503, Some(REFUSED_S)),
+        "identity_checking" => return plain(503, reason).with("retry-after", CALL_S.to_string()),
+        "identity_in_use" => (409, Some(REFUSED_S)),
+        _ => (401, Some(REFUSED_S)),
     };
+    match pause_s {
+        Some(pause_s) => plain(status, reason).with("retry-after", retry_after(pause_s)),
+        None => plain(status, reason),
+    }
+}
+
+fn plain(status: u16, reason: &Reason) -> Response {
     Response::error(status, &reason.code, &*reason.detail)
 }
 
@@ -111,14 +127,24 @@ fn parse<T: miniserde::Deserialize>(request: &Request, protocol: fn(&T) -> u32) 
     Ok(wire)
 }
 
-/// The agent behind the credential, still in the registry.
-fn agent_of(site: &Site, request: &Request) -> Result<String, Box<Response>> {
-    let bearer = request
-        .bearer()
-        .ok_or_else(|| Box::new(Response::error(401, "credential_missing", "send `Authorization: Bearer <credential>`")))?;
-    let claims = site.ca.check(bearer).map_err(|r| Box::new(refused(&r)))?;
-    site.registry.borrow().known(&claims.agent_id).map_err(|r| Box::new(refused(&r)))?;
-    Ok(claims.agent_id)
+/// The agent behind a request. Who is turned down is told, and so is the activity.
+fn agent_of(site: &Site, request: &Request) -> Result<Caller, Box<Response>> {
+    let now = clock::unix();
+    let found = caller(site, request, now);
+    found.map_err(|reason| turned_down(site, request, "access_refused", &reason, now))
+}
+
+fn turned_down(site: &Site, request: &Request, event: &str, reason: &Reason, now: u64) -> Box<Response> {
+    // A busy probe of the web server is not worth a line.
+    if reason.code != "credential_missing" {
+        site.registry.borrow_mut().stranger(event, reason, &peer(request), now);
+        site.flush();
+    }
+    Box::new(refused(reason))
+}
+
+fn peer(request: &Request) -> String {
+    request.peer.map_or("an unknown address".into(), |peer| peer.to_string())
 }
 
 fn enroll(site: Rc<Site>, request: &Request) -> Answer {
@@ -129,20 +155,36 @@ fn enroll(site: Rc<Site>, request: &Request) -> Answer {
         Ok(wire) => wire,
         Err(response) => return now(*response),
     };
-    let (id, time) = (agent_id(&wire.hostname), clock::unix());
-    if let Err(reason) = site.registry.borrow_mut().enroll(&wire, &id, time) {
-        let peer = request.peer.map_or(String::new(), |p| p.to_string());
-        log::warn!("enrollment of '{}' at {peer} refused: {reason}", clean(&wire.hostname, NAME_MAX));
-        return now(refused(&reason));
-    }
+    let time = clock::unix();
+    let enrolled = site.registry.borrow_mut().enroll(&wire, &agent_id(&wire.hostname), time);
+    let id = match enrolled.map_err(|reason| of_other_site(&site, &wire, reason)) {
+        Ok(id) => id,
+        Err(reason) => {
+            log::warn!("enrollment of '{}' at {} refused: {reason}", clean(&wire.hostname, NAME_MAX), peer(request));
+            return now(*turned_down(&site, request, "enrollment_refused", &reason, time));
+        }
+    };
     site.flush();
-    let enrolled = EnrolledWire { credential: site.ca.issue(&id, time), agent_id: id, issuer: site.registry.borrow().issuer.clone(), time };
+    let credential = site.ca.issue(&id, time, wire.device_key.as_deref());
+    let enrolled = EnrolledWire { credential, agent_id: id, issuer: site.registry.borrow().issuer.clone(), time };
     Box::pin(async move {
         match site.store.durable().await {
             Ok(()) => Response::json(200, json::to_string(&enrolled)),
             Err(e) => unavailable(&e),
         }
     })
+}
+
+/// An unknown token that names another site was not guessed, but mixed up.
+fn of_other_site(site: &Site, wire: &EnrollWire, reason: Reason) -> Reason {
+    match token_site(&wire.token) {
+        Some(named) if reason.code == "token_unknown" && named != site.token_site() => {
+            let detail =
+                format!("the token was made at another site ({}), not at this one ({})", clean(named, NAME_MAX), site.token_site());
+            Reason::new("token_other_site", detail)
+        }
+        _ => reason,
+    }
 }
 
 /// An id that people recognise and nobody can guess or take twice: the host name's letters and a random end.
@@ -159,10 +201,11 @@ fn agent_id(hostname: &str) -> String {
 }
 
 fn report(site: Rc<Site>, request: &Request, poll: bool) -> Answer {
-    let id = match agent_of(&site, request) {
-        Ok(id) => id,
+    let caller = match agent_of(&site, request) {
+        Ok(caller) => caller,
         Err(response) => return now(*response),
     };
+    let id = caller.id.clone();
     if let Err(wait_s) = site.throttle.borrow_mut().take(&id, clock::monotonic()) {
         return now(throttled(wait_s));
     }
@@ -174,6 +217,15 @@ fn report(site: Rc<Site>, request: &Request, poll: bool) -> Answer {
         return now(Response::error(403, "agent_mismatch", "the report's agent_id is not the credential's"));
     }
     let time = clock::unix();
+    let listening = site.is_parked(&id);
+    let seat = site.registry.borrow_mut().take_seat(&caller, &wire.hostname, &peer(request), listening, time);
+    if let Err(reason) = seat {
+        if reason.code == "identity_checking" {
+            site.call(&id);
+            return now(refused(&reason));
+        }
+        return now(*turned_down(&site, request, "access_refused", &reason, time));
+    }
     if site.registry.borrow_mut().hear(&id, &wire, time) {
         site.planner.ring();
     }
@@ -233,7 +285,7 @@ fn release(site: &Site, request: &Request) -> Response {
         return Response::error(404, "not_found", "the mirror has no such file");
     };
     if let Some(agent) = agent
-        && let Err(wait_s) = site.throttle.borrow_mut().take(&agent, clock::monotonic())
+        && let Err(wait_s) = site.throttle.borrow_mut().take(&agent.id, clock::monotonic())
     {
         return throttled(wait_s);
     }

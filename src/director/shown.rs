@@ -145,6 +145,9 @@ fn why(agent: &AgentView, now: u64) -> String {
         };
     }
     out += if agent.detail.is_empty() { &agent.code } else { &agent.detail };
+    if let Some(second) = &agent.second_device {
+        out = format!("[refused: a second device with this identity, {second}] {out}");
+    }
     if agent.clock != "ok" && !agent.clock.is_empty() {
         out = format!("[clock {}] {out}", agent.clock);
     }
@@ -207,6 +210,9 @@ pub fn explain(view: &ExplainView) -> String {
     }
     let contact = if a.online { "reachable" } else { "NOT REACHABLE" };
     say("contact", format!("{}; {contact}", moment(now, a.last_contact)));
+    if let Some(second) = &a.second_device {
+        say("refused", format!("a second device with this identity, {second}; `replace-agent {}` decides for it", a.id));
+    }
     say("clock", if a.clock.is_empty() { "unknown".into() } else { a.clock.clone() });
     let metadata = format!(
         "root {}, timestamp {}, snapshot {}, targets {}",

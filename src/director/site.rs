@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use super::bell::{Bell, Bells};
 use super::pki::SiteCa;
+use super::pki::credential::Claims;
 use super::records::{Agent, Event, Order, Quarantine, Rollout, Token};
 use super::refresh::{Import, Last};
 use super::registry::Registry;
 use super::store::{Change, Store, Table};
 use super::throttle::Throttle;
 use super::tree::Tree;
-use crate::core::hex;
+use crate::core::hex::{self, Sha256};
 use crate::io::clock;
 
 /// How often deadlines are looked at.
@@ -60,6 +61,8 @@ pub struct Site {
     pub store: Rc<Store>,
     /// Issues and checks credentials.
     pub ca: SiteCa,
+    /// Credentials that were verified, by their SHA-256: each request would cost that signature again.
+    pub credentials: RefCell<HashMap<Sha256, Claims>>,
     /// The mirrored release tree.
     pub tree: RefCell<Arc<Tree>>,
     /// Who asks too often.
@@ -96,6 +99,7 @@ impl Site {
             registry: RefCell::new(registry),
             store: Rc::new(store),
             ca,
+            credentials: RefCell::default(),
             tree: RefCell::new(Arc::new(tree)),
             throttle: RefCell::default(),
             downloads: Rc::default(),
@@ -111,6 +115,11 @@ impl Site {
             stopping: Cell::new(false),
             parked: RefCell::default(),
         })
+    }
+
+    /// What this site's tokens begin with: the first digits of its pin.
+    pub fn token_site(&self) -> String {
+        hex::encode(&self.ca.pin()[..4])
     }
 
     /// Queues what the registry changed for the disk and tells the followers.
@@ -177,6 +186,19 @@ impl Site {
         if let Some(parking) = self.parked.borrow().get(agent) {
             parking.bell.ring();
         }
+    }
+
+    /// Answers an agent's parked poll, which is as good as a question: if it lives, it asks again at once.
+    pub fn call(&self, agent: &str) {
+        if let Some(parking) = self.parked.borrow().get(agent) {
+            parking.replaced.set(true);
+            parking.bell.ring();
+        }
+    }
+
+    /// Whether an agent's poll is parked.
+    pub fn is_parked(&self, agent: &str) -> bool {
+        self.parked.borrow().get(agent).is_some_and(|p| !p.replaced.get())
     }
 
     /// Answers all parked polls and parks no more.

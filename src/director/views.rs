@@ -9,6 +9,7 @@ use super::records::{Agent, Order, Quarantine, Rollout};
 use super::registry::Registry;
 use crate::core::owner::Owner;
 use crate::core::rollout::{self, ACCEPT_S, End, FETCH_TOTAL_S, OFFLINE_AFTER_S};
+use crate::core::time;
 
 /// One agent.
 #[derive(Serialize, Deserialize, Debug, Clone, Default)]
@@ -70,6 +71,8 @@ pub struct AgentView {
     pub clock: String,
     /// How many hashes it rejects.
     pub rejected: u64,
+    /// Another device with this identity, which is refused: its name, address and when it was seen.
+    pub second_device: Option<String>,
 }
 
 /// All agents.
@@ -227,6 +230,7 @@ impl Registry {
             targets_version: a.targets_version,
             clock: a.clock,
             rejected: a.rejected,
+            second_device: a.second.map(|s| format!("'{}' at {}, seen {}", s.hostname, s.peer, time::format(s.at))),
             ..Default::default()
         };
         match self.concerning(&agent.id) {

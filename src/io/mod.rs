@@ -1,6 +1,7 @@
 //! The only place that touches files, the network, the clock and processes.
 
 pub mod clock;
+pub mod device_key;
 pub mod fs;
 #[cfg(unix)]
 pub mod hook;

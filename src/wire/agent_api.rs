@@ -1,6 +1,7 @@
 //! The protocol between agent and managing Director, version 1 (frozen: additive only, see FROZEN.md).
 //!
-//! All over HTTPS, opened by the agent, JSON bodies, `Authorization: Bearer <credential>` after enrollment.
+//! All over HTTPS, opened by the agent, JSON bodies, `Authorization: Bearer <credential>~<proof>` after enrollment; the proof
+//! ([`crate::core::proof`]) is there when the device enrolled with a key.
 //!
 //! | request | body | answer |
 //! |---|---|---|
@@ -40,6 +41,22 @@ pub struct EnrollWire {
     pub architecture: String,
     /// Version of the running file.
     pub version: String,
+    /// The device's public key, Ed25519, hex. The same key again is the same device: a lost answer costs nothing.
+    pub device_key: Option<String>,
+    /// Its signature over the token ([`crate::core::proof`]): whoever enrolls has the private half.
+    pub proof: Option<String>,
+    /// Serial number, for tokens that are bound to some.
+    pub serial: Option<String>,
+}
+
+/// Longest serial number, bytes.
+pub const SERIAL_MAX: usize = 64;
+
+/// The site that a token was made at: the first 8 digits of its pin, from `vmt_<site>_<secret>`. A token is then refused by
+/// its device before it is shown to the wrong site.
+pub fn token_site(token: &str) -> Option<&str> {
+    let (site, _) = token.strip_prefix("vmt_")?.split_once('_')?;
+    (site.len() == 8).then_some(site)
 }
 
 /// What an enrolled device keeps.

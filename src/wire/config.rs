@@ -33,12 +33,14 @@ pub struct ConfigWire {
     pub proxy: Option<String>,
     /// Days after expiry that timestamp and snapshot are still accepted at a site without an outside link.
     pub offline_site_days: Option<u64>,
+    /// Public half of the key that this identity is bound to, hex; which file holds the other half is looked up by it.
+    pub device_key: Option<String>,
 }
 
 /// Most days of `--offline-site`: a year and a month.
 pub const OFFLINE_SITE_MAX: u64 = 400;
 
-const FIELDS: [&str; 8] = ["format", "director", "pins", "agent_id", "credential", "issuer", "proxy", "offline_site_days"];
+const FIELDS: [&str; 9] = ["format", "director", "pins", "agent_id", "credential", "issuer", "proxy", "offline_site_days", "device_key"];
 
 /// A pin from `sha256:<64 lower-case hex digits>`.
 pub fn parse_pin(text: &str) -> Result<Sha256, Reason> {
@@ -123,6 +125,7 @@ mod tests {
             issuer: "i".into(),
             proxy: None,
             offline_site_days: None,
+            device_key: None,
         }
     }
 

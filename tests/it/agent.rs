@@ -138,7 +138,10 @@ fn an_update_its_rollback_and_its_return() {
     // The operator goes back; the file is rejected until an order says retry.
     let out = device.run(&["rollback"]);
     assert!(said(&out).contains("the factory image"), "{}", said(&out));
-    let status = device.wait("rollback", |s| text(s, "running") == "factory" && text(s, "last_result.outcome") == "rolled_back");
+    let status = device.wait("rollback", |s| {
+        // Until it is reported, the Director believes that 2.0.0 runs, and an assignment of it is fulfilled.
+        text(s, "running") == "factory" && text(s, "last_result.outcome") == "rolled_back" && text(s, "last_result.reported") == "true"
+    });
     assert_eq!((text(&status, "last_result.code"), text(&status, "pid")), ("operator".into(), pid.clone()));
     site.good("assign --all --version 2.0.0");
     let refused = device.wait("refusal", |s| text(s, "last_result.outcome") == "refused");

@@ -205,6 +205,7 @@ impl Site {
             os: "linux".into(),
             architecture: "amd64".into(),
             version: "1.0.0".into(),
+            ..Default::default()
         };
         let reply = self.http().post_json(&format!("{}/agent/v1/enroll", self.url), None, &json::to_string(&wire), 4096, LIMIT).unwrap();
         let text = String::from_utf8(reply.body).unwrap();

@@ -20,15 +20,19 @@ use vmetric::wire::agent_api::{AnswerWire, BODY_MAX, EnrollWire, EnrolledWire, E
 
 const ARTIFACT: &str = "/release/targets/vmetric-agent/1.0.0/linux-amd64/vmetric-agent";
 
-struct Bench {
-    folder: tempfile::TempDir,
-    site: Rc<Site>,
+pub struct Bench {
+    pub folder: tempfile::TempDir,
+    pub site: Rc<Site>,
     executor: LocalExecutor<'static>,
 }
 
 impl Bench {
-    fn new() -> Bench {
-        let folder = tempfile::tempdir().unwrap();
+    pub fn new() -> Bench {
+        Bench::over(tempfile::tempdir().unwrap())
+    }
+
+    /// A Director over what is in the folder already.
+    pub fn over(folder: tempfile::TempDir) -> Bench {
         let path = folder.path().join("director.redb");
         let store = Store::open(&path).unwrap();
         let registry = load(&store, clock::unix()).unwrap();
@@ -45,11 +49,26 @@ impl Bench {
         Bench { folder, site, executor }
     }
 
-    fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+    pub fn wait<T>(&self, future: impl Future<Output = T>) -> T {
         smol::block_on(self.executor.run(future))
     }
 
-    fn request(&self, method: &str, path: &str, credential: &str, headers: &[(&'static str, &str)], body: Vec<u8>) -> Request {
+    /// Runs it until it waits for something.
+    pub fn spawn<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> smol::Task<T> {
+        let task = self.executor.spawn(future);
+        while self.executor.try_tick() {}
+        task
+    }
+
+    /// The Director, ended without a word and started again.
+    pub fn restart(self) -> Bench {
+        let Bench { folder, site, executor } = self;
+        drop(executor);
+        drop(site);
+        Bench::over(folder)
+    }
+
+    pub fn request(&self, method: &str, path: &str, credential: &str, headers: &[(&'static str, &str)], body: Vec<u8>) -> Request {
         let mut map = HeaderMap::new();
         if !credential.is_empty() {
             map.insert("authorization", HeaderValue::from_str(&format!("Bearer {credential}")).unwrap());
@@ -57,24 +76,25 @@ impl Bench {
         for (name, value) in headers {
             map.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
         }
-        Request { method: method.into(), path: path.into(), query: None, headers: map, body, peer: None }
+        let peer = Some("192.0.2.1:50000".parse().unwrap());
+        Request { method: method.into(), path: path.into(), query: None, headers: map, body, peer }
     }
 
-    fn call(&self, request: Request) -> Response {
+    pub fn call(&self, request: Request) -> Response {
         self.wait(Front(self.site.clone()).call(request))
     }
 
-    fn get(&self, path: &str, credential: &str, headers: &[(&'static str, &str)]) -> Response {
+    pub fn get(&self, path: &str, credential: &str, headers: &[(&'static str, &str)]) -> Response {
         self.call(self.request("GET", path, credential, headers, Vec::new()))
     }
 
-    fn post(&self, path: &str, credential: &str, body: &[u8]) -> (u16, String) {
+    pub fn post(&self, path: &str, credential: &str, body: &[u8]) -> (u16, String) {
         let response = self.call(self.request("POST", path, credential, &[], body.to_vec()));
         let status = response.status;
         (status, text(response))
     }
 
-    fn enroll(&self, hostname: &str) -> (EnrolledWire, ReportWire) {
+    pub fn enroll(&self, hostname: &str) -> (EnrolledWire, ReportWire) {
         self.site.registry.borrow_mut().create_token("token", 1, 60, clock::unix()).unwrap();
         let wire = EnrollWire { protocol: PROTOCOL, token: "token".into(), hostname: hostname.into(), ..blank() };
         let (status, body) = self.post("/agent/v1/enroll", "", json::to_string(&wire).as_bytes());
@@ -86,11 +106,11 @@ impl Bench {
 }
 
 /// Both derives of miniserde bring a `default`; this is the usual one.
-fn blank<T: Default>() -> T {
+pub fn blank<T: Default>() -> T {
     Default::default()
 }
 
-fn text(response: Response) -> String {
+pub fn text(response: Response) -> String {
     match response.body {
         Body::Empty => String::new(),
         Body::Bytes(bytes) => String::from_utf8(bytes).unwrap(),
@@ -103,11 +123,11 @@ fn text(response: Response) -> String {
     }
 }
 
-fn header<'a>(response: &'a Response, name: &str) -> &'a str {
+pub fn header<'a>(response: &'a Response, name: &str) -> &'a str {
     response.headers.iter().find(|(n, _)| *n == name).map_or("", |(_, v)| v.as_str())
 }
 
-fn code(body: &str) -> String {
+pub fn code(body: &str) -> String {
     json::from_str::<ErrorWire>(body).map_or_else(|_| format!("no error: {body}"), |e| e.code)
 }
 
@@ -192,8 +212,8 @@ fn hostile_agents() {
     assert_eq!(send("", good.as_bytes()), (401, "credential_missing".into()));
     assert_eq!(send("forged", good.as_bytes()), (401, "credential_unknown".into()));
     assert_eq!(send(&other.credential, good.as_bytes()), (403, "agent_mismatch".into()));
-    let stranger = bench.site.ca.issue("stranger-1", clock::unix());
-    assert_eq!(send(&stranger, good.as_bytes()), (401, "agent_unknown".into()));
+    let returned = bench.site.ca.issue("stranger-1", clock::unix(), None);
+    assert_eq!(send(&returned, good.as_bytes()), (403, "agent_mismatch".into()));
     for bad in [&b""[..], b"{", b"null", b"[]", b"{\"protocol\":1}", b"\xff\xfe", b"{\"protocol\":-1}"] {
         assert_eq!(send(&agent.credential, bad), (400, "bad_request".into()), "{bad:?}");
     }

@@ -13,6 +13,8 @@ mod director;
 #[cfg(unix)]
 mod director_bench;
 #[cfg(unix)]
+mod director_identity;
+#[cfg(unix)]
 mod director_mirror;
 #[cfg(unix)]
 mod director_operator;

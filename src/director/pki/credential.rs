@@ -1,7 +1,9 @@
 //! Agent credentials: signed by the site CA's key, so that any member of a cluster verifies them without asking anybody.
 //!
-//! `v1.<hex of "<issued_at>:<agent_id>">.<hex of the signature>`. The signature covers [`DOMAIN`] and the payload, so that
-//! nothing else this key signs (certificates) can ever be taken for a credential.
+//! `v1.<hex of "<issued_at>:<agent_id>[:<device key>]">.<hex of the signature>`. The signature covers [`DOMAIN`] and the
+//! payload, so that nothing else this key signs (certificates) can ever be taken for a credential. With a device key in it, it
+//! is worth nothing to whoever has not that key's other half ([`crate::core::proof`]); and a registry that was restored from an
+//! old backup learns the key from it.
 //!
 //! Nothing secret is compared here: whoever shows a valid signature is known, and everything else is refused with one and the
 //! same reason. Whether the agent is still in the registry is the registry's answer, not this module's.
@@ -15,8 +17,10 @@ use crate::core::reason::Reason;
 pub const DOMAIN: &[u8] = b"vmetric-credential-v1\0";
 /// Longest agent id, bytes.
 pub const AGENT_ID_MAX: usize = 64;
-/// Longest credential that is looked at: prefix, 20 digits, colon, id, two dots, 64 bytes of signature, all in hex.
-const TEXT_MAX: usize = 4 + 2 * (20 + 1 + AGENT_ID_MAX) + 128;
+/// Hex digits of a device key.
+const KEY_DIGITS: usize = 64;
+/// Longest credential that is looked at: prefix, 20 digits, colons, id, key, two dots, 64 bytes of signature, all in hex.
+const TEXT_MAX: usize = 4 + 2 * (20 + 1 + AGENT_ID_MAX + 1 + KEY_DIGITS) + 128;
 
 /// What a credential says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub struct Claims {
     pub agent_id: String,
     /// When it was issued, seconds since 1970.
     pub issued_at: u64,
+    /// Public key of the device that may use it, hex; absent = it was enrolled without one.
+    pub device_key: Option<String>,
 }
 
 /// Issues and checks.
@@ -39,8 +45,9 @@ impl Signer {
     }
 
     /// A credential. The same arguments give the same text.
-    pub fn issue(&self, agent_id: &str, issued_at: u64) -> String {
-        let payload = format!("{issued_at}:{agent_id}");
+    pub fn issue(&self, agent_id: &str, issued_at: u64, device_key: Option<&str>) -> String {
+        let key = device_key.map_or(String::new(), |key| format!(":{key}"));
+        let payload = format!("{issued_at}:{agent_id}{key}");
         let signature = self.keys.sk.sign(message(payload.as_bytes()), None);
         format!("v1.{}.{}", hex::encode(payload.as_bytes()), hex::encode(signature.as_ref()))
     }
@@ -65,10 +72,16 @@ impl Signer {
         let payload = payload.collect::<Option<Vec<u8>>>()?;
         // The signature first: nothing is parsed that was not signed here.
         self.keys.pk.verify(message(&payload), &signature).ok()?;
-        let (issued_at, agent_id) = std::str::from_utf8(&payload).ok()?.split_once(':')?;
+        let (issued_at, rest) = std::str::from_utf8(&payload).ok()?.split_once(':')?;
+        let (agent_id, device_key) = rest.split_once(':').map_or((rest, None), |(id, key)| (id, Some(key)));
+        device_key.map_or(Some([0; KEY_DIGITS / 2]), hex::decode)?;
         let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         let valid = !agent_id.is_empty() && agent_id.len() <= AGENT_ID_MAX && agent_id.bytes().all(known);
-        valid.then_some(Claims { agent_id: agent_id.to_string(), issued_at: issued_at.parse().ok()? })
+        valid.then_some(Claims {
+            agent_id: agent_id.to_string(),
+            issued_at: issued_at.parse().ok()?,
+            device_key: device_key.map(String::from),
+        })
     }
 }
 
@@ -83,17 +96,20 @@ mod tests {
     #[test]
     fn what_was_issued_is_known() {
         let signer = Signer::new([7; 32]);
-        let text = signer.issue("edge-0001", 1_790_000_000);
+        let text = signer.issue("edge-0001", 1_790_000_000, None);
         let claims = signer.check(&text).unwrap();
-        assert_eq!((claims.agent_id.as_str(), claims.issued_at), ("edge-0001", 1_790_000_000));
-        let longest = signer.issue(&"a".repeat(AGENT_ID_MAX), u64::MAX);
+        assert_eq!((claims.agent_id.as_str(), claims.issued_at, claims.device_key), ("edge-0001", 1_790_000_000, None));
+        let key = "5a".repeat(32);
+        let claims = signer.check(&signer.issue("edge-0001", 1, Some(&key))).unwrap();
+        assert_eq!((claims.agent_id.as_str(), claims.device_key), ("edge-0001", Some(key.clone())));
+        let longest = signer.issue(&"a".repeat(AGENT_ID_MAX), u64::MAX, Some(&key));
         assert!(longest.len() <= TEXT_MAX && signer.check(&longest).is_ok());
     }
 
     #[test]
     fn nothing_else_is() {
         let signer = Signer::new([7; 32]);
-        let text = signer.issue("edge-0001", 1);
+        let text = signer.issue("edge-0001", 1, Some(&"5a".repeat(32)));
         assert!(Signer::new([8; 32]).check(&text).is_err(), "another site's");
         for at in 0..text.len() {
             let mut altered = text.clone().into_bytes();
@@ -104,8 +120,9 @@ mod tests {
         for bad in ["", "v1.", "v1..", "v2.00.00", "é.é.é", &"v1.".repeat(500), &text.to_uppercase()] {
             assert!(signer.check(bad).is_err(), "{bad}");
         }
-        let strange = signer.issue("Not Allowed", 1);
+        let strange = signer.issue("Not Allowed", 1, None);
         assert!(signer.check(&strange).is_err(), "signed, but no agent id");
+        assert!(signer.check(&signer.issue("edge-0001", 1, Some("5a"))).is_err(), "signed, but no key");
     }
 
     #[test]

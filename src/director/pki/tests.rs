@@ -52,7 +52,7 @@ fn a_second_start_finds_everything() {
     let second = place.open(NOW + 59 * DAY).unwrap();
     assert_eq!(first.pin(), second.pin());
     assert_eq!(place.bytes("leaf.pem"), leaf);
-    let credential = first.issue("edge-1", NOW);
+    let credential = first.issue("edge-1", NOW, None);
     assert_eq!(second.check(&credential).unwrap().agent_id, "edge-1");
     assert_ne!(Place::new().open(NOW).unwrap().pin(), first.pin());
     assert!(Place::new().open(NOW).unwrap().check(&credential).is_err());

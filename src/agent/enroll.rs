@@ -1,0 +1,142 @@
+//! `enroll`: this device becomes known to a Director, for the first time or, with `--replace`, anew.
+//!
+//! The device's key is durable before the first word is sent, and the Director answers the same key and token with the same
+//! identity. So a lost answer, a power cut or an impatient operator is followed by the same command again, and nothing else.
+//! `--replace` (a rebuilt Director, a cloned disk) makes a new key, hence a new identity; slots, results and the rejected list
+//! stay. Until its last durable write, the configuration, the device is what it was before.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use miniserde::json;
+
+use super::build;
+use super::command::running_agent;
+use super::link::client;
+use crate::core::reason::Reason;
+use crate::core::release::Platform;
+use crate::io::fs::read_limited;
+use crate::io::state::State;
+use crate::io::{device_key, process};
+use crate::wire::agent_api::{BODY_MAX, EnrollWire, EnrolledWire, ErrorWire, PROTOCOL, SERIAL_MAX, token_site};
+use crate::wire::config::{ConfigWire, OFFLINE_SITE_MAX, parse_pin};
+
+/// Time for the whole enrollment: a person waits for it.
+const ENROLL_TIME: Duration = Duration::from_secs(60);
+/// Where Linux tells a machine's serial number: DMI (root only), device tree.
+const SERIALS: [&str; 2] = ["/sys/class/dmi/id/product_serial", "/sys/firmware/devicetree/base/serial-number"];
+
+/// What `enroll` was given.
+#[derive(Default)]
+pub struct EnrollArgs {
+    /// State folder.
+    pub state: PathBuf,
+    /// `https://host:port`.
+    pub director: String,
+    /// Token of `vmetric-director token create`.
+    pub token: String,
+    /// `sha256:...`
+    pub pins: Vec<String>,
+    /// Proxy URL.
+    pub proxy: Option<String>,
+    /// Days of `--offline-site`.
+    pub offline_site_days: Option<u64>,
+    /// Serial number; the system's when absent.
+    pub serial: Option<String>,
+    /// A new identity, although there is one.
+    pub replace: bool,
+}
+
+/// Makes this device known to its Director and keeps the credential.
+pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
+    let state = State::open(&args.state)?;
+    let before = state.config().ok().flatten().map(|(config, _)| config);
+    if let Some(config) = before.as_ref().filter(|_| !args.replace) {
+        let detail = format!("this device is enrolled at {} as {}; `enroll --replace` attaches it anew", config.director, config.agent_id);
+        return Err(Reason::new("already_enrolled", detail));
+    }
+    let mut config = wanted(args, before.as_ref());
+    config.check()?;
+    check(args)?;
+    let key_file = if args.replace { device_key::NEW_KEY } else { device_key::KEY };
+    let key = device_key::read_or_make(&state, key_file)?;
+    let here = Platform::here();
+    let request = EnrollWire {
+        protocol: PROTOCOL,
+        token: args.token.clone(),
+        hostname: super::run::hostname(),
+        os: here.os,
+        architecture: here.arch,
+        version: build::VERSION.into(),
+        device_key: Some(key.public()),
+        proof: Some(key.prove_enrollment(&args.token)),
+        serial: args.serial.clone().or_else(serial),
+    };
+    let enrolled = ask(&config, &request)?;
+    (config.agent_id, config.credential, config.issuer) = (enrolled.agent_id, enrolled.credential, enrolled.issuer);
+    config.device_key = Some(key.public());
+    state.write_config(&config)?;
+    if args.replace
+        && let Err(reason) = device_key::settle(&state)
+    {
+        log::warn!("{reason}; the next start tries again");
+    }
+    if let Some(pid) = running_agent(&state) {
+        // The agent reads its configuration at its start.
+        process::stop(pid);
+    }
+    Ok(format!("enrolled at {} as {}", config.director, config.agent_id))
+}
+
+/// The configuration that is asked for; what is not said stays as it was.
+fn wanted(args: &EnrollArgs, before: Option<&ConfigWire>) -> ConfigWire {
+    ConfigWire {
+        format: 1,
+        director: args.director.trim_end_matches('/').to_string(),
+        pins: args.pins.clone(),
+        proxy: args.proxy.clone().or_else(|| before?.proxy.clone()),
+        offline_site_days: args.offline_site_days.or_else(|| before?.offline_site_days),
+        ..Default::default()
+    }
+}
+
+/// What can be known to be wrong before anything is sent.
+fn check(args: &EnrollArgs) -> Result<(), Reason> {
+    if args.offline_site_days.is_some_and(|days| days > OFFLINE_SITE_MAX) {
+        return Err(Reason::new("bad_argument", format!("--offline-site: at most {OFFLINE_SITE_MAX} days")));
+    }
+    if args.serial.as_ref().is_some_and(|s| s.is_empty() || s.len() > SERIAL_MAX) {
+        return Err(Reason::new("bad_argument", format!("--serial: 1 to {SERIAL_MAX} bytes")));
+    }
+    let of_site = |site: &str| args.pins.iter().any(|pin| pin.strip_prefix("sha256:").is_some_and(|digits| digits.starts_with(site)));
+    match token_site(&args.token) {
+        Some(site) if !of_site(site) => {
+            let detail = "the token was made at another site than --pin names; nothing was sent; take both from one `token create`";
+            Err(Reason::new("token_other_site", detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn ask(config: &ConfigWire, request: &EnrollWire) -> Result<EnrolledWire, Reason> {
+    let pins = config.pins.iter().map(|p| parse_pin(p)).collect::<Result<Vec<_>, _>>()?;
+    let http = client(pins, config.proxy.clone(), None, || {})?;
+    let url = format!("{}/agent/v1/enroll", config.director);
+    let reply = http.post_json(&url, None, &json::to_string(request), BODY_MAX, ENROLL_TIME).map_err(|e| e.reason())?;
+    let text = String::from_utf8_lossy(&reply.body);
+    if reply.status != 200 {
+        let said: ErrorWire = json::from_str(&text).unwrap_or_default();
+        let code = if said.code.is_empty() { "enroll_refused".to_string() } else { said.code };
+        return Err(Reason::received(code, format!("{url}: {} {}", reply.status, said.detail)));
+    }
+    json::from_str(&text).map_err(|_| Reason::new("bad_answer", format!("{url}: the answer is not of the agent protocol")))
+}
+
+/// The machine's serial number as the system tells it, when it does.
+fn serial() -> Option<String> {
+    let read = |path: &&str| read_limited(Path::new(path), 4096).ok().flatten();
+    let bytes = SERIALS.iter().find_map(read)?;
+    let text = String::from_utf8(bytes).ok()?;
+    let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+    (!text.is_empty() && text.len() <= SERIAL_MAX).then(|| text.to_string())
+}
