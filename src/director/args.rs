@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::admin::AdminWire;
+use super::pki::company::Files;
 use crate::core::rollout::InFlight;
 use crate::io::tls::{Pin, parse_pin};
 
@@ -27,6 +28,8 @@ Run
       --root        root metadata to begin with; later ones are found from it
       --listen      default 0.0.0.0:8443; may be given several times
       --name        host name or address that agents use, default: the host's name
+      --tls-cert, --tls-key   PEM files of your own certificate chain and key, for browsers and company-CA agents;
+                    read again when they change. Agents with a pin keep to the site CA.
 
 Look
   agents [--state S] [--version V] [--why TEXT] [--json]
@@ -97,6 +100,8 @@ pub struct Run {
     pub root: PathBuf,
     /// Host name or address for agents.
     pub name: Option<String>,
+    /// The operator's certificate.
+    pub tls: Option<Files>,
 }
 
 /// A request to the running Director.
@@ -169,7 +174,12 @@ fn run(words: &mut Words, state: PathBuf) -> Result<Run, String> {
         return Err("an https:// mirror needs --mirror-pin: the SHA-256 of its CA's public key; no web CA is trusted here".into());
     }
     let root = words.option("--root")?.ok_or("run needs --root: the root.json that `vmetric-release init` made")?;
-    Ok(Run { state, listen, mirror, mirror_pin, root: root.into(), name: words.option("--name")? })
+    let tls = match (words.option("--tls-cert")?, words.option("--tls-key")?) {
+        (Some(certificate), Some(key)) => Some(Files { certificate: certificate.into(), key: key.into() }),
+        (None, None) => None,
+        _ => return Err("--tls-cert and --tls-key belong together: the chain, leaf first, and its key".into()),
+    };
+    Ok(Run { state, listen, mirror, mirror_pin, root: root.into(), name: words.option("--name")?, tls })
 }
 
 fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
@@ -423,6 +433,7 @@ mod tests {
             ("replace-agent", "ID"),
             ("run --mirror http://x --root r.json", "https"),
             ("run --mirror /r", "--root"),
+            ("run --mirror /r --root r.json --tls-cert c.pem", "--tls-key"),
             ("fly", "fly"),
             ("token create --ttl 5x", "--ttl"),
             ("status --state a --state b", "2 times"),

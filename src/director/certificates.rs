@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::pki::Names;
+use super::pki::company::{Files, why_warn};
 use super::site::Site;
 use crate::core::reason::Reason;
 use crate::io::clock;
@@ -18,13 +19,15 @@ const TELL_AGAIN_S: u64 = 86_400;
 /// An address of no network (RFC 5737): asking which way leads there sends nothing.
 const ELSEWHERE: &str = "192.0.2.1:9";
 
-/// What the names in a leaf come from.
+/// What the certificates come from.
 #[derive(Clone, Debug)]
 pub struct Naming {
     /// `--name`.
     pub name: Option<String>,
     /// Addresses that are listened on.
     pub addresses: Vec<SocketAddr>,
+    /// `--tls-cert`, `--tls-key`.
+    pub files: Option<Files>,
 }
 
 impl Naming {
@@ -80,10 +83,42 @@ pub fn tells(last: Option<&(String, u64)>, failure: &Reason, now: u64) -> bool {
 
 /// The task.
 pub async fn watch(site: Rc<Site>, naming: Naming) {
-    let mut told = None;
+    let (mut told, mut told_company) = (None, None);
     loop {
         look(&site, &naming.names(), now(), &mut told);
+        if let Some(files) = &naming.files {
+            look_company(&site, files, clock::unix(), &mut told_company);
+        }
         smol::Timer::after(EVERY).await;
+    }
+}
+
+/// One look at the operator's files: takes what is new and fits together, tells what does not, and tells of a near end.
+pub fn look_company(site: &Site, files: &Files, now: u64, told: &mut Option<(String, u64)>) {
+    let known = site.ca.company();
+    let failure = match files.load() {
+        Ok(company) => {
+            let end = why_warn(company.until, now);
+            if known.is_none_or(|k| k.seen != company.seen) {
+                let until = crate::core::time::format(company.until);
+                let detail = format!("{}: from now on the one that ends {until}", files.certificate.display());
+                site.ca.set_company(company);
+                site.registry.borrow_mut().event(now, "", "certificate_replaced", detail, None);
+                site.flush();
+            }
+            end
+        }
+        Err(reason) => Some(reason),
+    };
+    *site.company_error.borrow_mut() = failure.as_ref().map(Reason::to_string);
+    match failure {
+        None => *told = None,
+        Some(failure) if tells(told.as_ref(), &failure, now) => {
+            site.registry.borrow_mut().event(now, "", "certificate_failed", failure.detail.clone(), None);
+            site.flush();
+            *told = Some((failure.code.into_owned(), now));
+        }
+        Some(_) => {}
     }
 }
 

@@ -134,6 +134,8 @@ fn view(site: &Site, now: u64) -> StatusView {
         certificate_until: Some(site.ca.leaf().0),
         certificate_names: Some(site.ca.leaf().1),
         certificate_error: site.certificate_error.borrow().clone(),
+        company_until: site.ca.company().map(|c| c.until),
+        company_error: site.company_error.borrow().clone(),
         browser_ca: Some(site.ca.browser_fingerprint()),
         listen: site.about.borrow().listen.clone(),
         started_at: registry.started_at,

@@ -196,6 +196,12 @@ fn status(view: &StatusView) -> String {
     ] {
         out += &format!("{name:<14} {value}\n");
     }
+    if let Some(until) = view.company_until {
+        out += &format!("{:<14} until {}\n", "--tls-cert", utc(until));
+    }
+    if let Some(error) = &view.company_error {
+        out += &format!("{:<14} {error}\n", "--tls-cert");
+    }
     if let Some(error) = &view.certificate_error {
         out += &format!("{:<14} {error}\n", "not renewed");
     }

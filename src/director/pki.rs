@@ -19,6 +19,7 @@
 //! ([`crate::io::tls`]). Browsers and `curl --cacert ca-p256.pem` check names and dates as they always do.
 
 pub mod authority;
+pub mod company;
 pub mod credential;
 pub mod leaf;
 pub mod show;
@@ -27,12 +28,13 @@ use std::fmt;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::io::tls::{self, Pin};
 use authority::{Authority, Kind};
+use company::Company;
 use leaf::{Leaf, why_renew};
 use show::Shown;
 
@@ -43,6 +45,7 @@ pub struct SiteCa {
     browsers: Authority,
     signer: credential::Signer,
     shown: Arc<Shown>,
+    company: RwLock<Option<Company>>,
 }
 
 /// Names that a leaf is good for. Agents do not compare them; browsers and `curl` do.
@@ -77,7 +80,14 @@ impl SiteCa {
         let agents = Authority::open_or_create(dir, Kind::Ed25519)?;
         let browsers = Authority::open_or_create(dir, Kind::P256)?;
         let seed = agents.seed().ok_or_else(|| unreadable(&Kind::Ed25519.file(dir, "ca", "key"), &"not an Ed25519 key in PKCS#8"))?;
-        let ca = SiteCa { dir: dir.to_path_buf(), agents, browsers, signer: credential::Signer::new(seed), shown: Arc::default() };
+        let ca = SiteCa {
+            dir: dir.to_path_buf(),
+            agents,
+            browsers,
+            signer: credential::Signer::new(seed),
+            shown: Arc::default(),
+            company: RwLock::default(),
+        };
         for authority in [&ca.agents, &ca.browsers] {
             if let Some(leaf) = Leaf::read(dir, authority) {
                 ca.shown.set(authority.kind, leaf);
@@ -92,10 +102,22 @@ impl SiteCa {
         self.agents.pin
     }
 
-    /// Both CA certificates, for `curl --cacert` and the like; the one that browsers can use first, since some readers take only
+    /// Both CA certificates (and the operator's chain, if there is one), for `curl --cacert` and the like; the one that browsers can use first, since some readers take only
     /// one. The first line, which readers of PEM skip, ties them to the pin.
     pub fn bundle(&self) -> String {
-        format!("vmetric site CA pin {}\n{}{}", tls::pin_text(&self.pin()), self.browsers.pem, self.agents.pem)
+        let company = self.company().map_or(String::new(), |c| c.pem);
+        format!("vmetric site CA pin {}\n{}{}{company}", tls::pin_text(&self.pin()), self.browsers.pem, self.agents.pem)
+    }
+
+    /// From the next handshake on, the operator's certificate for everybody but agents with a pin.
+    pub fn set_company(&self, company: Company) {
+        self.shown.set_company(company.certified.clone());
+        *self.company.write().unwrap_or_else(PoisonError::into_inner) = Some(company);
+    }
+
+    /// The operator's certificate, if there is one.
+    pub fn company(&self) -> Option<Company> {
+        self.company.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// SHA-256 of the browsers' CA certificate, as browsers show it.

@@ -42,8 +42,11 @@ pub fn run(args: &Run) -> Result<(), String> {
     let (store, registry) = read_state(&path, now)?;
     let listeners = bind(&args.listen)?;
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
-    let naming = Naming { name: args.name.clone(), addresses };
+    let naming = Naming { name: args.name.clone(), addresses, files: args.tls.clone() };
     let ca = SiteCa::open_or_create(&args.state.join("pki"), &naming.names(), certificates::now()).map_err(|r| r.to_string())?;
+    if let Some(files) = &naming.files {
+        ca.set_company(files.load().map_err(|r| r.detail)?);
+    }
     let mirror = mirror(args)?;
     let found = mirror.from_disk().map_err(|r| format!("--root {}: {r}", args.root.display()))?;
     let site = Site::new(registry, store, ca, found.tree);

@@ -85,6 +85,8 @@ pub struct Site {
     pub refreshes_begun: Cell<u64>,
     /// Why the server certificate could not be renewed.
     pub certificate_error: RefCell<Option<String>>,
+    /// What is wrong with the operator's certificate.
+    pub company_error: RefCell<Option<String>>,
     /// What this Director was started with, for people.
     pub about: RefCell<About>,
     /// No new park: the Director stops.
@@ -111,6 +113,7 @@ impl Site {
             import: RefCell::default(),
             refreshes_begun: Cell::new(0),
             certificate_error: RefCell::default(),
+            company_error: RefCell::default(),
             about: RefCell::default(),
             stopping: Cell::new(false),
             parked: RefCell::default(),

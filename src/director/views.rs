@@ -164,6 +164,10 @@ pub struct StatusView {
     pub certificate_names: Option<Vec<String>>,
     /// Why it could not be renewed.
     pub certificate_error: Option<String>,
+    /// End of the operator's own certificate (`--tls-cert`), seconds since 1970.
+    pub company_until: Option<u64>,
+    /// What is wrong with it.
+    pub company_error: Option<String>,
     /// SHA-256 of the CA certificate for browsers, as they show it.
     pub browser_ca: Option<String>,
     /// Addresses it listens on.

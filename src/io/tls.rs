@@ -13,6 +13,8 @@
 //!
 //! Narrowed in code, not by features: whatever the provider does not name is not linked (337 KB on an edge device).
 
+#[cfg(feature = "company-ca")]
+pub mod company;
 #[cfg(feature = "director")]
 mod server;
 

@@ -5,6 +5,8 @@ mod agent;
 mod canonical;
 #[cfg(unix)]
 mod certificates;
+#[cfg(all(unix, feature = "company-ca"))]
+mod company;
 mod core_props;
 #[cfg(all(unix, feature = "demo"))]
 mod demo;

@@ -13,6 +13,7 @@ use super::leaf::{Facts, Leaf};
 #[derive(Debug, Default)]
 pub struct Shown {
     leaves: RwLock<Leaves>,
+    company: RwLock<Option<Arc<CertifiedKey>>>,
 }
 
 #[derive(Debug, Default)]
@@ -29,6 +30,11 @@ impl Shown {
             Kind::Ed25519 => leaves.ed25519 = Some(leaf),
             Kind::P256 => leaves.p256 = Some(leaf),
         }
+    }
+
+    /// From the next handshake on, the operator's certificate in the place of the P-256 one.
+    pub fn set_company(&self, certified: Arc<CertifiedKey>) {
+        *self.company.write().unwrap_or_else(PoisonError::into_inner) = Some(certified);
     }
 
     /// What the current leaf says.
@@ -52,7 +58,12 @@ impl Shown {
 
 impl ResolvesServerCert for Shown {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.certified(preferred(hello.signature_schemes()))
+        let offered = hello.signature_schemes();
+        let kind = preferred(offered);
+        // An RSA certificate is nothing to a client that offers no RSA.
+        let usable = |c: &Arc<CertifiedKey>| kind == Kind::P256 && c.key.choose_scheme(offered).is_some();
+        let company = self.company.read().unwrap_or_else(PoisonError::into_inner).clone();
+        company.filter(usable).or_else(|| self.certified(kind))
     }
 }
 

@@ -83,8 +83,21 @@ impl Http {
         if config.pins.is_empty() || config.pins.len() > PINS_MAX {
             return Err(HttpError::BadUrl { why: format!("{} pins are configured; 1 to {PINS_MAX} are needed", config.pins.len()) });
         }
+        let verifier = Arc::new(PinVerifier::new(config.pins.clone()));
+        Http::under(config, tls::client_config(verifier.clone()), verifier)
+    }
+
+    /// A client under other rules than pins, which are those of `tls`.
+    ///
+    /// # Errors
+    /// `bad_url` for a proxy that cannot be used.
+    #[cfg(feature = "company-ca")]
+    pub fn with_rules(config: HttpConfig, tls: Arc<rustls::ClientConfig>) -> Result<Http, HttpError> {
+        Http::under(config, tls, Arc::new(PinVerifier::new(Vec::new())))
+    }
+
+    fn under(config: HttpConfig, rules: Arc<rustls::ClientConfig>, verifier: Arc<PinVerifier>) -> Result<Http, HttpError> {
         let proxy = proxy(config.proxy.as_deref())?;
-        let verifier = Arc::new(PinVerifier::new(config.pins));
         let shared = Arc::new(Shared {
             wake_fd: config.wake_fd,
             tick: config.tick,
@@ -109,9 +122,7 @@ impl Http {
             .max_idle_age(IDLE)
             .build();
         let chain =
-            ().chain(ConnectProxyConnector::default())
-                .chain(Tcp(shared.clone()))
-                .chain(Tls { config: tls::client_config(verifier.clone()), shared: shared.clone() });
+            ().chain(ConnectProxyConnector::default()).chain(Tcp(shared.clone())).chain(Tls { config: rules, shared: shared.clone() });
         let agent = Agent::with_parts(settings, chain, Lookup(shared.clone()));
         Ok(Http { agent, proxy, shared, verifier, one_at_a_time: PhantomData })
     }
