@@ -120,6 +120,10 @@ fn every_advisory_has_its_case() {
 
 const TOP: [&str; 4] = ["root", "timestamp", "snapshot", "targets"];
 
+fn set_version(repo: &mut Repo, role: &str, version: u64) {
+    repo.versions.insert(role.into(), version);
+}
+
 fn signed_by(repo: &mut Repo, role: &str, keys: Vec<Key>) {
     repo.signers.insert(role.into(), keys);
 }
@@ -315,7 +319,7 @@ fn work_is_bounded() {
 
 #[test]
 fn nothing_rolls_back() {
-    let lower = |role: &'static str, version: u64| refused(move |repo| drop(repo.versions.insert(role.into(), version)));
+    let lower = |role: &'static str, version: u64| refused(move |repo| set_version(repo, role, version));
     assert_eq!(lower("timestamp", 4), "timestamp_rollback");
     assert_eq!(lower("snapshot", 4), "timestamp_snapshot_rollback");
     assert_eq!(lower("targets", 4), "snapshot_role_rollback");
@@ -394,7 +398,7 @@ fn patterns_know_upper_and_lower_case() {
 
 #[test]
 fn a_delegated_role_neither_rolls_back_nor_vanishes() {
-    assert_eq!(refused(|repo| drop(repo.versions.insert(ROLE.into(), 4))), "snapshot_role_rollback");
+    assert_eq!(refused(|repo| set_version(repo, ROLE, 4)), "snapshot_role_rollback");
     let vanished = |repo: &mut Repo| repo.edit("snapshot", |doc| unset(doc, &["meta", "agent-linux-amd64.json"]));
     assert_eq!(refused(vanished), "snapshot_role_removed");
 }
@@ -422,7 +426,7 @@ fn a_timestamp_is_kept_only_after_its_snapshot_version_was_checked() {
 
 #[test]
 fn a_delegated_role_has_expiry_hash_and_length() {
-    assert_eq!(refused(|repo| drop(repo.expires.insert(ROLE.into(), NOW))), "delegated_expired");
+    assert_eq!(refused(|repo| repo.expires.extend([(ROLE.to_string(), NOW)])), "delegated_expired");
     type Change = (&'static str, fn(&mut Vec<u8>));
     let changes: [Change; 2] = [("delegated_length", |bytes| bytes.push(b' ')), ("delegated_hash", |bytes| bytes.rotate_right(1))];
     for (expected, change) in changes {
