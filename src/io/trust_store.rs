@@ -18,8 +18,7 @@ use super::fs::write_durable;
 use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::trust::{
-    Fetched, Goal, Now, Outcome, Persist, ROOT_MAX, ROTATIONS_MAX, Refresh, Refusal, SNAPSHOT_MAX, TARGETS_MAX, TIMESTAMP_MAX, TOP_LEVEL,
-    Trusted, Want,
+    Fetched, Goal, Now, Outcome, Persist, ROOT_MAX, Refresh, Refusal, SNAPSHOT_MAX, TARGETS_MAX, TIMESTAMP_MAX, TOP_LEVEL, Trusted, Want,
 };
 
 /// Readable by the service only: nothing in it is secret, and nobody else has business with it.
@@ -173,8 +172,9 @@ pub fn load_root_chain(dir: &Path, factory_root: &[u8]) -> Result<Trusted, Reaso
     Ok(trusted)
 }
 
+/// All of them, however many: a start must know the newest keys, and each step needs a file that the step before vouches for.
 fn walk_roots(dir: &Path, trusted: &mut Trusted, left_out: &mut Vec<Reason>) {
-    for _ in 0..ROTATIONS_MAX {
+    loop {
         let next = trusted.versions()[0].saturating_add(1);
         let reason = match read(&dir.join(file_name("root", next)), ROOT_MAX) {
             Ok(None) => return,

@@ -52,6 +52,7 @@ mod trust_interop;
 mod trust_repo;
 mod trust_shapes;
 mod trust_store;
+mod trust_years;
 
 /// A test that this machine cannot run says so; where everything has to run (`tests/run` sets `VMETRIC_ALL_TESTS`), it fails.
 fn left_out(why: &str) {
