@@ -62,6 +62,13 @@ pub fn key(seq: u64) -> String {
     format!("{seq:020}")
 }
 
+/// Sequence and time of an event's row, read from its beginning as this Director writes it; `None`: parse it all.
+pub fn seq_and_time(row: &str) -> Option<(u64, u64)> {
+    let (seq, rest) = row.strip_prefix("{\"seq\":")?.split_once(',')?;
+    let (time, _) = rest.strip_prefix("\"time\":")?.split_once(',')?;
+    Some((seq.parse().ok()?, time.parse().ok()?))
+}
+
 /// The log line of an event.
 pub fn line(event: &Event) -> String {
     let mut out = event.code.clone();
@@ -77,6 +84,15 @@ pub fn line(event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_is_understood_by_its_beginning() {
+        let event = Event { seq: 7, time: 1_795_352_400, agent: "a".into(), ..Default::default() };
+        assert_eq!(seq_and_time(&miniserde::json::to_string(&event)), Some((7, 1_795_352_400)));
+        for other in ["", "{}", "{\"time\":1,\"seq\":2,}", "{\"seq\":-1,\"time\":2,"] {
+            assert_eq!(seq_and_time(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn age_and_size_limit_the_stream() {

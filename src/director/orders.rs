@@ -252,12 +252,11 @@ impl Registry {
     }
 
     /// Above all that this store issued and all that the agent reports, so that no agent takes an order for an old one.
+    /// The caller writes it into an order's row: that is what makes it durable ([`Registry::index`]).
     pub fn next_generation(&mut self, id: &str) -> u64 {
         let Some(agent) = self.agents.get_mut(id) else { return 0 };
         agent.issued = agent.issued.max(agent.generation).saturating_add(1);
-        let generation = agent.issued;
-        self.keep_agent(id);
-        generation
+        agent.issued
     }
 
     /// Ends an agent's part of a roll-out.

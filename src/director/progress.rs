@@ -44,6 +44,12 @@ impl Registry {
         moved || changed || was_away
     }
 
+    /// Whether the report is of a trial that this store ordered.
+    pub fn on_trial(&self, id: &str, report: &ReportWire) -> bool {
+        let order = self.named(id, report);
+        order.is_some_and(|order| report.trial_nonce.is_some() && report.trial_sha256.as_deref() == Some(order.sha256.as_str()))
+    }
+
     /// The order in force, when the report speaks of it.
     fn named(&self, id: &str, report: &ReportWire) -> Option<&Order> {
         let (order, _) = self.order_in_force(id)?;
@@ -170,9 +176,7 @@ impl Registry {
         }
         let Some((order, rollout)) = self.order_in_force(id) else { return answer };
         let ours = report.issuer == self.issuer;
-        if ours
-            && is_of(order, report.generation)
-            && report.trial_sha256.as_deref() == Some(order.sha256.as_str())
+        if self.on_trial(id, report)
             && let Some(nonce) = &report.trial_nonce
             && nonce.len() <= NONCE_MAX
             && nonce.bytes().all(|b| b.is_ascii_hexdigit())

@@ -76,12 +76,16 @@ impl Registry {
         std::mem::take(&mut self.changes)
     }
 
-    /// Derives what is not stored: open roll-outs, and whose order is in force (the highest generation issued to an agent).
+    /// Derives what is not stored: open roll-outs, whose order is in force, and the highest generation issued to an agent.
+    /// Order rows are never removed; if they ever are, `issued` has to be written to the agent's row first.
     pub fn index(&mut self) {
         self.devices =
             self.agents.values().filter(|a| a.removed_at.is_none()).filter_map(|a| Some((a.device_key.clone()?, a.id.clone()))).collect();
         self.open = self.rollouts.values().filter(|r| r.state == "running").map(|r| r.id).collect();
         for order in self.orders.values() {
+            if let Some(agent) = self.agents.get_mut(&order.agent) {
+                agent.issued = agent.issued.max(order.in_force());
+            }
             if order.end().is_none() {
                 self.open.insert(order.rollout);
             }

@@ -148,7 +148,8 @@ fn peer(request: &Request) -> String {
 }
 
 fn enroll(site: Rc<Site>, request: &Request) -> Answer {
-    if let Err(wait_s) = site.throttle.borrow_mut().take_enrollment(clock::monotonic()) {
+    let address = request.peer.map(|p| p.ip());
+    if let Err(wait_s) = site.throttle.borrow().may_fail(address, clock::monotonic()) {
         return now(throttled(wait_s));
     }
     let wire: EnrollWire = match parse(request, |w: &EnrollWire| w.protocol) {
@@ -161,6 +162,7 @@ fn enroll(site: Rc<Site>, request: &Request) -> Answer {
         Ok(id) => id,
         Err(reason) => {
             log::warn!("enrollment of '{}' at {} refused: {reason}", clean(&wire.hostname, NAME_MAX), peer(request));
+            site.throttle.borrow_mut().failed(address, clock::monotonic());
             return now(*turned_down(&site, request, "enrollment_refused", &reason, time));
         }
     };
@@ -206,13 +208,18 @@ fn report(site: Rc<Site>, request: &Request, poll: bool) -> Answer {
         Err(response) => return now(*response),
     };
     let id = caller.id.clone();
-    if let Err(wait_s) = site.throttle.borrow_mut().take(&id, clock::monotonic()) {
-        return now(throttled(wait_s));
-    }
+    let ordinary = site.throttle.borrow_mut().take(&id, clock::monotonic());
     let wire: ReportWire = match parse(request, |w: &ReportWire| w.protocol) {
         Ok(wire) => wire,
-        Err(response) => return now(*response),
+        Err(response) => return now(ordinary.map_or_else(throttled, |()| *response)),
     };
+    // A trial that is refused rolls back, and a result that is refused holds up the next order.
+    let settles = wire.result.is_some() || site.registry.borrow().on_trial(&id, &wire);
+    let settling =
+        ordinary.or_else(|wait_s| if settles { site.throttle.borrow_mut().take_settling(&id, clock::monotonic()) } else { Err(wait_s) });
+    if let Err(wait_s) = settling {
+        return now(throttled(wait_s));
+    }
     if wire.agent_id != id {
         return now(Response::error(403, "agent_mismatch", "the report's agent_id is not the credential's"));
     }
@@ -240,7 +247,8 @@ fn report(site: Rc<Site>, request: &Request, poll: bool) -> Answer {
     }
     let time = Duration::from_secs(wire.park_s.clamp(1, PARK_MAX_S));
     // What the park needs of the report, and no more: tens of thousands are parked.
-    Box::pin(parked(site, id, wire.issuer, wire.generation, time))
+    let f = parked(site, id, wire.issuer, wire.generation, time);
+    Box::pin(f)
 }
 
 /// Sends what must not be said before it is durable.

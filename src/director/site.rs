@@ -4,10 +4,12 @@
 //! the answer, wait for the commit if the answer promises anything, send.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+
+use miniserde::json;
 
 use super::bell::{Bell, Bells};
 use super::pki::SiteCa;
@@ -282,24 +284,38 @@ pub fn load(store: &Store, now: u64) -> Result<Registry, String> {
     registry.quarantine = store.load::<Quarantine>(Table::Quarantine)?.into_iter().collect();
     let orders = store.load::<Order>(Table::Orders)?;
     registry.orders = orders.into_iter().map(|(_, o)| ((o.rollout, o.agent.clone()), o)).collect();
-    for event in store.load::<Event>(Table::Activity)?.into_iter().map(|(_, e)| e) {
-        registry.next_seq = event.seq + 1;
-        registry.kept.push_back((event.time, miniserde::json::to_string(&event).len()));
-        registry.recent.push_back(event);
-        if registry.recent.len() > super::activity::RECENT {
-            registry.recent.pop_front();
-        }
-    }
+    load_activity(store, &mut registry)?;
     registry.index();
     match meta.into_iter().next() {
         Some((_, meta)) => registry.issuer = meta.issuer,
         None => {
             registry.issuer = random_hex(16);
-            let value = miniserde::json::to_string(&Issuer { issuer: registry.issuer.clone() });
+            let value = json::to_string(&Issuer { issuer: registry.issuer.clone() });
             store.queue(vec![Change { table: Table::Meta, key: "issuer".into(), value: Some(value) }]);
         }
     }
     Ok(registry)
+}
+
+/// Counts the kept events and reads the latest ones: there may be hundreds of thousands, and only their age and size count.
+fn load_activity(store: &Store, registry: &mut Registry) -> Result<(), String> {
+    let mut recent: VecDeque<String> = VecDeque::new();
+    store.each(Table::Activity, |key, text| {
+        let event = || json::from_str::<Event>(text).ok().map(|e| (e.seq, e.time));
+        let Some((seq, time)) = super::activity::seq_and_time(text).or_else(event) else { return false };
+        registry.next_seq = seq + 1;
+        registry.kept.push_back((time, text.len()));
+        recent.push_back(text.to_string());
+        if recent.len() > super::activity::RECENT {
+            recent.pop_front();
+        }
+        super::activity::key(seq) == key
+    })?;
+    for text in recent {
+        let event = json::from_str(&text).map_err(|_| store.damaged(&format!("the event {text} does not parse")))?;
+        registry.recent.push_back(event);
+    }
+    Ok(())
 }
 
 /// Random bytes as hexadecimal.

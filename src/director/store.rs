@@ -125,25 +125,43 @@ impl Store {
 
     /// Every row of a table, in the order of keys. For the start only.
     pub fn load<T: Deserialize>(&self, table: Table) -> Result<Vec<(String, T)>, String> {
+        let mut out = Vec::new();
+        self.each(table, |key, text| match json::from_str(text) {
+            Ok(value) => {
+                out.push((key.to_string(), value));
+                true
+            }
+            Err(_) => false,
+        })?;
+        Ok(out)
+    }
+
+    /// Shows every row's key and text, in the order of keys, without keeping them all; `false` = it is not what it must be.
+    /// For the start only.
+    pub fn each(&self, table: Table, mut take: impl FnMut(&str, &str) -> bool) -> Result<(), String> {
         let path = &self.path;
         let database = self.database.borrow().clone().ok_or_else(|| format!("{} is not open", path.display()))?;
-        let read = || -> Result<Vec<(String, String)>, redb::Error> {
+        let mut read = || -> Result<Option<String>, redb::Error> {
             let transaction = database.begin_read()?;
             let rows = transaction.open_table(table.definition())?;
-            let mut out = Vec::new();
             for row in rows.iter()? {
                 let (key, value) = row?;
-                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                out.push((text(key.value()), text(value.value())));
+                let (key, text) = (String::from_utf8_lossy(key.value()), String::from_utf8_lossy(value.value()));
+                if !take(&key, &text) {
+                    return Ok(Some(key.into_owned()));
+                }
             }
-            Ok(out)
+            Ok(None)
         };
-        let rows = read().map_err(|e| damaged(path, &e.to_string()))?;
-        let parse = |(key, text): (String, String)| match json::from_str(&text) {
-            Ok(value) => Ok((key, value)),
-            Err(_) => Err(damaged(path, &format!("the row '{key}' of {table:?} does not parse"))),
-        };
-        rows.into_iter().map(parse).collect()
+        match read().map_err(|e| damaged(path, &e.to_string()))? {
+            Some(key) => Err(damaged(path, &format!("the row '{key}' of {table:?} does not parse"))),
+            None => Ok(()),
+        }
+    }
+
+    /// What is told of this file when its content is not what it must be.
+    pub fn damaged(&self, what: &str) -> String {
+        damaged(&self.path, what)
     }
 
     /// The newest rows of a table that `keep` accepts, at most `limit`, oldest first; read without blocking the thread.
@@ -253,11 +271,16 @@ impl Store {
 
 fn write(database: &Database, rows: &Batch) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
-    for ((table, key), value) in rows {
-        let mut table = transaction.open_table(table.definition())?;
-        match value {
-            Some(value) => drop(table.insert(key.as_bytes(), value.as_bytes())?),
-            None => drop(table.remove(key.as_bytes())?),
+    // The batch is in the order of tables: each is opened once, which costs as much as a row.
+    let mut rest = rows.iter().peekable();
+    while let Some(((first, _), _)) = rest.peek() {
+        let first = *first;
+        let mut table = transaction.open_table(first.definition())?;
+        while let Some(((_, key), value)) = rest.next_if(|((table, _), _)| *table == first) {
+            match value {
+                Some(value) => drop(table.insert(key.as_bytes(), value.as_bytes())?),
+                None => drop(table.remove(key.as_bytes())?),
+            }
         }
     }
     Ok(transaction.commit()?)

@@ -10,6 +10,8 @@ pub mod lock;
 pub mod logger;
 pub mod medium;
 #[cfg(all(feature = "director", unix))]
+pub mod open_files;
+#[cfg(all(feature = "director", unix))]
 pub mod peer;
 pub mod process;
 pub mod random;

@@ -29,6 +29,13 @@ def wait_for(what, look, every=0.02, limit=WAIT_S):
     raise Broken(f"{what}: not within {limit} s")
 
 
+def free_port():
+    """A TCP port of loopback that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def fields(path):
     """`Name: 12 kB` lines of a /proc file, as a dictionary of numbers."""
     out = {}
@@ -121,7 +128,7 @@ class Site:
     """Folders, programs and processes. Use it with `with`: what it started ends with it."""
 
     def __init__(self, folder, programs):
-        self.folder, self.programs, self.children = folder, programs, []
+        self.folder, self.programs, self.children, self.port = folder, programs, [], None
         self.env = dict(os.environ, VMETRIC_RELEASE_PASSPHRASE="of throw-away keys")
         self.arch = MACHINES.get(platform.machine()) or platform.machine()
 
@@ -159,7 +166,7 @@ class Site:
 
     def start(self, command, log, env=None):
         """Starts a process that ends with the site; its words go to a log file."""
-        with open(self.path(log + ".log"), "wb") as out:
+        with open(self.path(log + ".log"), "ab") as out:
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=dict(self.env, **(env or {})))
         self.children.append(child)
         return child
@@ -188,12 +195,11 @@ class Site:
         self.run("release", "sign", *keys)
         self.run("release", "publish", "--repo", "release", "--out", "public")
 
-    def start_director(self):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+    def start_director(self, prefix=()):
+        """Starts it, or starts it again at the same address; `prefix` may be taskset. Answers the process."""
+        port = self.port = self.port or free_port()
         self.address = f"https://127.0.0.1:{port}"
-        command = [self.programs["vmetric-director"], "run", "--state", self.path("director"), "--listen", f"127.0.0.1:{port}"]
+        command = [*prefix, self.programs["vmetric-director"], "run", "--state", self.path("director"), "--listen", f"127.0.0.1:{port}"]
         command += ["--mirror", self.path("public"), "--root", self.path("release/root.json"), "--name", "127.0.0.1"]
         child = self.start(command, "director")
 
@@ -206,3 +212,4 @@ class Site:
                 return None
 
         wait_for("the Director has mirrored the tree", up, 0.1)
+        return child

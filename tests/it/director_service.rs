@@ -77,7 +77,7 @@ impl Bench {
             map.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
         }
         let peer = Some("192.0.2.1:50000".parse().unwrap());
-        Request { method: method.into(), path: path.into(), query: None, headers: map, body, peer }
+        Request { method: method.into(), path: path.into(), query: None, headers: map, body, peer, known: Default::default() }
     }
 
     pub fn call(&self, request: Request) -> Response {

@@ -8,6 +8,9 @@
 //! Nothing secret is compared here: whoever shows a valid signature is known, and everything else is refused with one and the
 //! same reason. Whether the agent is still in the registry is the registry's answer, not this module's.
 
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
 use ed25519_compact::{KeyPair, Seed, Signature};
 
 use crate::core::hex;
@@ -21,6 +24,13 @@ pub const AGENT_ID_MAX: usize = 64;
 const KEY_DIGITS: usize = 64;
 /// Longest credential that is looked at: prefix, 20 digits, colons, id, key, two dots, 64 bytes of signature, all in hex.
 const TEXT_MAX: usize = 4 + 2 * (20 + 1 + AGENT_ID_MAX + 1 + KEY_DIGITS) + 128;
+
+/// Credentials whose signature is not verified again: twice the largest site. A verification costs more than all the rest
+/// of a poll's answer.
+const VERIFIED_MAX: usize = 200_000;
+
+/// The beginning of a credential's SHA-256: nobody finds another text for the hash of a text that he does not know.
+type Digest = [u8; 16];
 
 /// What a credential says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,12 +46,13 @@ pub struct Claims {
 /// Issues and checks.
 pub struct Signer {
     keys: KeyPair,
+    verified: Mutex<HashSet<Digest>>,
 }
 
 impl Signer {
     /// The signer of a site; `seed` is the CA's.
     pub fn new(seed: [u8; 32]) -> Signer {
-        Signer { keys: KeyPair::from_seed(Seed::new(seed)) }
+        Signer { keys: KeyPair::from_seed(Seed::new(seed)), verified: Mutex::default() }
     }
 
     /// A credential. The same arguments give the same text.
@@ -71,7 +82,16 @@ impl Signer {
         let payload = payload.as_bytes().chunks(2).map(|two| hex::decode::<1>(std::str::from_utf8(two).ok()?).map(|[b]| b));
         let payload = payload.collect::<Option<Vec<u8>>>()?;
         // The signature first: nothing is parsed that was not signed here.
-        self.keys.pk.verify(message(&payload), &signature).ok()?;
+        let mut digest = Digest::default();
+        digest.copy_from_slice(&hex::sha256(text.as_bytes())[..16]);
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if !verified.contains(&digest) {
+            self.keys.pk.verify(message(&payload), &signature).ok()?;
+            if verified.len() >= VERIFIED_MAX {
+                verified.clear();
+            }
+            verified.insert(digest);
+        }
         let (issued_at, rest) = std::str::from_utf8(&payload).ok()?.split_once(':')?;
         let (agent_id, device_key) = rest.split_once(':').map_or((rest, None), |(id, key)| (id, Some(key)));
         device_key.map_or(Some([0; KEY_DIGITS / 2]), hex::decode)?;
@@ -115,6 +135,7 @@ mod tests {
             let mut altered = text.clone().into_bytes();
             altered[at] ^= 1;
             assert!(signer.check(&String::from_utf8(altered).unwrap()).is_err(), "byte {at} altered");
+            assert!(signer.check(&text).is_ok(), "and what was verified once stays known");
             assert!(signer.check(&text[..at]).is_err(), "cut at {at}");
         }
         for bad in ["", "v1.", "v1..", "v2.00.00", "é.é.é", &"v1.".repeat(500), &text.to_uppercase()] {

@@ -24,6 +24,8 @@ const LINGER_BYTES: usize = 1024 * 1024;
 pub(super) enum NoHandshake {
     /// The peer speaks plain HTTP.
     PlainHttp,
+    /// The peer went away without a word that means anything: a health check of a load balancer, a scan.
+    Left,
     /// Anything else, for the log.
     Failed(io::Error),
 }
@@ -62,7 +64,7 @@ impl Conn {
             let before = self.tls.unsent.len();
             match poll_fn(|cx| self.poll_receive(cx)).await {
                 Ok(true) => {}
-                Ok(false) => return Err(NoHandshake::Failed(io::ErrorKind::UnexpectedEof.into())),
+                Ok(false) => return Err(NoHandshake::Left),
                 Err(error) => {
                     let letter = self.tls.unfinished.first().is_some_and(u8::is_ascii_uppercase);
                     // The alert; whether it arrives is the peer's luck.
@@ -188,7 +190,7 @@ impl Conn {
     }
 
     /// Tells a peer that came with plain HTTP what to do, in its own language.
-    pub async fn answer_plain(self) {
+    pub async fn answer_plain(&self) {
         const SAYS: &str = "This port speaks HTTPS: use https:// in the address.\n";
         let text = format!(
             "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{SAYS}",

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  accept -> handshake -> [ request head -> body -> Service::call -> response ]* -> close_notify
-//!                              ^ idle (75 s)          ^ parked: the handler decides how long
+//!   door.rs: who may         ^ idle (75 s)          ^ parked: the handler decides how long
 //! ```
 //!
 //! Sans-IO parts on one loop: rustls' unbuffered connections and `ureq-proto`'s request machine, with scratch buffers
@@ -13,12 +13,13 @@
 //! (a `HEAD` answer's body is measured for `Content-Length` and not sent).
 
 mod conn;
+mod door;
 mod request;
 mod response;
 mod scratch;
 mod tls;
 
-pub use request::Request;
+pub use request::{Known, Request};
 pub use response::{Body, Response};
 
 use std::future::Future;
@@ -33,6 +34,7 @@ use smol::lock::Semaphore;
 use smol::{Async, Timer};
 
 use conn::{Conn, NoHandshake, within};
+use door::{Door, Guest};
 use request::Incoming;
 use scratch::Scratch;
 
@@ -40,6 +42,13 @@ use scratch::Scratch;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// One line about it per minute.
 const ACCEPT_LOG: Duration = Duration::from_secs(60);
+
+/// Peers that are told at once that all places are taken: each costs a handshake.
+const FULL_LANE: usize = 16;
+/// How long that may take.
+const FULL_TIME: Duration = Duration::from_secs(4);
+/// Shortest wait that they are advised, seconds; up to as much again is added by chance.
+const FULL_RETRY_S: u64 = 30;
 
 /// The answer to come. Not `Send`: one thread.
 pub type Answer = Pin<Box<dyn Future<Output = Response>>>;
@@ -52,6 +61,10 @@ pub trait Service {
     /// Answers one request. The future may take as long as it wants (a parked poll); it is DROPPED as soon as the client
     /// leaves, so whatever it registered must deregister in `Drop`.
     fn call(&self, request: Request) -> Answer;
+
+    /// Told of every peer that was turned away before a request of its could be answered, with a stable code. It may come
+    /// thousands of times a second.
+    fn turned_away(&self, _peer: SocketAddr, _code: &'static str) {}
 }
 
 /// How much a peer may take. `Limits::default()` is right for Director and Fleet.
@@ -67,8 +80,15 @@ pub struct Limits {
     pub idle: Duration,
     /// Without one byte of an answer taken by the client.
     pub write_stall: Duration,
-    /// Connections at once; the next ones wait in the kernel's queue.
+    /// For a piece of an answer (32 KiB): a client that takes a byte now and then does not hold a file for ever.
+    pub write_piece: Duration,
+    /// Connections at once; the next ones are told 503, and when there are too many of those too, closed.
     pub connections: usize,
+    /// Handshakes and first requests at once; the next ones wait in the kernel's queue. One address may have a quarter of
+    /// them when they do not get on.
+    pub arriving: usize,
+    /// Connections of one address whose peer the application does not know ([`Known::vouch`]).
+    pub strangers_per_address: usize,
 }
 
 impl Default for Limits {
@@ -79,7 +99,11 @@ impl Default for Limits {
             request: Duration::from_secs(30),
             idle: Duration::from_secs(75),
             write_stall: Duration::from_secs(30),
+            write_piece: Duration::from_secs(60),
             connections: 50_000,
+            // Each takes less than a millisecond of CPU; with these the last one waits less than a second on a slow machine.
+            arriving: 256,
+            strangers_per_address: 1_024,
         }
     }
 }
@@ -101,19 +125,37 @@ pub async fn serve(
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = Async::new(listener)?;
+    let door = Door::new(&limits);
     let server = Rc::new(Server { tls, service, limits, scratch: Rc::new(Scratch::new()) });
-    let free = Arc::new(Semaphore::new(limits.connections));
+    let (free, lane) = (Arc::new(Semaphore::new(limits.connections)), Arc::new(Semaphore::new(FULL_LANE)));
     let mut quiet_until = None;
     loop {
-        let place = free.acquire_arc().await;
+        let arrival = door.place().await;
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let server = server.clone();
-                let task = async move {
-                    server.connection(stream, peer).await;
-                    drop(place);
+                let guest = match door.enter(peer.ip(), arrival, now()) {
+                    Ok(guest) => guest,
+                    Err(door::TooMany(code)) => {
+                        server.service.turned_away(peer, code);
+                        continue;
+                    }
                 };
-                executor.spawn(task).detach();
+                if let Some(place) = free.try_acquire_arc() {
+                    let task = async move {
+                        server.connection(stream, peer, guest).await;
+                        drop(place);
+                    };
+                    executor.spawn(task).detach();
+                } else {
+                    server.service.turned_away(peer, "connections_full");
+                    let Some(place) = lane.try_acquire_arc() else { continue };
+                    let task = async move {
+                        within(FULL_TIME, server.say_full(stream, guest)).await;
+                        drop(place);
+                    };
+                    executor.spawn(task).detach();
+                }
             }
             // The client gave up while it was queued.
             Err(e) if matches!(e.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted) => {}
@@ -137,31 +179,26 @@ struct Server {
 }
 
 impl Server {
-    async fn connection(&self, stream: Async<TcpStream>, peer: SocketAddr) {
+    async fn connection(&self, stream: Async<TcpStream>, peer: SocketAddr, guest: Rc<Guest>) {
         let Ok(mut conn) = Conn::new(stream, self.tls.clone(), self.scratch.clone()) else { return };
-        match within(self.limits.handshake, Box::pin(conn.handshake())).await {
-            Some(Ok(())) => {}
-            Some(Err(NoHandshake::PlainHttp)) => {
-                log::info!("plain_http: {peer} speaks plain HTTP to the HTTPS port; it was told so");
-                return Box::pin(conn.answer_plain()).await;
-            }
-            Some(Err(NoHandshake::Failed(e))) => return log::debug!("handshake_failed: {peer}: {e}"),
-            None => return log::debug!("handshake_failed: {peer}: took too long"),
-        }
+        let Some(mut incoming) = Box::pin(self.arrive(&mut conn, peer, &guest)).await else { return };
+        let mut guest = Some(guest);
         let linger = loop {
-            match request::next(&mut conn, &*self.service, &self.limits, Some(peer)).await {
+            match incoming {
                 Incoming::Closed => break false,
-                Incoming::Refused(response) => {
-                    log::debug!("request_refused: {peer}: {}", response.status);
-                    if self.send(&mut conn, response, false, false).await.is_err() {
+                Incoming::Refused(code, response) => {
+                    self.service.turned_away(peer, code);
+                    if self.send(&mut conn, *response, false, false).await.is_err() {
                         return;
                     }
                     break true;
                 }
-                Incoming::Complete { request, keep } => {
+                Incoming::Complete { mut request, keep } => {
                     let head_only = request.method == "HEAD";
+                    request.known = Known(guest.clone());
                     // The peer left: the handler's future ends here with everything that it registered.
-                    let Some(response) = conn.park(self.service.call(request)).await else { break false };
+                    let Some(response) = conn.park(self.service.call(*request)).await else { break false };
+                    let keep = keep && !response.closes();
                     if let Err(e) = self.send(&mut conn, response, head_only, keep).await {
                         return log::debug!("answer_lost: {peer}: {e}");
                     }
@@ -170,8 +207,57 @@ impl Server {
                     }
                 }
             }
+            guest = guest.filter(|g| !g.is_known());
+            let idle = if guest.is_some() { self.limits.handshake } else { self.limits.idle };
+            incoming = request::next(&mut conn, &*self.service, &self.limits, idle, peer).await;
         };
         Box::pin(conn.close(self.limits.write_stall, linger)).await;
+    }
+
+    /// The handshake and the first request; `None`: it came to nothing, and the connection is of no use any more.
+    async fn arrive(&self, conn: &mut Conn, peer: SocketAddr, guest: &Guest) -> Option<Incoming> {
+        let arrival = async {
+            match within(self.limits.handshake, conn.handshake()).await {
+                Some(Ok(())) => {}
+                Some(Err(NoHandshake::PlainHttp)) => {
+                    self.service.turned_away(peer, "plain_http");
+                    conn.answer_plain().await;
+                    return None;
+                }
+                Some(Err(NoHandshake::Left)) => return None,
+                Some(Err(NoHandshake::Failed(e))) => {
+                    log::debug!("handshake_failed: {peer}: {e}");
+                    self.service.turned_away(peer, "handshake_failed");
+                    return None;
+                }
+                None => {
+                    self.service.turned_away(peer, "handshake_slow");
+                    return None;
+                }
+            }
+            Some(request::next(conn, &*self.service, &self.limits, self.limits.handshake, peer).await)
+        };
+        let ended = async {
+            guest.ended().await;
+            self.service.turned_away(peer, "arrival_slow");
+            None
+        };
+        let incoming = smol::future::or(arrival, ended).await;
+        guest.arrived();
+        incoming
+    }
+
+    /// Tells a peer that all places are taken, so that it knows why and when to come back.
+    async fn say_full(&self, stream: Async<TcpStream>, guest: Rc<Guest>) {
+        let Ok(mut conn) = Conn::new(stream, self.tls.clone(), self.scratch.clone()) else { return };
+        if conn.handshake().await.is_ok() {
+            guest.arrived();
+            let full = Response::error(503, "connections_full", "this server has as many connections as it may; come back later");
+            let retry_after = FULL_RETRY_S + u64::from(crate::io::random::bytes::<1>()[0]) * FULL_RETRY_S / 255;
+            if self.send(&mut conn, full.with("retry-after", retry_after.to_string()), false, false).await.is_ok() {
+                conn.close(self.limits.write_stall, true).await;
+            }
+        }
     }
 
     /// On the heap, like everything that is not there while a call is parked: a future is as large as its largest part.
@@ -182,7 +268,7 @@ impl Server {
         head_only: bool,
         keep: bool,
     ) -> Pin<Box<impl Future<Output = io::Result<()>>>> {
-        Box::pin(response::send(conn, &self.scratch, response, head_only, keep, self.limits.write_stall))
+        Box::pin(response::send(conn, &self.scratch, response, head_only, keep, &self.limits))
     }
 }
 

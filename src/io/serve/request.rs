@@ -1,7 +1,10 @@
 //! From bytes to a [`Request`], with every limit and its answer.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
 
 use ureq_proto::Error;
 use ureq_proto::http::{HeaderMap, Request as Head, Version, header};
@@ -9,6 +12,7 @@ use ureq_proto::server::state::{RecvBody, RecvRequest};
 use ureq_proto::server::{RecvRequestResult, Reply};
 
 use super::conn::{Conn, within};
+use super::door::Guest;
 use super::response::Response;
 use super::{Limits, Service};
 
@@ -30,6 +34,27 @@ pub struct Request {
     pub body: Vec<u8>,
     /// The other end of the connection (a proxy's address when there is one).
     pub peer: Option<SocketAddr>,
+    /// Where the application says that it knows who this is.
+    pub known: Known,
+}
+
+/// A connection is a stranger's until somebody vouches for it.
+#[derive(Clone, Default)]
+pub struct Known(pub(super) Option<Rc<Guest>>);
+
+impl Known {
+    /// The application knows this peer: the limits for strangers end.
+    pub fn vouch(&self) {
+        if let Some(guest) = &self.0 {
+            guest.known();
+        }
+    }
+}
+
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Known({})", self.0.as_ref().is_none_or(|g| g.is_known()))
+    }
 }
 
 impl Request {
@@ -49,19 +74,19 @@ impl Request {
 pub(super) enum Incoming {
     /// One came.
     Complete {
-        request: Request,
+        request: Box<Request>,
         /// The connection may be used again.
         keep: bool,
     },
     /// None came, in order.
     Closed,
-    /// This is the answer, and then the connection ends.
-    Refused(Response),
+    /// This is the code and the answer, and then the connection ends.
+    Refused(&'static str, Box<Response>),
 }
 
 /// Why a request is not taken.
 enum Refusal {
-    Answer(Response),
+    Answer(&'static str, Box<Response>),
     Gone,
 }
 
@@ -71,15 +96,15 @@ impl From<io::Error> for Refusal {
     }
 }
 
-fn refuse(status: u16, code: &str, detail: &str) -> Refusal {
-    Refusal::Answer(Response::error(status, code, detail))
+fn refuse(status: u16, code: &'static str, detail: &str) -> Refusal {
+    Refusal::Answer(code, Box::new(Response::error(status, code, detail)))
 }
 
-/// Waits for the next request and reads it whole.
-pub(super) async fn next(conn: &mut Conn, service: &dyn Service, limits: &Limits, peer: Option<SocketAddr>) -> Incoming {
+/// Waits for the next request, `idle` at most, and reads it whole.
+pub(super) async fn next(conn: &mut Conn, service: &dyn Service, limits: &Limits, idle: Duration, peer: SocketAddr) -> Incoming {
     if conn.plain().is_empty() {
         conn.shrink();
-        match within(limits.idle, conn.receive()).await {
+        match within(idle, conn.receive()).await {
             Some(Ok(true)) => {}
             _ => return Incoming::Closed,
         }
@@ -87,17 +112,18 @@ pub(super) async fn next(conn: &mut Conn, service: &dyn Service, limits: &Limits
     // On the heap: none of this is there while a call is parked.
     match within(limits.request, Box::pin(read(conn, service, limits, peer))).await {
         Some(Ok((request, keep))) => Incoming::Complete { request, keep },
-        Some(Err(Refusal::Answer(response))) => Incoming::Refused(response),
+        Some(Err(Refusal::Answer(code, response))) => Incoming::Refused(code, response),
         Some(Err(Refusal::Gone)) => Incoming::Closed,
         None if conn.plain().is_empty() => Incoming::Closed,
         None => {
             let seconds = limits.request.as_secs();
-            Incoming::Refused(Response::error(408, "request_too_slow", format!("a request must arrive within {seconds} s")))
+            let detail = format!("a request must arrive within {seconds} s");
+            Incoming::Refused("request_too_slow", Box::new(Response::error(408, "request_too_slow", detail)))
         }
     }
 }
 
-async fn read(conn: &mut Conn, service: &dyn Service, limits: &Limits, peer: Option<SocketAddr>) -> Result<(Request, bool), Refusal> {
+async fn read(conn: &mut Conn, service: &dyn Service, limits: &Limits, peer: SocketAddr) -> Result<(Box<Request>, bool), Refusal> {
     let mut reply = Reply::new().map_err(|_| Refusal::Gone)?;
     // A body after GET is read rather than taken for the next request, which is how requests are smuggled.
     reply.force_recv_body();
@@ -141,7 +167,8 @@ async fn read(conn: &mut Conn, service: &dyn Service, limits: &Limits, peer: Opt
         }
     }
     let headers = head.into_parts().0.headers;
-    Ok((Request { method, path, query, headers, body, peer }, keep))
+    let known = Known::default();
+    Ok((Box::new(Request { method, path, query, headers, body, peer: Some(peer), known }), keep))
 }
 
 /// The head, once it is complete.

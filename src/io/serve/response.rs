@@ -3,11 +3,11 @@
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::time::Duration;
 
 use ureq_proto::http::{HeaderName, StatusCode};
 
-use super::conn::Conn;
+use super::Limits;
+use super::conn::{Conn, within};
 use super::scratch::{PIECE, Scratch};
 use crate::wire::agent_api::ErrorWire;
 
@@ -86,6 +86,15 @@ impl Response {
         Response::json(status, miniserde::json::to_string(&wire))
     }
 
+    /// Ends the connection after this answer: for a peer that has to show first that it is worth another one.
+    pub fn closing(self) -> Response {
+        self.with("connection", "close")
+    }
+
+    pub(super) fn closes(&self) -> bool {
+        self.headers.iter().any(|(name, value)| *name == "connection" && value == "close")
+    }
+
     /// Adds a header.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Response {
         self.headers.push((name, value.into()));
@@ -105,8 +114,9 @@ pub(super) async fn send(
     response: Response,
     head_only: bool,
     keep: bool,
-    stall: Duration,
+    limits: &Limits,
 ) -> io::Result<()> {
+    let stall = limits.write_stall;
     let head = head(&response, head_only, keep);
     let body = if head_only || !has_body(response.status) { Body::Empty } else { response.body };
     match body {
@@ -116,7 +126,7 @@ pub(super) async fn send(
             all.extend_from_slice(&bytes);
             drop(bytes);
             for piece in all.chunks(PIECE) {
-                conn.send(piece, stall).await?;
+                within(limits.write_piece, conn.send(piece, stall)).await.unwrap_or_else(too_slow)?;
             }
             Ok(())
         }
@@ -126,12 +136,16 @@ pub(super) async fn send(
             let mut left = length;
             while left > 0 {
                 left -= seal_piece(conn, scratch, &mut file, left)?;
-                conn.flush(stall).await?;
+                within(limits.write_piece, conn.flush(stall)).await.unwrap_or_else(too_slow)?;
                 smol::future::yield_now().await;
             }
             conn.flush(stall).await
         }
     }
+}
+
+fn too_slow() -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes the answer too slowly"))
 }
 
 fn seal_piece(conn: &mut Conn, scratch: &Scratch, file: &mut File, left: u64) -> io::Result<u64> {

@@ -1,0 +1,215 @@
+//! One agent: enrolls, polls, takes orders, reports, backs off.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use miniserde::json;
+use smol::Timer;
+use vmetric::core::{backoff, hex};
+use vmetric::io::{clock, random};
+use vmetric::wire::agent_api::{AnswerWire, EnrollWire, EnrolledWire, ErrorWire, OrderWire, PROTOCOL, ReportWire, ResultWire};
+
+use super::conn::{Conn, Reply};
+use super::fleet::{Counted, Fleet};
+
+/// An answer that is early and says nothing must not become a loop; the agent's own number.
+const EARLY: Duration = Duration::from_millis(900);
+
+pub struct Agent {
+    credential: String,
+    report: ReportWire,
+    failures: u32,
+}
+
+/// Why there was no answer.
+struct Failed {
+    retry_after_s: Option<u64>,
+}
+
+fn request(fleet: &Fleet, path: &str, credential: &str, body: &str) -> Vec<u8> {
+    let host = fleet.address.get();
+    let bearer = if credential.is_empty() { String::new() } else { format!("Authorization: Bearer {credential}\r\n") };
+    let length = body.len();
+    let head = format!("POST /agent/v1/{path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: pollers\r\nContent-Type: application/json\r\n");
+    format!("{head}{bearer}Content-Length: {length}\r\n\r\n{body}").into_bytes()
+}
+
+/// A connection of this fleet.
+pub async fn connect(fleet: &Fleet) -> io::Result<Conn> {
+    fleet.began();
+    let tls = fleet.tls.borrow().clone();
+    let conn = Conn::open(fleet.address.get(), tls).await?;
+    fleet.established();
+    Ok(conn)
+}
+
+impl Agent {
+    /// Enrolls over a connection of its own; tries again as long as the Director asks for patience.
+    pub async fn enroll(fleet: &Fleet, token: &str, hostname: &str) -> Result<Agent, String> {
+        let wire = EnrollWire {
+            protocol: PROTOCOL,
+            token: token.into(),
+            hostname: hostname.into(),
+            os: "linux".into(),
+            architecture: "amd64".into(),
+            version: "1.0.0".into(),
+            ..Default::default()
+        };
+        let body = json::to_string(&wire);
+        let mut failures = 0;
+        let enrolled: EnrolledWire = loop {
+            let reply = match connect(fleet).await {
+                Ok(mut conn) => conn.exchange(&request(fleet, "enroll", "", &body)).await,
+                Err(e) => Err(e),
+            };
+            let wait = match reply {
+                Ok(reply) if reply.status == 200 => break read(&reply)?,
+                Ok(reply) if reply.status == 429 || reply.status == 503 => reply.retry_after_s,
+                Ok(reply) => return Err(format!("enroll: {} {}", reply.status, String::from_utf8_lossy(&reply.body))),
+                Err(_) => None,
+            };
+            failures += 1;
+            fleet.refused("enroll");
+            Timer::after(Duration::from_millis(backoff::wait_ms(failures, random::seed(), wait))).await;
+        };
+        let report = ReportWire {
+            protocol: PROTOCOL,
+            agent_id: enrolled.agent_id,
+            hostname: hostname.into(),
+            os: "linux".into(),
+            architecture: "amd64".into(),
+            version: "1.0.0".into(),
+            running: "factory".into(),
+            running_as: "factory".into(),
+            running_sha256: hex::encode(&hex::sha256(b"1.0.0")),
+            step: "idle".into(),
+            code: "idle".into(),
+            detail: "nothing to do".into(),
+            clock: "ok".into(),
+            root_version: 1,
+            timestamp_version: 1,
+            snapshot_version: 1,
+            targets_version: 1,
+            ..Default::default()
+        };
+        Ok(Agent { credential: enrolled.credential, report, failures: 0 })
+    }
+
+    /// Polls until the task is dropped.
+    pub async fn live(&mut self, fleet: &Rc<Fleet>) {
+        let mut conn = None;
+        loop {
+            let Some(open) = conn.as_mut() else {
+                match connect(fleet).await {
+                    Ok(open) => conn = Some((open, Counted::new(&fleet.connected))),
+                    Err(_) => self.back_off(fleet, "connect", None).await,
+                }
+                continue;
+            };
+            let began = clock::monotonic();
+            let park_s = backoff::park_s(fleet.park_s.get(), random::seed());
+            match self.say(fleet, &mut open.0, "poll", park_s).await {
+                Ok(Ok(answer)) => {
+                    let news = answer.order.is_some();
+                    if let Some(order) = answer.order {
+                        if self.obey(fleet, &mut open.0, order).await.is_err() {
+                            conn = None;
+                            self.back_off(fleet, "io", None).await;
+                        }
+                    } else if !news && clock::monotonic().saturating_sub(began) < EARLY {
+                        Timer::after(Duration::from_secs(1)).await;
+                    }
+                }
+                Ok(Err(failed)) => self.back_off(fleet, "busy", failed.retry_after_s).await,
+                Err(_) => {
+                    conn = None;
+                    self.back_off(fleet, "io", None).await;
+                }
+            }
+        }
+    }
+
+    async fn back_off(&mut self, fleet: &Fleet, code: &str, retry_after_s: Option<u64>) {
+        self.failures = self.failures.saturating_add(1);
+        fleet.refused(code);
+        Timer::after(Duration::from_millis(backoff::wait_ms(self.failures, random::seed(), retry_after_s))).await;
+    }
+
+    /// One report or poll. The outer error is the connection's end.
+    async fn say(&mut self, fleet: &Fleet, conn: &mut Conn, path: &str, park_s: u64) -> io::Result<Result<AnswerWire, Failed>> {
+        self.report.park_s = park_s;
+        let bytes = request(fleet, path, &self.credential, &json::to_string(&self.report));
+        let reply = {
+            let _waiting = (path == "poll").then(|| Counted::new(&fleet.waiting));
+            conn.exchange(&bytes).await?
+        };
+        fleet.seen.borrow_mut().answers += 1;
+        if reply.status != 200 {
+            let said: ErrorWire = read(&reply).unwrap_or_default();
+            fleet.refused(&said.code);
+            return Ok(Err(Failed { retry_after_s: reply.retry_after_s }));
+        }
+        let answer: AnswerWire = read(&reply).map_err(io::Error::other)?;
+        self.failures = 0;
+        if answer.result_taken.is_some() && answer.result_taken == self.report.result.as_ref().map(|r| r.id.clone()) {
+            self.report.result = None;
+            fleet.seen.borrow_mut().ended.push(clock::monotonic());
+        }
+        Ok(Ok(answer))
+    }
+
+    /// Takes an order; says so, and ends it when the fleet is to finish.
+    async fn obey(&mut self, fleet: &Fleet, conn: &mut Conn, order: OrderWire) -> io::Result<()> {
+        if order.issuer == self.report.issuer && order.generation <= self.report.generation {
+            fleet.seen.borrow_mut().twice += 1;
+            return Ok(());
+        }
+        fleet.seen.borrow_mut().told.push(clock::monotonic());
+        (self.report.issuer, self.report.generation) = (order.issuer.clone(), order.generation);
+        self.report.scheduled_version = Some(order.version.clone());
+        let cancelled = order.kind == "cancel";
+        if !cancelled {
+            let finish = fleet.finish.get() > 0;
+            fleet.finish.set(fleet.finish.get().saturating_sub(1));
+            (self.report.step, self.report.code) = ("waiting".into(), "window".into());
+            self.insist(fleet, conn).await?;
+            if !finish {
+                return Ok(());
+            }
+            Timer::after(Duration::from_millis(fleet.work_ms.get())).await;
+            (self.report.version, self.report.running_sha256) = (order.version.clone(), order.sha256.clone());
+            (self.report.running, self.report.running_as) = ("a".into(), "confirmed".into());
+        }
+        (self.report.step, self.report.code, self.report.scheduled_version) = ("idle".into(), "idle".into(), None);
+        self.report.result = Some(ResultWire {
+            id: format!("{:016x}", random::seed()),
+            issuer: order.issuer,
+            generation: order.generation,
+            outcome: if cancelled { "cancelled" } else { "updated" }.into(),
+            code: if cancelled { "cancelled" } else { "confirmed" }.into(),
+            version: order.version,
+            sha256: order.sha256,
+            running_version: self.report.version.clone(),
+            running_sha256: self.report.running_sha256.clone(),
+            gap_ms: 15,
+            bytes: order.length,
+            seconds: 1,
+            ..Default::default()
+        });
+        self.insist(fleet, conn).await
+    }
+
+    /// A report that is sent until it is taken; an order in its answer comes again with the next poll.
+    async fn insist(&mut self, fleet: &Fleet, conn: &mut Conn) -> io::Result<()> {
+        while let Err(failed) = self.say(fleet, conn, "report", 0).await? {
+            self.back_off(fleet, "busy", failed.retry_after_s).await;
+        }
+        Ok(())
+    }
+}
+
+fn read<T: miniserde::Deserialize>(reply: &Reply) -> Result<T, String> {
+    let text = String::from_utf8_lossy(&reply.body);
+    json::from_str(&text).map_err(|_| format!("not of the protocol: {text}"))
+}
