@@ -57,7 +57,7 @@ pub fn answer(site: &Site, request: &Request) -> Response {
         return Response::error(404, "not_found", "there is /dl/agent/<os>/<arch> and /dl/cert.pem");
     };
     // Guesses at tokens cost what enrollments cost.
-    if let Err(wait_s) = site.throttle.borrow_mut().take_enrollment(clock::monotonic()) {
+    if let Err(wait_s) = site.throttle.borrow_mut().take_install(request.peer.map(|p| p.ip()), clock::monotonic()) {
         return throttled(wait_s);
     }
     let who = match may(&site.registry.borrow(), request, clock::unix()) {

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | ordinary | an agent | every report, poll and artifact |
 //! | settling | an agent | a trial's question and a result, once the ordinary bucket is empty |
+//! | installer | an address | first installs (`/dl/agent`) |
 //! | stranger | an address | refused enrollments and credentials; those who are known are not touched by it |
 
 use std::collections::HashMap;
@@ -26,6 +27,8 @@ const SETTLING: Rate = Rate { burst: 60.0, per_s: 1.0 };
 /// Wrong tokens and credentials of one address: a site behind one address whose token expired may try all at once; after
 /// that, guessing is slow. What a right token may do is limited by its uses.
 const STRANGER: Rate = Rate { burst: 500.0, per_s: 20.0 };
+/// A whole site may be installed at the same moment, behind one address; each of them is a file of megabytes.
+const INSTALLER: Rate = Rate { burst: 500.0, per_s: 20.0 };
 /// Advised wait of whoever finds his bucket empty, seconds; up to twice that is added by chance.
 const WAIT_S: u64 = 5;
 /// Buckets kept before full ones are forgotten; then as many again as were not full. Most agents ask once a minute and
@@ -90,11 +93,17 @@ pub struct Throttle {
     ordinary: Buckets<String>,
     settling: Buckets<String>,
     strangers: Buckets<IpAddr>,
+    installers: Buckets<IpAddr>,
 }
 
 impl Default for Throttle {
     fn default() -> Throttle {
-        Throttle { ordinary: Buckets::new(ORDINARY), settling: Buckets::new(SETTLING), strangers: Buckets::new(STRANGER) }
+        Throttle {
+            ordinary: Buckets::new(ORDINARY),
+            settling: Buckets::new(SETTLING),
+            strangers: Buckets::new(STRANGER),
+            installers: Buckets::new(INSTALLER),
+        }
     }
 }
 
@@ -120,14 +129,26 @@ impl Throttle {
     /// # Errors
     /// Its refusals came too fast.
     pub fn may_fail(&self, address: Option<IpAddr>, now: Duration) -> Result<(), u64> {
-        if self.strangers.holds(&self.counted(address), now) { Ok(()) } else { Err(WAIT_S) }
+        if self.strangers.holds(&self.strangers.counted(address), now) { Ok(()) } else { Err(WAIT_S) }
     }
 
     /// Counts a refused token or credential.
     pub fn failed(&mut self, address: Option<IpAddr>, now: Duration) {
-        self.strangers.take(&self.counted(address), now);
+        let address = self.strangers.counted(address);
+        self.strangers.take(&address, now);
     }
 
+    /// Takes one first install of an address.
+    ///
+    /// # Errors
+    /// The bucket is empty.
+    pub fn take_install(&mut self, address: Option<IpAddr>, now: Duration) -> Result<(), u64> {
+        let address = self.installers.counted(address);
+        if self.installers.take(&address, now) { Ok(()) } else { Err(WAIT_S) }
+    }
+}
+
+impl Buckets<IpAddr> {
     /// The address by which failures are counted. Whoever has a /64 has all of its addresses.
     fn counted(&self, address: Option<IpAddr>) -> IpAddr {
         let address = match address {
@@ -138,7 +159,7 @@ impl Throttle {
             Some(other) => other.to_canonical(),
             None => IpAddr::from([0; 4]),
         };
-        let known = self.strangers.levels.len() < ADDRESSES_MAX || self.strangers.levels.contains_key(&address);
+        let known = self.levels.len() < ADDRESSES_MAX || self.levels.contains_key(&address);
         if known { address } else { IpAddr::from([0; 4]) }
     }
 }
@@ -180,7 +201,7 @@ mod tests {
         }
         assert!(throttle.strangers.levels.len() <= ADDRESSES_MAX + 1);
         let neighbours = |last: u16| Some(IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, last]));
-        assert_eq!(throttle.counted(neighbours(1)), throttle.counted(neighbours(2)));
+        assert_eq!(throttle.strangers.counted(neighbours(1)), throttle.strangers.counted(neighbours(2)));
     }
 
     #[test]
