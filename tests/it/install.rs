@@ -57,7 +57,15 @@ impl Gate {
             map.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
         }
         let (path, query) = path.split_once('?').map_or((path, None), |(p, q)| (p, Some(q.to_string())));
-        let request = Request { method: method.into(), path: path.into(), query, headers: map, body: Vec::new(), peer: None };
+        let request = Request {
+            method: method.into(),
+            path: path.into(),
+            query,
+            headers: map,
+            body: Vec::new(),
+            peer: None,
+            known: Default::default(),
+        };
         smol::block_on(Front(self.site.clone()).call(request))
     }
 
