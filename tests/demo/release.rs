@@ -17,6 +17,8 @@ pub struct Release {
     pub tree: PathBuf,
     /// The root metadata that devices and Directors begin with.
     pub root: PathBuf,
+    /// The good version's files and all metadata in one file.
+    pub bundle: PathBuf,
 }
 
 /// Makes keys, adds every build, signs, publishes, and verifies as a device does.
@@ -41,6 +43,8 @@ pub fn publish(work: &Path, builds: &Builds, show: &Show) -> Result<Release, Str
     run("sign --repo release --keys keys", None)?;
     run("publish --repo release --out public", None)?;
     run("verify --tree public --root release/root.json", None)?;
+    run(&format!("bundle --tree public --out site.vmb --version {GOOD}"), None)?;
+    run("verify --bundle site.vmb --root release/root.json", None)?;
     show.say("", "release", "made keys, signed every build (root 2 of 3, targets 2 of 2), published, verified");
-    Ok(Release { tree: work.join("public"), root: work.join("release/root.json") })
+    Ok(Release { tree: work.join("public"), root: work.join("release/root.json"), bundle: work.join("site.vmb") })
 }

@@ -46,7 +46,7 @@ const fn supervise(letter: &'static str, what: &'static str, play: fn(&Cast) -> 
 const PUSHED: &str = "a good version is pushed";
 
 /// All of them, in the order of the table.
-const ALL: [Scenario; 27] = [
+const ALL: [Scenario; 28] = [
     exec("a", PUSHED, good::pushed),
     supervise("a", PUSHED, good::pushed),
     exec("a", "roll-out to 5 devices, one first", good::rolled_out),
@@ -67,6 +67,7 @@ const ALL: [Scenario; 27] = [
     exec("j", "a confirmed version crashes days later", bad::crashes_later),
     supervise("j", "a confirmed version crashes days later", bad::crashes_later),
     exec("k", "update --file, no Director there", good::by_hand),
+    exec("z", "air gap: bundle, import, update --file", good::air_gapped),
     exec("l", "stopped three times while on trial", kill::stopped_on_trial),
     exec("m", "cancelled before its time to switch", good::cancelled),
     exec("n", "the Director is killed during the trial", kill::director_killed),
@@ -184,6 +185,12 @@ impl Cast<'_> {
     pub fn own_site(&self) -> Result<Arc<Site>, String> {
         let folder = self.stage.work.join(format!("site-{:02}", self.number));
         Site::start(&folder, &self.stage.builds, &self.stage.release, &self.stage.show).map(Arc::new)
+    }
+
+    /// The same without a link to anywhere.
+    pub fn own_site_without_link(&self) -> Result<Arc<Site>, String> {
+        let folder = self.stage.work.join(format!("site-{:02}", self.number));
+        Site::start_without_link(&folder, &self.stage.builds, &self.stage.release, &self.stage.show).map(Arc::new)
     }
 
     /// Starts the clock of a row.

@@ -76,6 +76,30 @@ pub fn by_hand(cast: &Cast) -> Result<Row, String> {
     Ok(row)
 }
 
+/// (z) A site without a link: one file is brought to the Director, and another device takes it itself.
+pub fn air_gapped(cast: &Cast) -> Result<Row, String> {
+    let site = cast.own_site_without_link()?;
+    let (one, other) = (cast.device_at(&site, "device-z")?, cast.device_at(&site, "device-zz")?);
+    let bundle = cast.stage.release.bundle.display().to_string();
+    let before = site.status()?;
+    same("what the Director serves at first", &before.releases.join(" "), "")?;
+    one.say("brings a bundle to the Director: vmetric-director mirror --file BUNDLE");
+    let clock = cast.clock();
+    let status: vmetric::director::views::StatusView = site.ask(&format!("mirror --file {bundle}"))?;
+    same("the releases in the bundle", &status.releases.join(" "), GOOD)?;
+    let result = one.order(GOOD, "", 40)?;
+    let row = clock.row(&result);
+    ended(&result, "updated", "", "confirmed")?;
+    cast.confirmed(&one, GOOD)?;
+    other.say("takes the same file itself: vmetric-agent update --file BUNDLE");
+    let said = other.agent(&["update", "--file", &bundle])?;
+    if !said.contains("updated 1.1.0") {
+        return Err(format!("the command ended with: {said}"));
+    }
+    cast.confirmed(&other, GOOD)?;
+    Ok(row)
+}
+
 /// (m) Withdrawn while it waits for its time to switch.
 pub fn cancelled(cast: &Cast) -> Result<Row, String> {
     let device = cast.device("device-m")?;

@@ -28,6 +28,8 @@ pub struct Site {
     pub port: Arc<AtomicU16>,
     program: PathBuf,
     run: Vec<String>,
+    /// Without `--mirror` there is nothing to serve until somebody brings it.
+    linked: bool,
     process: Mutex<Option<Child>>,
     follow: Arc<Follow>,
 }
@@ -44,8 +46,18 @@ struct Follow {
 impl Site {
     /// A new Director in `folder`, running, with the release mirrored.
     pub fn start(folder: &Path, builds: &Builds, release: &Release, show: &Arc<Show>) -> Result<Site, String> {
+        Site::begin(folder, builds, release, show, true)
+    }
+
+    /// A new Director without a link to anywhere.
+    pub fn start_without_link(folder: &Path, builds: &Builds, release: &Release, show: &Arc<Show>) -> Result<Site, String> {
+        Site::begin(folder, builds, release, show, false)
+    }
+
+    fn begin(folder: &Path, builds: &Builds, release: &Release, show: &Arc<Show>, linked: bool) -> Result<Site, String> {
         let text = |p: &Path| p.display().to_string();
-        let mirror = ["--mirror".into(), text(&release.tree), "--root".into(), text(&release.root)];
+        let mirror = linked.then(|| ["--mirror".into(), text(&release.tree)]).into_iter().flatten();
+        let root = ["--root".into(), text(&release.root)];
         let address = ["--listen".into(), "127.0.0.1:0".into(), "--name".into(), "127.0.0.1".into()];
         let follow = Follow {
             show: show.clone(),
@@ -58,7 +70,8 @@ impl Site {
             state: folder.to_path_buf(),
             port: Arc::default(),
             program: builds.director.clone(),
-            run: ["run".into()].into_iter().chain(mirror).chain(address).collect(),
+            run: ["run".into()].into_iter().chain(mirror).chain(root).chain(address).collect(),
+            linked,
             process: Mutex::default(),
             follow: Arc::new(follow),
         };
@@ -75,7 +88,7 @@ impl Site {
         command.args(&self.run).arg("--state").arg(&self.state).stdin(Stdio::null()).stdout(log).stderr(again);
         let child = command.spawn().map_err(|e| format!("{}: {e}", self.program.display()))?;
         *self.process.lock().map_err(|e| e.to_string())? = Some(child);
-        let ready = || self.status().ok().filter(|s| s.timestamp_version > 0);
+        let ready = || self.status().ok().filter(|s| s.timestamp_version > 0 || !self.linked);
         let status = wait(30, ready).ok_or("the Director did not become ready within 30 s")?;
         let port = status.listen.first().and_then(|a| a.rsplit_once(':')).and_then(|(_, p)| p.parse().ok());
         self.port.store(port.ok_or("the Director names no port")?, Ordering::SeqCst);
