@@ -11,7 +11,7 @@ use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::release::{Platform, TargetPath};
 use crate::core::slots::{Condition, Image};
-use crate::core::trust::{Fetched, Goal, Now, Refresh, Want};
+use crate::core::trust::{Fetched, Goal, Now, Refresh, Trusted, Want};
 use crate::core::update::{AGENT_PRODUCT, Authority, LOCAL_ISSUER};
 use crate::io::lock::{Lock, Taken};
 use crate::io::medium::Medium;
@@ -170,15 +170,7 @@ fn local_order(args: &UpdateArgs, state: &State, tree: &Path) -> Result<OrderWir
     }
     let (trusted, outcome) = refresh.finish();
     outcome.refused.map_or(Ok(()), Err)?;
-    let here = Platform::here();
-    let wanted: Vec<TargetPath> = trusted
-        .artifacts()
-        .filter_map(|(_, found)| found.ok().map(|a| a.path))
-        .filter(|p| p.product == AGENT_PRODUCT && p.platform == here)
-        .filter(|p| args.version.as_ref().map_or(!p.version.is_pre_release(), |v| p.version.to_string() == *v))
-        .collect();
-    let best = wanted.into_iter().max_by(|a, b| a.version.cmp(&b.version));
-    let path = best.ok_or_else(|| Reason::new("version_not_found", format!("{}: no such {AGENT_PRODUCT} for {here}", tree.display())))?;
+    let path = choose(args, &trusted, &medium)?;
     let artifact = trusted.lookup(&path)?;
     Ok(OrderWire {
         issuer: format!("{LOCAL_ISSUER}{}", hex::encode(&random::bytes::<8>())),
@@ -200,6 +192,33 @@ fn is_news(told: &mut String, reason: &Reason) -> bool {
     let new = *told != reason.code;
     *told = reason.code.to_string();
     new
+}
+
+/// The wanted version, or the newest release that the medium holds: a bundle's metadata may name more than it has.
+fn choose(args: &UpdateArgs, trusted: &Trusted, medium: &Medium) -> Result<TargetPath, Reason> {
+    let (here, place) = (Platform::here(), args.tree.display());
+    let fits = |p: &TargetPath| {
+        let version = args.version.as_ref().map_or(!p.version.is_pre_release(), |v| p.version.to_string() == *v);
+        p.product == AGENT_PRODUCT && p.platform == here && p.file == here.program(AGENT_PRODUCT) && version
+    };
+    let (mut best, mut absent): (Option<TargetPath>, Option<TargetPath>) = (None, None);
+    for artifact in trusted.artifacts().filter_map(|(_, found)| found.ok()).filter(|a| fits(&a.path)) {
+        let there = medium.has(&super::source::name(&artifact))?;
+        let slot = if there { &mut best } else { &mut absent };
+        if slot.as_ref().is_none_or(|b| b.version < artifact.path.version) {
+            *slot = Some(artifact.path);
+        }
+    }
+    if let Some(path) = best {
+        return Ok(path);
+    }
+    if let Some(gone) = trusted.withdrawn().into_iter().find(|w| args.version.is_some() && fits(&w.path)) {
+        return Err(Reason::new("target_withdrawn", format!("{}: {} was withdrawn: {}", place, gone.path, gone.reason)));
+    }
+    Err(match absent {
+        Some(path) => Reason::new("not_in_bundle", format!("{place}: names {path}, but does not hold it; make a bundle with it")),
+        None => Reason::new("version_not_found", format!("{place}: no such {AGENT_PRODUCT} for {here}")),
+    })
 }
 
 /// Stays with a local update: shows what happens, acknowledges the trial, and says how it ended.

@@ -43,6 +43,8 @@ pub struct Device {
     pub(super) rejected: Vec<Rejected>,
     pub(super) target: Target,
     pub(super) staged: Staged,
+    /// When the target was last looked up, or that was tried, on the monotonic clock.
+    pub(super) looked_at: Duration,
     pub(super) self_check: SelfCheck,
     pub(super) acknowledged: bool,
     pub(super) refused: bool,
@@ -222,6 +224,10 @@ impl World for Device {
         self.link.as_ref().and_then(Link::contact_age_s)
     }
 
+    fn look_age_s(&self) -> u64 {
+        clock::monotonic().saturating_sub(self.looked_at).as_secs()
+    }
+
     fn was_confirmed(&self, slot: Slot, sha256: &Sha256) -> bool {
         let path = self.state.slot_folder(slot).join("confirmed");
         let text = crate::io::fs::read_limited(&path, crate::wire::slot::CONFIRMED_MAX).ok().flatten().unwrap_or_default();
@@ -242,17 +248,17 @@ impl World for Device {
 
     fn look_up(&mut self, order: &Order) -> Result<(), Reason> {
         self.doing("looking", &Reason::new("refreshing", "refreshing the trusted metadata"), None);
-        self.target = match self.clock_ahead {
-            // Everything would look expired, or fresh for too long: neither is decided by a clock that is known to be wrong.
-            true => Target::Unavailable {
-                reason: Reason::new(
-                    "clock_ahead",
-                    "this device's clock is over a day ahead of the Director's; no new metadata are accepted until it is set",
-                ),
-                for_s: self.times.recheck_s,
-            },
-            false => self.find_target(order),
-        };
+        self.target = self.look(order);
+        self.publish_status();
+        Ok(())
+    }
+
+    fn look_again(&mut self, order: &Order) -> Result<(), Reason> {
+        match self.look(order) {
+            // An order that may switch without contact must not wait for a mirror either.
+            Target::Unavailable { reason, .. } => log::warn!("the staged update could not be looked up again: {reason}"),
+            other => self.target = other,
+        }
         self.publish_status();
         Ok(())
     }
@@ -410,6 +416,16 @@ impl World for Device {
 }
 
 impl Device {
+    fn look(&mut self, order: &Order) -> Target {
+        self.looked_at = clock::monotonic();
+        if self.clock_ahead {
+            // Everything would look expired, or fresh for too long: neither is decided by a clock that is known to be wrong.
+            let detail = "this device's clock is over a day ahead of the Director's; no new metadata are accepted until it is set";
+            return Target::Unavailable { reason: Reason::new("clock_ahead", detail), for_s: self.times.recheck_s };
+        }
+        self.find_target(order)
+    }
+
     fn find_target(&mut self, order: &Order) -> Target {
         if self.trust.is_none() {
             // What could not be read at the start may be readable, or back in its place, by now.

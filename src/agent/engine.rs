@@ -214,6 +214,7 @@ fn update_turn(world: &mut dyn World) -> Result<Turn, Reason> {
             end(world, &accepted, "refused", &reason)
         }
         Step::LookUp => world.look_up(&accepted.order).map(|()| Turn::Again),
+        Step::LookAgain => world.look_again(&accepted.order).map(|()| Turn::Again),
         Step::Clear(slot) => {
             let cleared = world.marks().clear(slot);
             world.save_marks(cleared)?;
@@ -254,6 +255,7 @@ fn decide(world: &dyn World, accepted: &Accepted) -> Step {
         rejected: rejected.as_ref(),
         preflight: preflight.as_ref(),
         contact_age_s: world.contact_age_s(),
+        look_age_s: world.look_age_s(),
         now: &now,
         times: &times,
     })

@@ -257,6 +257,7 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         rejected: rejected.into_iter().filter_map(|r| Rejected::try_from(r).ok()).collect(),
         target: Target::Unknown,
         staged: Staged::Nothing,
+        looked_at: Duration::ZERO,
         self_check: SelfCheck::NotRun,
         acknowledged: false,
         refused: false,
@@ -347,7 +348,9 @@ fn settle(device: &mut Device) {
 
 /// Waits for the Director, for a request of an operator, or for the time to pass: whatever comes first.
 fn listen(device: &mut Device, for_s: u64) {
-    let until = clock::monotonic() + Duration::from_secs(for_s.min(3600));
+    // What is staged is looked up again in between: it may have been withdrawn.
+    let longest = if device.staged == Staged::Tested { device.times.recheck_s } else { 3600 };
+    let until = clock::monotonic() + Duration::from_secs(for_s.min(longest));
     loop {
         let left = until.saturating_sub(clock::monotonic());
         if left.is_zero() || device.state.path("request.json").exists() {

@@ -95,8 +95,7 @@ impl Source<'_> {
     /// An artifact's bytes from `from` on, and the offset at which they really begin.
     pub fn artifact(&self, artifact: &Artifact, from: u64) -> Result<(Body, u64), SourceError> {
         let path = artifact.path.to_string();
-        let (folder, file) = path.rsplit_once('/').unwrap_or(("", &path));
-        let name = format!("targets/{folder}/{}.{file}", hex::encode(&artifact.sha256));
+        let name = name(artifact);
         match self {
             Source::Medium(medium) => Ok((Body::Medium(medium.part(&name, from)?), from)),
             Source::Director(link) => {
@@ -113,6 +112,13 @@ impl Source<'_> {
             }
         }
     }
+}
+
+/// Name of an artifact's file in a tree with consistent snapshots.
+pub fn name(artifact: &Artifact) -> String {
+    let path = artifact.path.to_string();
+    let (folder, file) = path.rsplit_once('/').unwrap_or(("", &path));
+    format!("targets/{folder}/{}.{file}", hex::encode(&artifact.sha256))
 }
 
 fn refused(what: &str, status: u16, retry_after_s: Option<u64>) -> SourceError {

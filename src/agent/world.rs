@@ -57,6 +57,8 @@ pub trait World {
     fn preflight(&self, slot: Slot, bytes: u64) -> Option<Reason>;
     /// Seconds since the authority last answered.
     fn contact_age_s(&self) -> Option<u64>;
+    /// Seconds since the target was looked up, or that was tried.
+    fn look_age_s(&self) -> u64;
     /// The slot's own `confirmed` names this hash: the file was good once.
     fn was_confirmed(&self, slot: Slot, sha256: &[u8; 32]) -> bool;
     /// A slot's own description.
@@ -66,6 +68,8 @@ pub trait World {
     fn save_marks(&mut self, marks: Marks) -> Result<(), Reason>;
     /// Refreshes the trusted metadata and looks the ordered target up; afterwards [`World::target`] is not `Unknown`.
     fn look_up(&mut self, order: &Order) -> Result<(), Reason>;
+    /// Looks a staged target up once more: what was withdrawn since is refused, what cannot be told now stays as it was.
+    fn look_again(&mut self, order: &Order) -> Result<(), Reason>;
     /// Removes a slot's files but the part of the ordered one.
     fn clear_slot(&mut self, slot: Slot, keep: Option<[u8; 32]>) -> Result<(), Reason>;
     /// Fetches the rest of the artifact.

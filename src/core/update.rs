@@ -4,7 +4,7 @@
 //! again. A crash at any point loses nothing but the work since the last durable write.
 //!
 //! ```text
-//! order -> LookUp -> Clear -> Download* -> SelfTest -> Contact -> Switch ==exec==> SelfCheck -> AskAuthority -> Confirm
+//! order -> LookUp -> Clear -> Download* -> SelfTest -> (LookAgain) -> Contact -> Switch ==exec==> SelfCheck -> AskAuthority -> Confirm
 //!             |         any step may be Wait{reason, until} or Refuse{reason}          \________ RollBack ________/
 //! ```
 
@@ -172,6 +172,8 @@ pub struct Facts<'a> {
     pub preflight: Option<&'a Reason>,
     /// Seconds since the authority last answered, authenticated.
     pub contact_age_s: Option<u64>,
+    /// Seconds since the target was last looked up.
+    pub look_age_s: u64,
     /// Now.
     pub now: &'a Moment,
     /// The times in force.
@@ -198,6 +200,8 @@ pub enum Step {
     Refuse(Reason),
     /// Refresh the trusted metadata and find the target.
     LookUp,
+    /// The same for a target that is staged: it may have been withdrawn since. What cannot be looked up stays as it was.
+    LookAgain,
     /// Take the slot out of the marks, then remove its files.
     Clear(Slot),
     /// Fetch the rest of the artifact into the slot.
@@ -315,6 +319,7 @@ fn stage(accepted: &Accepted, artifact: &Artifact, f: &Facts) -> Step {
             if condition == Condition::Empty { Step::Download(slot) } else { Step::Clear(slot) }
         }
         Staged::Verified => Step::SelfTest(slot),
+        Staged::Tested if f.look_age_s >= f.times.recheck_s => Step::LookAgain,
         Staged::Tested => {
             let for_s = accepted.window_s(f.now);
             if for_s > 0 {

@@ -32,6 +32,7 @@
 //! | `local_update` | an operator's command on the device ended (`update --file`, `rollback`) |
 //! | `result_foreign` | it ended an order of another Director |
 //! | `certificate_renewed`, `certificate_failed` | the server certificate was renewed, or could not be |
+//! | `running_withdrawn` | an agent runs a file that its publisher withdrew; it keeps running |
 //! | `mirror_imported`, `import_refused` | a person brought a bundle or tree; what was accepted although expired, with dates |
 //! | `certificate_replaced` | the operator's files (`--tls-cert`) are new; a failure with them or a near end is `certificate_failed` |
 //! | `mirror_refreshed`, `mirror_refused` | the release tree was renewed, or a refresh was turned down |

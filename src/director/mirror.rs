@@ -7,14 +7,14 @@
 //!
 //! Everything here blocks and runs on a helper thread; the result is an index that replaces the one in use at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::tree::{Entry, Tree};
-use crate::core::hex;
+use crate::core::hex::{self, Sha256};
 use crate::core::reason::Reason;
 use crate::core::release::Artifact;
 use crate::core::time;
@@ -147,6 +147,9 @@ impl Mirror {
                 Err(reason) => left_out.push(Reason::received(reason.code.into_owned(), format!("{path}: {}", reason.detail))),
             }
         }
+        // Bytes that are also listed (for another platform) are not taken back.
+        let listed: HashSet<Sha256> = tree.releases.artifacts.iter().map(|a| a.sha256).collect();
+        tree.releases.withdrawn = trusted.withdrawn().into_iter().filter(|w| !listed.contains(&w.sha256)).collect();
         self.add_metadata(trusted, known, &mut tree);
         let changed = tree.timestamp_version != known.timestamp_version || tree.releases.artifacts.len() != known.releases.artifacts.len();
         Renewed { tree, changed, left_out, absent, expired: Vec::new() }

@@ -52,3 +52,4 @@ pub mod table;
 pub mod throttle;
 pub mod tree;
 pub mod views;
+pub mod withdrawn;

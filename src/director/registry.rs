@@ -51,6 +51,10 @@ pub struct Registry {
     pub heard: BTreeMap<String, Heard>,
     /// Refusals that the activity has not been told of, by code; memory only.
     pub strangers: BTreeMap<String, Strangers>,
+    /// Hash and reason of what was withdrawn ([`super::withdrawn`]).
+    pub withdrawn: BTreeMap<String, String>,
+    /// Agents whose running a withdrawn file has been told, with its hash; told once per process.
+    pub told_withdrawn: BTreeMap<String, String>,
     /// Latest events, oldest first.
     pub recent: VecDeque<Event>,
     /// Time and size of every kept event, oldest first; its first sequence is `next_seq - kept.len()`.

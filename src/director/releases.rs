@@ -3,6 +3,7 @@
 use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::release::{Artifact, Platform};
+use crate::core::trust::Withdrawn;
 use crate::core::version::Version;
 
 /// Artifacts of the mirrored tree, all verified and on this Director's disk.
@@ -10,6 +11,8 @@ use crate::core::version::Version;
 pub struct Releases {
     /// In no particular order.
     pub artifacts: Vec<Artifact>,
+    /// What was taken back, and why.
+    pub withdrawn: Vec<Withdrawn>,
 }
 
 impl Releases {
@@ -40,6 +43,9 @@ impl Releases {
         if versions.contains(&version) {
             return Ok(version);
         }
+        if let Some(w) = self.withdrawn.iter().find(|w| w.path.product == product && w.path.version == version) {
+            return Err(Reason::new("withdrawn", format!("{product} {version} was withdrawn: {}", w.reason)));
+        }
         Err(Reason::new("version_unknown", format!("the mirror has no {product} {version}; it has {}", known())))
     }
 
@@ -53,7 +59,12 @@ impl Releases {
         let fits =
             |a: &&Artifact| a.path.product == product && a.path.version == *version && a.path.platform == platform && a.path.file == file;
         let artifact = self.artifacts.iter().find(fits);
-        let artifact = artifact.ok_or_else(|| Reason::new("no_artifact", format!("{product} {version} has no file for {os}-{arch}")))?;
+        let withdrawn =
+            |w: &&Withdrawn| w.path.product == product && w.path.version == *version && w.path.platform == platform && w.path.file == file;
+        let artifact = artifact.ok_or_else(|| match self.withdrawn.iter().find(withdrawn) {
+            Some(w) => Reason::new("withdrawn", format!("{product} {version} was withdrawn: {}", w.reason)),
+            None => Reason::new("no_artifact", format!("{product} {version} has no file for {os}-{arch}")),
+        })?;
         // Only a known running version can be too old; an unreadable one is the agent's to judge.
         match (&artifact.min_version, running.parse::<Version>()) {
             (Some(floor), Ok(running)) if running < *floor => {
@@ -89,10 +100,13 @@ pub(crate) mod tests {
     #[test]
     fn latest_is_the_highest_release() {
         let of = |v: &str| artifact(&format!("p/{v}/linux-amd64/p"));
-        let mut releases = Releases { artifacts: vec![of("1.2.0"), of("1.10.0"), of("2.0.0-rc.1")] };
+        let withdrawn = vec![Withdrawn { path: of("1.1.0").path, sha256: [0; 32], reason: "eats data".into() }];
+        let mut releases = Releases { withdrawn, artifacts: vec![of("1.2.0"), of("1.10.0"), of("2.0.0-rc.1")] };
         assert_eq!(releases.resolve("p", "latest").unwrap().to_string(), "1.10.0");
         assert_eq!(releases.resolve("p", "2.0.0-rc.1").unwrap().to_string(), "2.0.0-rc.1");
         assert_eq!(releases.resolve("p", "3.0.0").unwrap_err().code, "version_unknown");
+        let reason = releases.resolve("p", "1.1.0").unwrap_err();
+        assert!(reason.code == "withdrawn" && reason.detail.contains("eats data"), "{reason}");
         assert_eq!(releases.resolve("q", "latest").unwrap_err().code, "version_unknown");
         assert_eq!(releases.resolve("p", "x").unwrap_err().code, "version_invalid");
         releases.artifacts[0].min_version = Some("1.1.0".parse().unwrap());

@@ -109,7 +109,11 @@ mod tests {
     impl World {
         /// Agent `a` was updated to 2.0.0 by roll-out 1.
         fn updated() -> World {
-            let mut w = World { registry: Registry::default(), releases: Releases { artifacts: vec![artifact(TARGET)] }, now: 1_000_000 };
+            let mut w = World {
+                registry: Registry::default(),
+                releases: Releases { artifacts: vec![artifact(TARGET)], ..Default::default() },
+                now: 1_000_000,
+            };
             w.registry.issuer = "i".into();
             w.registry.create_token("t", 1, 3_600, w.now).unwrap();
             let wire = EnrollWire { token: "t".into(), os: "linux".into(), architecture: "amd64".into(), ..Default::default() };

@@ -148,6 +148,9 @@ fn why(agent: &AgentView, now: u64) -> String {
     if let Some(second) = &agent.second_device {
         out = format!("[refused: a second device with this identity, {second}] {out}");
     }
+    if let Some(reason) = &agent.withdrawn {
+        out = format!("[withdrawn: {reason}] {out}");
+    }
     if agent.clock != "ok" && !agent.clock.is_empty() {
         out = format!("[clock {}] {out}", agent.clock);
     }

@@ -51,6 +51,8 @@ pub struct AgentView {
     pub running_as: String,
     /// SHA-256 of the running file.
     pub running_sha256: String,
+    /// Why the running file was withdrawn by its publisher, if it was.
+    pub withdrawn: Option<String>,
     /// Version in the other slot.
     pub fallback_version: Option<String>,
     /// Heard of within the last minutes.
@@ -224,6 +226,7 @@ impl Registry {
             generation: a.generation,
             running: a.running,
             running_as: a.running_as,
+            withdrawn: self.withdrawn.get(&a.running_sha256).cloned(),
             running_sha256: a.running_sha256,
             fallback_version: a.fallback_version,
             last_contact,

@@ -65,6 +65,17 @@ impl Medium {
         }
     }
 
+    /// True if the tree has a file of that name: a bundle may be made for some versions and platforms only.
+    ///
+    /// # Errors
+    /// The bundle changed since it was opened.
+    pub fn has(&self, name: &str) -> Result<bool, Reason> {
+        match self {
+            Medium::Folder(folder) => Ok(folder.join(name).is_file()),
+            Medium::Bundle(bundle) => Ok(bundle.find(name)?.is_some()),
+        }
+    }
+
     /// A file of the tree from byte `from` on.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! `add` and `withdraw`: what the delegated roles list.
+//! `add`: what the delegated roles list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -37,6 +37,8 @@ pub struct Facts {
     pub min_version: Option<Version>,
     /// Security counter; absent = as high as the role's highest.
     pub counter: Option<u64>,
+    /// Bytes that were withdrawn may be listed again.
+    pub reinstate: bool,
 }
 
 /// One line of the answer.
@@ -62,15 +64,15 @@ fn role_pattern(product: &str, platform: &Platform) -> String {
 }
 
 /// The targets roles while they are edited; written once at the end, so that a refused file changes nothing.
-struct Book<'a> {
+pub(super) struct Book<'a> {
     repo: &'a Repo,
     now: u64,
-    roles: BTreeMap<String, Targets>,
+    pub(super) roles: BTreeMap<String, Targets>,
     changed: BTreeSet<String>,
 }
 
 impl<'a> Book<'a> {
-    fn open(repo: &'a Repo, now: u64) -> Result<Book<'a>> {
+    pub(super) fn open(repo: &'a Repo, now: u64) -> Result<Book<'a>> {
         let mut roles = BTreeMap::from([(TARGETS.to_string(), repo.targets(TARGETS)?.1)]);
         let names: Vec<String> = roles[TARGETS].roles.iter().map(|r| r.name.clone()).collect();
         for name in names {
@@ -80,7 +82,7 @@ impl<'a> Book<'a> {
         Ok(Book { repo, now, roles, changed: BTreeSet::new() })
     }
 
-    fn edit(&mut self, role: &str) -> &mut Targets {
+    pub(super) fn edit(&mut self, role: &str) -> &mut Targets {
         self.changed.insert(role.to_string());
         self.roles.entry(role.to_string()).or_default()
     }
@@ -119,7 +121,9 @@ impl<'a> Book<'a> {
             role.expires = self.repo.settings.expires(name, self.now);
             let draft = Envelope::unsigned(role.to_value());
             if draft.bytes().len() as u64 + SIGNATURES_SIZE > TARGETS_MAX {
-                let text = format!("role '{name}' would be longer than the {TARGETS_MAX} bytes that a device reads; withdraw old releases");
+                let text = format!(
+                    "role '{name}' would be longer than the {TARGETS_MAX} bytes that a device reads; withdraw old releases, then forget them ('withdraw --forget')"
+                );
                 return Err(Failure::new("role_full", text));
             }
             drafts.push((name, draft));
@@ -127,7 +131,7 @@ impl<'a> Book<'a> {
         Ok(drafts)
     }
 
-    fn save(&self) -> Result<()> {
+    pub(super) fn save(&self) -> Result<()> {
         self.drafts()?.iter().try_for_each(|(name, draft)| self.repo.save_draft(name, draft))
     }
 }
@@ -168,7 +172,10 @@ pub fn add(repo: &Repo, ring: &mut Ring, inputs: &[Input], facts: &Facts, now: u
         let path = input.path.to_string();
         let is_new = is_new(history, &book.roles[&role], &path, &target)?;
         if is_new {
-            book.edit(&role).targets.insert(path.clone(), target.clone());
+            not_withdrawn(&histories, &book.roles, &path, &target, facts.reinstate)?;
+            let edited = book.edit(&role);
+            edited.withdrawn.remove(&path);
+            edited.targets.insert(path.clone(), target.clone());
         }
         out.push(Added { path, role, target, is_new });
     }
@@ -247,29 +254,30 @@ fn is_new(history: &[Targets], draft: &Targets, path: &str, target: &Target) -> 
     Ok(draft.targets.get(path) != Some(target))
 }
 
+/// Bytes that were ever taken back come again only if somebody says so, under whatever version.
+fn not_withdrawn(
+    histories: &BTreeMap<String, Vec<Targets>>,
+    drafts: &BTreeMap<String, Targets>,
+    path: &str,
+    target: &Target,
+    reinstate: bool,
+) -> Result<()> {
+    let all = histories.values().flatten().chain(drafts.values()).flat_map(|t| &t.withdrawn);
+    match all.into_iter().find(|(_, w)| w.sha256 == target.sha256).filter(|_| !reinstate) {
+        None => Ok(()),
+        Some((old, w)) => {
+            let text = format!("{path}: these bytes were withdrawn as {old}: {}; publish a corrected file, or say --reinstate", w.reason);
+            Err(Failure::new("withdrawn", text))
+        }
+    }
+}
+
 /// Makes the roles of a product's platforms.
 pub fn delegate(repo: &Repo, ring: &mut Ring, product: &str, platforms: &[Platform], now: u64) -> Result<Vec<String>> {
     let mut book = Book::open(repo, now)?;
     let names = platforms.iter().map(|platform| book.delegate(ring, product, platform)).collect::<Result<_>>()?;
     book.save()?;
     Ok(names)
-}
-
-/// Takes releases out of the drafts. What was published stays in the tree, but no new metadata names it.
-pub fn withdraw(repo: &Repo, paths: &[TargetPath], now: u64) -> Result<Vec<String>> {
-    let mut book = Book::open(repo, now)?;
-    let mut roles = Vec::new();
-    for path in paths {
-        let role = role_name(&path.product, &path.platform);
-        let listed = book.roles.get(&role).is_some_and(|t| t.targets.contains_key(&path.to_string()));
-        if !listed {
-            return Err(Failure::new("unknown_path", format!("{path}: no role lists it; 'list' shows the paths")));
-        }
-        book.edit(&role).targets.remove(&path.to_string());
-        roles.push(role);
-    }
-    book.save()?;
-    Ok(roles)
 }
 
 /// Finds the artifacts of `dist/<version>/<os>-<arch>/<file>`; everything that does not fit is an error.

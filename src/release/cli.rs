@@ -22,6 +22,7 @@ use super::show;
 use super::sign::{self, Wish};
 use super::tuf;
 use super::verify;
+use super::withdraw::{self, Which};
 use crate::core::release::{Platform, TargetPath, is_name};
 use crate::core::time;
 
@@ -197,20 +198,27 @@ fn run_add(p: &Parsed, world: &World, now: u64) -> Result<Answer> {
         let path = path.parse::<TargetPath>().map_err(|e| Failure::new("bad_name", e))?;
         vec![Input { file: place.into(), path }]
     };
-    let facts = Facts { min_version: p.parsed("min-version")?, counter: p.parsed("counter")? };
+    let facts = Facts { min_version: p.parsed("min-version")?, counter: p.parsed("counter")?, reinstate: p.has("reinstate") };
     let added = add::add(&open(p)?, &mut ring(p, world)?, &inputs, &facts, now)?;
     Ok(show::added(&added))
 }
 
 fn run_withdraw(p: &Parsed, now: u64) -> Result<Answer> {
     if p.operands.is_empty() {
-        return Err(Failure::usage("'withdraw' takes at least one PATH"));
+        return Err(Failure::usage("'withdraw' takes at least one VERSION or PATH"));
     }
-    let parse = |text: &String| text.parse::<TargetPath>().map_err(|e| Failure::new("bad_name", e));
-    let paths = p.operands.iter().map(parse).collect::<Result<Vec<_>>>()?;
-    let roles = add::withdraw(&open(p)?, &paths, now)?;
-    let note = format!("withdrawn from {}; next: 'sign', 'publish'", roles.join(", "));
-    Ok(Answer::new(note, object([("roles", list(roles.iter().map(text)))])))
+    let find = |name: &str| p.find(name).map(String::from);
+    let which = Which { words: p.operands.clone(), product: find("product"), os: find("os"), arch: find("arch") };
+    let repo = open(p)?;
+    let (word, (paths, roles)) = match (p.find("reason"), p.has("forget")) {
+        (Some(reason), false) => ("withdrawn", withdraw::withdraw(&repo, &which, reason, now)?),
+        (None, true) => ("forgotten", withdraw::forget(&repo, &which, now)?),
+        _ => return Err(Failure::usage("'withdraw' needs either --reason TEXT or --forget")),
+    };
+    let lines: Vec<String> = paths.iter().map(|path| format!("{word}: {path}")).collect();
+    let roles: Vec<String> = roles.into_iter().collect();
+    let note = format!("{}\nroles to sign: {}; next: 'sign', 'publish'", lines.join("\n"), roles.join(", "));
+    Ok(Answer::new(note, object([("paths", list(paths.iter().map(text))), ("roles", list(roles.iter().map(text)))])))
 }
 
 fn run_sign(p: &Parsed, world: &World, now: u64) -> Result<Answer> {

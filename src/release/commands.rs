@@ -80,6 +80,7 @@ const ADD: Command = Command {
         opt("arch", "ARCH", "amd64, arm64, armv7 (FILE only)"),
         opt("min-version", "VERSION", "lowest version that may be running when this one is installed"),
         opt("counter", "N", "security counter; never falls (default: the role's highest)"),
+        flag("reinstate", "list bytes again that were withdrawn"),
         NOW,
         JSON,
         HELP,
@@ -93,10 +94,26 @@ A DIR has the form <version>/<os>-<arch>/<file>. Either every file is added or n
 
 const WITHDRAW: Command = Command {
     name: "withdraw",
-    summary: "Stop listing a release (its files stay in the tree; its path is never used for other bytes)",
-    operands: "PATH...",
-    options: &[REPO, NOW, JSON, HELP],
-    more: "  vmetric-release withdraw --repo release vmetric-agent/2.5.0/linux-amd64/vmetric-agent",
+    summary: "Take a release back, with the reason that devices and operators are told",
+    operands: "VERSION|PATH...",
+    options: &[
+        REPO,
+        opt("reason", "TEXT", "one line, signed and published"),
+        opt("product", "NAME", "only of this product"),
+        opt("os", "OS", "only for this system"),
+        opt("arch", "ARCH", "only for this architecture"),
+        flag("forget", "take the notes of earlier withdrawals out of the metadata, to make room"),
+        NOW,
+        JSON,
+        HELP,
+    ],
+    more: "\
+After 'sign' and 'publish' nobody installs it any more: 'latest' passes it by, Directors cancel its orders with the reason,
+devices drop staged copies at their next look. Who runs it keeps running and is reported ('vmetric-director agents'). Its
+bytes are not added again, under whatever version, unless 'add --reinstate' says so; its path is never used for other bytes.
+
+  vmetric-release withdraw --repo release 2.5.0 --reason 'fills the disk'
+  vmetric-release withdraw --repo release vmetric-agent/2.5.0/linux-amd64/vmetric-agent --reason 'fills the disk'",
 };
 
 const SIGN: Command = Command {

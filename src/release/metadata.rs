@@ -1,7 +1,7 @@
 //! The four kinds of TUF metadata (specification 1.0.34), as far as this tool writes them.
 //!
 //! Additions of ours, all inside the signed part where TUF keeps unknown fields: `x-vmetric-build-keys` in root, `issued`
-//! in timestamp, `custom` of a target.
+//! in timestamp, `custom` of a target, `x-vmetric-withdrawn` in targets roles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,6 +61,17 @@ pub struct Targets {
     pub keys: BTreeMap<String, Public>,
     /// In the order in which a client asks them.
     pub roles: Vec<Delegation>,
+    /// Path to what was taken back, and why.
+    pub withdrawn: BTreeMap<String, Withdrawal>,
+}
+
+/// Why a file was taken back. TUF tools ignore it; devices drop staged copies, Directors report who runs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withdrawal {
+    /// In the publisher's words.
+    pub reason: String,
+    /// The file.
+    pub sha256: Sha256,
 }
 
 /// One delegated role. Always terminating: its paths belong to it alone.
@@ -223,6 +234,10 @@ impl Targets {
             };
             fields.push(("delegations", object([("keys", keys_value(&self.keys)), ("roles", list(self.roles.iter().map(role)))])));
         }
+        if !self.withdrawn.is_empty() {
+            let one = |w: &Withdrawal| object([("reason", text(&w.reason)), ("sha256", text(hex::encode(&w.sha256)))]);
+            fields.push(("x-vmetric-withdrawn", object(self.withdrawn.iter().map(|(path, w)| (path, one(w))))));
+        }
         object(fields)
     }
 
@@ -232,6 +247,12 @@ impl Targets {
         let mut out = Targets { version, expires, ..Targets::default() };
         for (path, target) in signed.field("targets")?.fields()? {
             out.targets.insert(path.to_string(), Target::read(&target)?);
+        }
+        if let Some(withdrawn) = signed.find("x-vmetric-withdrawn") {
+            for (path, w) in withdrawn.fields()? {
+                let withdrawal = Withdrawal { reason: w.field("reason")?.text()?.to_string(), sha256: w.field("sha256")?.hex()? };
+                out.withdrawn.insert(path.to_string(), withdrawal);
+            }
         }
         if let Some(delegations) = signed.find("delegations") {
             out.keys = read_keys(&delegations.field("keys")?)?;

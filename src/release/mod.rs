@@ -34,3 +34,4 @@ pub mod sign;
 pub mod state;
 pub mod tuf;
 pub mod verify;
+pub mod withdraw;

@@ -160,14 +160,27 @@ fn target_json(path: &str, role: &str, target: &Target) -> Value {
 pub fn artifacts(repo: &Repo) -> Result<Answer> {
     let (_, top) = repo.targets(TARGETS)?;
     let mut rows = vec![cells(&["PATH", "BYTES", "COUNTER", "SHA-256"])];
-    let mut json = Vec::new();
+    let (mut json, mut withdrawn) = (Vec::new(), BTreeMap::new());
     for role in &top.roles {
-        for (path, target) in &repo.targets(&role.name)?.1.targets {
+        let (_, listed) = repo.targets(&role.name)?;
+        withdrawn.extend(listed.withdrawn);
+        for (path, target) in &listed.targets {
             rows.push(vec![path.clone(), target.length.to_string(), target.counter.to_string(), hex::encode(&target.sha256)]);
             json.push(target_json(path, &role.name, target));
         }
     }
-    Ok(Answer::new(table(&rows), object([("artifacts", list(json))])))
+    let mut out = table(&rows);
+    let mut fields = vec![("artifacts", list(json))];
+    for (path, w) in &withdrawn {
+        let _ = write!(out, "\nwithdrawn: {path}: {}", w.reason);
+    }
+    if !withdrawn.is_empty() {
+        let one = |(path, w): (&String, &super::metadata::Withdrawal)| {
+            object([("path", text(path)), ("reason", text(&w.reason)), ("sha256", text(hex::encode(&w.sha256)))])
+        };
+        fields.push(("withdrawn", list(withdrawn.iter().map(one))));
+    }
+    Ok(Answer::new(out, object(fields)))
 }
 
 /// What `add` did.

@@ -203,6 +203,9 @@ impl Report {
             rows.push(vec![found.path.clone(), length, sha256, found.word().into()]);
         }
         let mut out = table(&rows);
+        for w in self.trusted.withdrawn() {
+            out.push_str(&format!("\nwithdrawn: {}: {}", w.path, w.reason));
+        }
         for failure in self.failures() {
             out.push_str(&format!("\nrefused: {failure}"));
         }

@@ -218,7 +218,9 @@ fn an_update_from_a_bundle_is_the_same_in_one_file() {
     let out = device.run(&["update", "--file", &path("site.vmb")]);
     assert!(out.status.success() && said(&out).contains("updated 2.1.0"), "{}", said(&out));
     // The metadata of a restricted bundle name more than it holds.
-    let out = device.run(&["update", "--file", &path("old.vmb"), "--version", "2.0.0"]);
+    let out = device.run(&["update", "--file", &path("old.vmb"), "--version", "2.1.0"]);
+    assert!(out.status.code() == Some(1) && said(&out).contains("not_in_bundle"), "{}", said(&out));
+    let out = device.run(&["update", "--file", &path("old.vmb")]);
     assert!(out.status.success() && said(&out).contains("updated 2.0.0"), "{}", said(&out));
     let status = device.status();
     assert_eq!((text(&status, "version"), text(&status, "running_as")), ("2.0.0".into(), "confirmed".into()));
@@ -280,4 +282,47 @@ fn a_device_that_was_not_told_so_refuses_what_its_director_accepted_although_exp
 
 fn said_already(out: &Output) -> bool {
     out.status.success() && said(out).contains("already 2.0.0")
+}
+
+/// Staged, tested, waiting for its time: then the publisher takes it back.
+#[test]
+fn a_withdrawn_release_is_dropped_where_it_is_staged_and_reported_where_it_runs() {
+    let (two, three) = (variant("two"), variant("three"));
+    let site = Site::with(&[("2.0.0", two.clone()), ("3.0.0", three.clone())]);
+    let mut device = Device::enrolled(&site);
+    device.start();
+    site.good("assign --all --version 2.0.0");
+    device.wait("first update", |s| text(s, "last_result.outcome") == "updated" && text(s, "last_result.reported") == "true");
+    site.good("assign --all --version 3.0.0 --switch-in 1h --end-probation");
+    device.wait("staged update", |s| text(s, "code") == "window");
+    assert_eq!(fs::read(device.path("state/slots/b/vmetric-agent")).unwrap(), three);
+
+    for version in ["2.0.0", "3.0.0"] {
+        site.bench.good(&format!("withdraw --repo release {version} --reason eats-data --now {}", now()));
+    }
+    site.publish();
+    site.good("mirror");
+    let dropped = |s: &Value| text(s, "last_result.version") == "3.0.0" && text(s, "last_result.outcome") == "cancelled";
+    device.wait("dropped order", |s| dropped(s) && text(s, "last_result.reported") == "true");
+    assert!(
+        !device.path("state/slots/b/vmetric-agent").exists(),
+        "the staged copy is still there: {} {}",
+        json::to_string(&device.status()),
+        site.good("activity")
+    );
+    let status = device.status();
+    assert_eq!((text(&status, "running"), text(&status, "running_as")), ("a".into(), "confirmed".into()), "who runs it keeps running");
+    let agents = site.good("agents");
+    assert!(agents.contains("withdrawn: eats-data"), "{agents}");
+    let activity = site.good("activity");
+    assert!(activity.contains("running_withdrawn") && activity.contains("withdrawn: eats-data"), "{activity}");
+    for version in ["3.0.0", "2.0.0"] {
+        let said = site.bad(&format!("assign --all --version {version}"));
+        assert!(said.contains("withdrawn: eats-data"), "{said}");
+    }
+
+    // An agent that is asked all the same (a Director of yesterday) reads it in the signed metadata, with the reason.
+    let tree = site.bench.path("public");
+    let out = device.run(&["update", "--file", tree.to_str().unwrap(), "--version", "3.0.0"]);
+    assert!(out.status.code() == Some(1) && said(&out).contains("eats-data"), "{}", said(&out));
 }

@@ -139,12 +139,15 @@ fn an_older_tree_is_refused_and_a_withdrawn_file_leaves() {
     assert_eq!(mirror.refresh(&tree, clock::unix()).unwrap_err().code, "timestamp_rollback");
     bench.write("public/metadata/timestamp.json", &newest);
 
-    bench.good(&format!("withdraw --repo release vmetric-agent/1.0.0/linux-amd64/vmetric-agent --now {}", now()));
+    bench.good(&format!("withdraw --repo release vmetric-agent/1.0.0/linux-amd64/vmetric-agent --reason wrong --now {}", now()));
     publish(&bench);
     let gone = tree.entries["targets/vmetric-agent/1.0.0/linux-amd64/vmetric-agent"].file.clone();
     let renewed = refreshed(&mirror, &tree);
     assert_eq!(renewed.tree.releases.versions("vmetric-agent").len(), 1);
     assert!(!gone.exists() && renewed.changed);
+    let withdrawn: Vec<(String, &str)> =
+        renewed.tree.releases.withdrawn.iter().map(|w| (w.path.version.to_string(), w.reason.as_str())).collect();
+    assert_eq!(withdrawn, [("1.0.0".to_string(), "wrong")]);
     let served = names(&renewed.tree);
     assert!(served.contains(&"metadata/2.snapshot.json") && served.contains(&"metadata/3.snapshot.json"), "an agent may be in between");
 }

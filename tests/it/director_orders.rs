@@ -3,6 +3,7 @@
 use vmetric::core::hex;
 use vmetric::core::release::Artifact;
 use vmetric::core::rollout::{InFlight, OFFLINE_AFTER_S};
+use vmetric::core::trust::Withdrawn;
 use vmetric::director::cancel::{Cancel, CancelDone};
 use vmetric::director::commands::AGENT_PRODUCT;
 use vmetric::director::orders::Assign;
@@ -44,7 +45,7 @@ fn blank<T: Default>() -> T {
 impl World {
     /// Agents `a0`, `a1`, ... that run 1.0.0.
     pub fn new(agents: usize) -> World {
-        let releases = Releases { artifacts: ["1.0.0", "2.0.0", "2.1.0"].map(|v| artifact(v, "linux-amd64")).to_vec() };
+        let releases = Releases { artifacts: ["1.0.0", "2.0.0", "2.1.0"].map(|v| artifact(v, "linux-amd64")).to_vec(), ..blank() };
         let mut world = World { registry: Registry::default(), releases, now: 1_000_000 };
         world.registry.issuer = "issuer-1".into();
         world.registry.started_at = world.now;
@@ -400,4 +401,52 @@ fn the_directors_own_absence_is_nobodys_silence() {
     let report = world.about(&order, "a0", "downloading");
     world.hear(&report);
     assert_eq!(world.state(id, "a0").0, "downloading", "and it is welcome when it is back");
+}
+
+#[test]
+fn a_withdrawn_release_goes_no_further_and_who_runs_it_is_named() {
+    let mut world = World::new(4);
+    world.finish_first();
+    // a0 has it, a1 is on trial, a2 was told, a3 waits for its turn.
+    let (two, three) = (world.order("a1").unwrap(), world.order("a2").unwrap());
+    world.hear(&world.trial(&two, "a1").clone());
+    world.hear(&world.about(&three, "a2", "downloading").clone());
+    world.take_back("2.0.0", "eats data");
+    let wake = world.plan();
+    assert_eq!(wake, ["a2"], "only an agent that can still drop it hears of it, and the trial goes to its verdict");
+    for (id, state, code) in [("a0", "updated", "code"), ("a2", "cancelled", "cancelled"), ("a3", "no_artifact", "withdrawn")] {
+        assert_eq!(world.state(1, id), (state.to_string(), code.to_string()), "{id}");
+    }
+    assert!(world.registry.orders[&(1, "a2".into())].detail.contains("eats data"));
+    assert!(world.registry.orders[&(1, "a3".into())].detail.contains("eats data"));
+    assert_eq!(world.state(1, "a1").0, "trial");
+    let cancel = world.order("a2").unwrap();
+    assert_eq!(cancel.kind, "cancel");
+
+    let named = |world: &World| world.registry.recent.iter().filter(|e| e.code == "running_withdrawn").count();
+    assert_eq!(named(&world), 2, "a0 and the trial of a1");
+    world.plan();
+    assert_eq!(named(&world), 2, "each once");
+    let view = world.registry.agents_view(world.now);
+    assert_eq!(view.agents[0].withdrawn.as_deref(), Some("eats data"));
+    assert_eq!(view.agents[3].withdrawn, None);
+    let again = world.registry.assign(&all("2.0.0"), &world.releases, world.now).unwrap_err();
+    assert!(again.code == "withdrawn" && again.detail.contains("eats data"), "{again}");
+    assert_eq!(world.releases.resolve("vmetric-agent", "latest").unwrap().to_string(), "2.1.0");
+}
+
+impl World {
+    /// Roll-out 1 of 2.0.0, two at once; its first agent is done.
+    fn finish_first(&mut self) {
+        self.assign(&Assign { in_flight: InFlight::Count(2), ..all("2.0.0") });
+        self.finish("a0", "updated");
+        let report = ReportWire { running_sha256: sha("2.0.0"), ..self.report_of("a0", "2.0.0") };
+        self.hear(&report);
+    }
+
+    fn take_back(&mut self, version: &str, reason: &str) {
+        let gone = self.releases.artifacts.iter().position(|a| a.path.version.to_string() == version).unwrap();
+        let artifact = self.releases.artifacts.remove(gone);
+        self.releases.withdrawn.push(Withdrawn { path: artifact.path, sha256: artifact.sha256, reason: reason.into() });
+    }
 }

@@ -38,6 +38,8 @@ mod release_bundle;
 #[cfg(unix)]
 mod release_keys;
 mod release_python_tuf;
+#[cfg(unix)]
+mod release_withdraw;
 mod rollout;
 mod serve;
 mod tidy;

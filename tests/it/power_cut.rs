@@ -41,6 +41,8 @@ enum Kindof {
     FailsCheck,
     /// The operator's check can tell only the third time.
     Slow,
+    /// Taken back while it waits, staged, for its time to switch.
+    Withdrawn,
 }
 
 struct PowerCut;
@@ -79,6 +81,7 @@ struct Device {
     marks: Marks,
     target: Target,
     staged: Staged,
+    looked_at: u64,
     self_check: SelfCheck,
     acked: bool,
     started_at: u64,
@@ -146,12 +149,13 @@ impl Device {
             now: 1_900_000_000,
             booted_at: 1_899_999_000,
             taken: vec![],
-            order_given: order(),
+            order_given: Order { switch_in_s: if release == Kindof::Withdrawn { 3600 } else { 0 }, ..order() },
             running: running(FACTORY),
             current: None,
             marks: Marks::default(),
             target: Target::Unknown,
             staged: Staged::Nothing,
+            looked_at: 0,
             self_check: SelfCheck::NotRun,
             acked: false,
             started_at: 0,
@@ -233,6 +237,7 @@ impl Device {
                 Turn::Idle if self.disk.results.is_empty() => return Some(Reason::new("idle", "")),
                 Turn::Idle => {}
                 Turn::Wait { reason, .. } if reason.code == "cooldown" && self.disk.results.is_empty() => return Some(reason),
+                Turn::Wait { reason, .. } if reason.code == "window" => self.now += 600,
                 Turn::Wait { for_s, .. } => self.now += for_s,
                 Turn::Relaunch(_) => return None,
             }
@@ -362,8 +367,19 @@ impl World for Device {
         self.write_marks(marks);
         Ok(())
     }
+    fn look_age_s(&self) -> u64 {
+        self.now - self.looked_at
+    }
     fn look_up(&mut self, _: &Order) -> Result<(), Reason> {
+        self.looked_at = self.now;
         self.target = Target::Signed(artifact());
+        Ok(())
+    }
+    fn look_again(&mut self, _: &Order) -> Result<(), Reason> {
+        self.looked_at = self.now;
+        if self.release == Kindof::Withdrawn {
+            self.target = Target::Refused(Reason::new("target_withdrawn", "eats data"));
+        }
         Ok(())
     }
     fn clear_slot(&mut self, slot: Slot, _: Option<Sha>) -> Result<(), Reason> {
@@ -499,6 +515,12 @@ fn check(device: &Device, rest: &Reason, fresh: bool) {
                 assert_eq!((last.code.as_str(), last.detail.as_str()), ("check_unsure", "its last line"), "{what}");
             }
         }
+        Kindof::Withdrawn => {
+            assert_eq!((device.running.sha256, device.trial_starts), (old, 0), "what was withdrawn was started: {what}");
+            assert_eq!((last.outcome.as_str(), last.code.as_ref()), ("refused", "target_withdrawn"), "{what}");
+            assert!(!device.disk.slots.iter().any(|s| s.file == Some(NEW)), "the staged copy is still there: {what}");
+            assert!(!device.disk.rejected.iter().any(|r| r.sha256 == NEW), "a person may reinstate it: {what}");
+        }
         Kindof::FailsSelfTest => {
             assert_eq!((device.running.sha256, device.trial_starts), (old, 0), "{what}");
             assert_eq!((last.outcome.as_str(), last.code.as_ref()), ("refused", "self_test_failed"), "{what}");
@@ -506,7 +528,7 @@ fn check(device: &Device, rest: &Reason, fresh: bool) {
     }
 }
 
-const KINDS: [Kindof; 10] = [
+const KINDS: [Kindof; 11] = [
     Kindof::Good,
     Kindof::Crashes,
     Kindof::Hangs,
@@ -517,6 +539,7 @@ const KINDS: [Kindof; 10] = [
     Kindof::Unsure,
     Kindof::FailsCheck,
     Kindof::Slow,
+    Kindof::Withdrawn,
 ];
 
 fn run_with(release: Kindof, fresh: bool, cuts: Vec<u32>) -> Device {

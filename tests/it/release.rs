@@ -195,7 +195,7 @@ fn a_published_path_never_changes_and_the_counter_never_falls() {
     assert!(bench.good(&add_line("1.2.0")).contains("added"), "without a number the highest goes on");
 
     bench.release();
-    bench.good("withdraw --repo release vmetric-agent/1.0.0/linux-amd64/vmetric-agent");
+    bench.good("withdraw --repo release --reason test vmetric-agent/1.0.0/linux-amd64/vmetric-agent");
     bench.release();
     assert!(bench.good(VERIFY).contains("verified: 2 files"));
     assert!(bench.bad(&add_line("1.0.0")).contains("already published"), "withdrawn is not forgotten");
@@ -281,7 +281,13 @@ fn every_bad_input_is_named_with_its_remedy() {
         (format!("{add} 1.1.0 --os linux --arch amd64 missing"), 1, "no such file"),
         (format!("{add} 1.1.0 --os linux --arch amd64 empty"), 1, "is empty"),
         (format!("{add} 1.1.0 --os linux vmetric-agent"), 2, "--arch is missing"),
-        ("withdraw --repo release vmetric-agent/9.9.9/linux-amd64/vmetric-agent".into(), 1, "'list' shows the paths"),
+        ("withdraw --repo release --reason x vmetric-agent/9.9.9/linux-amd64/vmetric-agent".into(), 1, "'list' shows the paths"),
+        ("withdraw --repo release --reason x 9.9.9".into(), 1, "'list' shows the paths"),
+        ("withdraw --repo release --reason x nine".into(), 2, "neither a version nor a path"),
+        ("withdraw --repo release 1.0.0".into(), 2, "either --reason TEXT or --forget"),
+        ("withdraw --repo release --reason x --forget 1.0.0".into(), 2, "either --reason TEXT or --forget"),
+        ("withdraw --repo release --reason= 1.0.0".into(), 2, "one line of 1 to 200 bytes"),
+        (format!("withdraw --repo release --reason {} 1.0.0", "x".repeat(201)), 2, "one line of 1 to 200 bytes"),
         (format!("{add} 1.1.0 --os linux --arch amd64 --min-version 1.1.0 vmetric-agent"), 1, "lower than the version itself"),
         (format!("{add} 1.1.0 --os linux --arch amd64 --min-version new vmetric-agent"), 2, "is no version"),
         ("init --repo r --root-threshold 6".into(), 2, "6 of 5 keys is impossible"),

@@ -92,6 +92,20 @@ impl TargetCheck {
     }
 }
 
+/// Code of a target that was taken back.
+const WITHDRAWN: &str = "target_withdrawn";
+
+/// A release that was taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withdrawn {
+    /// Its path.
+    pub path: TargetPath,
+    /// Its file.
+    pub sha256: Sha256,
+    /// Why, in its publisher's words.
+    pub reason: String,
+}
+
 /// Which links were already verified in this question: asking for all artifacts takes the same links again and again.
 type Verified<'a> = BTreeMap<(String, String), &'a Targets>;
 
@@ -124,6 +138,19 @@ impl Trusted {
         })
     }
 
+    /// Every release that was taken back by a role that may speak for its path.
+    pub fn withdrawn(&self) -> Vec<Withdrawn> {
+        let roles: Vec<&Targets> = self.targets.iter().chain(self.delegated.values()).collect();
+        let paths: BTreeSet<String> = roles.iter().flat_map(|role| role.all_withdrawn()).collect();
+        let mut verified = Verified::new();
+        let taken_back = |path: String| {
+            let refusal = self.search(&path, &mut verified).err().filter(|r| r.code == WITHDRAWN)?;
+            let hash = roles.iter().find_map(|role| role.withdrawn(&path).ok().flatten())?.sha256;
+            Some(Withdrawn { path: path.parse().ok()?, sha256: hex::decode(&hash)?, reason: refusal.detail })
+        };
+        paths.into_iter().filter_map(taken_back).collect()
+    }
+
     /// A check for the file of this artifact, with the key that the trusted root lists for it.
     pub fn file_check(&self, artifact: &Artifact) -> Result<FileCheck, Refusal> {
         let unknown = || {
@@ -138,6 +165,10 @@ impl Trusted {
         let mut role = self.current("targets")?;
         let mut walk = Walk::to(path);
         loop {
+            // Before the list itself: what was taken back is not installed, whatever else is said of it.
+            if let Some(withdrawn) = role.withdrawn(path)? {
+                return Err(Refusal::new(WITHDRAWN, path, withdrawn.reason));
+            }
             if let Some(target) = role.target(path)? {
                 return Ok(target);
             }

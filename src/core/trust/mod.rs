@@ -20,6 +20,7 @@
 //! |---|---|---|
 //! | `x-vmetric-build-keys` | root | the keys that sign binaries: `{<keyid>: {"keytype","scheme","keyval":{"public"}}}` |
 //! | `issued` | timestamp | when it was signed; floors the clock |
+//! | `x-vmetric-withdrawn` | targets roles | what was taken back: `{<path>: {"reason","sha256"}}` |
 //! | `custom` | each target | `{"arch","counter","min_version"?,"os","sig":{"keyid","sig"},"version"}` |
 //!
 //! ## Codes
@@ -65,6 +66,7 @@
 //! | `delegation_roles` | 5.6.7.1 | at most [`ROLES_MAX`] roles on the way |
 //! | `target_not_loaded` | | metadata on the way to this target has not been fetched |
 //! | `target_unknown` | 5.6.7 | a role on the way lists this path |
+//! | `target_withdrawn` | | the role that may speak for this path has not taken it back; the detail is its reason |
 //! | `target_path` | | `<product>/<version>/<os>-<arch>/<file>` |
 //! | `target_hash` | 5.7.3 | a target of ours has a SHA-256 |
 //! | `target_custom` | | `custom` has our fields |
@@ -94,7 +96,7 @@ use std::fmt;
 
 use ed25519_compact::PublicKey;
 
-pub use artifact::{TargetCheck, TargetFile};
+pub use artifact::{TargetCheck, TargetFile, Withdrawn};
 pub use file_check::FileCheck;
 pub use refresh::{Fetch, Fetched, Goal, Outcome, Persist, Refresh, Want};
 

@@ -279,7 +279,7 @@ impl Refresh {
             return;
         };
         match walk.path() {
-            Some(path) if matches!(role.target(path), Ok(Some(_))) => self.step = Step::Done,
+            Some(path) if matches!(role.target(path), Ok(Some(_))) || matches!(role.withdrawn(path), Ok(Some(_))) => self.step = Step::Done,
             _ => walk.descend(role),
         }
     }

@@ -28,6 +28,9 @@ pub(super) const DELEGATED: Codes = Codes {
     expired: "delegated_expired",
 };
 
+/// Signed field of ours: path to reason and hash of what was taken back.
+const WITHDRAWN: &str = "x-vmetric-withdrawn";
+
 #[derive(Deserialize)]
 struct TargetsWire {
     delegations: Option<DelegationsWire>,
@@ -78,6 +81,13 @@ pub(super) struct Delegation {
 enum Patterns {
     Paths(Vec<String>),
     HashPrefixes(Vec<String>),
+}
+
+/// What a role says of a release that it took back.
+#[derive(Deserialize)]
+pub(super) struct WithdrawnWire {
+    pub reason: String,
+    pub sha256: String,
 }
 
 /// One entry of `targets`.
@@ -139,6 +149,25 @@ impl Targets {
         };
         let hashes = Hashes::new(&self.name, &wire.hashes)?;
         Ok(Target { length: wire.length, hashes, custom: canonical::member(entry, "custom") })
+    }
+
+    /// Why this role took `path` back, if it did.
+    pub fn withdrawn(&self, path: &str) -> Result<Option<WithdrawnWire>, Refusal> {
+        let all = canonical::member(self.doc.signed(), WITHDRAWN).unwrap_or_default();
+        let Some(entry) = canonical::member(all, path) else { return Ok(None) };
+        let shape = |_| Refusal::new("metadata_shape", &self.name, format!("'{WITHDRAWN}' of {path} has no 'reason' and 'sha256'"));
+        json::from_str(std::str::from_utf8(entry).unwrap_or_default()).map(Some).map_err(shape)
+    }
+
+    /// The paths that this role took back.
+    pub fn all_withdrawn(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        let all = canonical::member(self.doc.signed(), WITHDRAWN).unwrap_or_default();
+        let Ok(mut members) = canonical::members(all) else { return out };
+        while let Ok(Some((path, _))) = members.next_member() {
+            out.push(path);
+        }
+        out
     }
 
     /// The delegation to `role`, if there is one.

@@ -21,6 +21,7 @@ struct Scene {
     rejected: Option<Rejected>,
     preflight: Option<Reason>,
     contact_age_s: Option<u64>,
+    look_age_s: u64,
     now: Moment,
     times: Times,
 }
@@ -93,6 +94,7 @@ impl Scene {
             rejected: None,
             preflight: None,
             contact_age_s: Some(5),
+            look_age_s: 5,
             now: moment("boot", NOW, UPTIME),
             times: Times::DEFAULT,
         }
@@ -127,6 +129,7 @@ impl Scene {
             rejected: self.rejected.as_ref(),
             preflight: self.preflight.as_ref(),
             contact_age_s: self.contact_age_s,
+            look_age_s: self.look_age_s,
             now: &self.now,
             times: &self.times,
         })
@@ -141,6 +144,7 @@ impl Scene {
             Step::Wait { reason, .. } => format!("wait {}", reason.code),
             Step::Refuse(reason) => format!("refuse {}", reason.code),
             Step::LookUp => "look up".into(),
+            Step::LookAgain => "look again".into(),
             Step::Clear(slot) => format!("clear {}", slot.name()),
             Step::Download(slot) => format!("download {}", slot.name()),
             Step::SelfTest(slot) => format!("self-test {}", slot.name()),
@@ -571,10 +575,11 @@ prop_compose! {
         rejected in any_rejected(),
         preflight in prop::option::weighted(0.2, Just(Reason::new("disk_full", "x"))),
         contact_age_s in prop::option::of(any_time()),
+        look_age_s in pick(&[0, 0, 599, 600]),
         now in any_moment(),
     ) -> Scene {
         let mut scene = Scene {
-            accepted, marks, target, staged, rejected, preflight, contact_age_s, now, times: Times::DEFAULT,
+            accepted, marks, target, staged, rejected, preflight, contact_age_s, look_age_s, now, times: Times::DEFAULT,
             running: Running { image: running.0, sha256: running.1, version: running.2.parse().unwrap() },
         };
         // Half of the orders agree with what was signed: else nearly none would get past the first checks.
@@ -591,6 +596,7 @@ fn check_switch(scene: &Scene, slot: Slot, marks: &Marks) {
     let order = &accepted.order;
     assert_eq!(scene.staged, Staged::Tested, "untested");
     let fresh = scene.contact_age_s.is_some_and(|age| age <= 60);
+    assert!(scene.look_age_s < 600, "withdrawn since, perhaps");
     assert!(fresh || order.unattended || order.issuer.starts_with("local:"), "without contact");
     let Target::Signed(artifact) = &scene.target else { panic!("unsigned") };
     assert!(artifact.counter >= scene.marks.floor, "below the floor");
@@ -721,4 +727,19 @@ fn only_the_authority_that_ordered_an_update_ends_its_trial() {
         assert!(!acknowledges(right, "n0", issuer, "n1"), "{issuer}: an earlier process's nonce");
         assert!(!acknowledges(right, "", issuer, ""), "{issuer}: no nonce is no word");
     }
+}
+
+#[test]
+fn what_is_staged_is_looked_up_again_before_the_switch_and_while_it_waits() {
+    let mut scene = Scene::with(|s| s.staged = Staged::Tested);
+    scene.look_age_s = scene.times.recheck_s - 1;
+    assert!(matches!(scene.step(), Step::Switch(..)));
+    scene.look_age_s += 1;
+    assert_eq!(scene.step(), Step::LookAgain);
+    if let Some(accepted) = &mut scene.accepted {
+        accepted.order.switch_in_s = 7_200;
+    }
+    assert_eq!(scene.step(), Step::LookAgain, "while it waits for its time, too");
+    scene.target = Target::Refused(Reason::new("target_withdrawn", "eats data"));
+    assert!(matches!(scene.step(), Step::Refuse(reason) if reason.code == "target_withdrawn"));
 }
