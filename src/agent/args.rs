@@ -10,7 +10,8 @@ usage: vmetric-agent COMMAND [--state DIR]
          [--serial S] [--replace]
                           make this device known to its managing Director; the token may come in $VMETRIC_TOKEN
                           instead, where no other user sees it; --replace: anew, with a new identity (a rebuilt
-                          Director, a cloned disk); slots, results and the rejected list stay
+                          Director, a cloned disk); slots, results and the rejected list stay; --ca FILE instead of
+                          --pin: the company's CA, in an agent built with the cargo feature company-ca
   run [--supervise]       run the agent; --supervise starts it again whenever it ends
                           (the default, unless VMETRIC_RESPAWN=1 says that a service manager does)
   status [--json]         what runs, what is ordered, why it waits
@@ -37,6 +38,8 @@ pub struct Args {
     pub token: Option<String>,
     /// `--pin`, as often as given.
     pub pins: Vec<String>,
+    /// `--ca`.
+    pub ca: Option<PathBuf>,
     /// `--proxy`.
     pub proxy: Option<String>,
     /// `--offline-site`.
@@ -79,6 +82,7 @@ pub fn parse(words: &[String]) -> Result<Args, String> {
             "--director" if command == "enroll" => args.director = Some(value()?),
             "--token" if command == "enroll" => args.token = Some(value()?),
             "--pin" if command == "enroll" => args.pins.push(value()?),
+            "--ca" if command == "enroll" => args.ca = Some(value()?.into()),
             "--serial" if command == "enroll" => args.serial = Some(value()?),
             "--replace" if command == "enroll" => args.replace = true,
             "--proxy" if command == "enroll" => args.proxy = Some(value()?),
@@ -93,7 +97,11 @@ pub fn parse(words: &[String]) -> Result<Args, String> {
     let missing = |name: &str| Err(format!("{command} needs {name}"));
     match command {
         "enroll" if args.director.is_none() => missing("--director URL"),
-        "enroll" if args.pins.is_empty() => missing("--pin sha256:HEX, as the Director prints it"),
+        "enroll" if args.ca.is_some() && !cfg!(feature = "company-ca") => {
+            Err("--ca needs an agent that was built with the cargo feature company-ca; this one knows --pin sha256:HEX only".into())
+        }
+        "enroll" if args.ca.is_some() && !args.pins.is_empty() => Err("--ca and --pin exclude each other".into()),
+        "enroll" if args.pins.is_empty() && args.ca.is_none() => missing("--pin sha256:HEX, as the Director prints it"),
         "update" if args.file.is_none() => missing("--file TREE or --file BUNDLE"),
         _ => Ok(args),
     }
@@ -129,6 +137,7 @@ mod tests {
             ("run --json --pin x", "--pin"),
             ("enroll --token t --pin p", "--director"),
             ("enroll --director d --token t", "--pin"),
+            ("enroll --director d --token t --ca f --pin p", if cfg!(feature = "company-ca") { "exclude" } else { "feature company-ca" }),
             ("enroll --director", "--director"),
             ("enroll --director d --token t --pin p --offline-site x", "days"),
             ("update", "--file"),

@@ -76,7 +76,10 @@ pub struct Device {
 impl Device {
     /// The floor of the clock: what has been signed.
     pub(super) fn floor(&self) -> u64 {
-        super::build::time().max(self.trust.as_ref().and_then(|(_, t)| t.issued()).unwrap_or(0))
+        let floor = super::build::time().max(self.trust.as_ref().and_then(|(_, t)| t.issued()).unwrap_or(0));
+        #[cfg(feature = "company-ca")]
+        crate::io::tls::company::floor_is(floor);
+        floor
     }
 
     pub(super) fn image_reached(&self) -> Reached {

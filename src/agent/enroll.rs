@@ -12,14 +12,15 @@ use miniserde::json;
 
 use super::build;
 use super::command::running_agent;
-use super::link::client;
+use super::link::{CA_FILE_MAX, client};
+use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::release::Platform;
-use crate::io::fs::read_limited;
+use crate::io::fs::{PUBLIC, read_limited, write_durable};
 use crate::io::state::State;
 use crate::io::{device_key, process};
 use crate::wire::agent_api::{BODY_MAX, EnrollWire, EnrolledWire, ErrorWire, PROTOCOL, SERIAL_MAX, token_site};
-use crate::wire::config::{ConfigWire, OFFLINE_SITE_MAX, parse_pin};
+use crate::wire::config::{ConfigWire, OFFLINE_SITE_MAX};
 
 /// Time for the whole enrollment: a person waits for it.
 const ENROLL_TIME: Duration = Duration::from_secs(60);
@@ -43,6 +44,8 @@ pub struct EnrollArgs {
     pub offline_site_days: Option<u64>,
     /// Serial number; the system's when absent.
     pub serial: Option<String>,
+    /// CA file instead of pins (feature `company-ca`).
+    pub ca: Option<PathBuf>,
     /// A new identity, although there is one.
     pub replace: bool,
 }
@@ -56,6 +59,9 @@ pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
         return Err(Reason::new("already_enrolled", detail));
     }
     let mut config = wanted(args, before.as_ref());
+    let ca = args.ca.as_deref().map(read_ca).transpose()?;
+    // Its name is its hash: the file of the identity before stays what it is until the new one counts.
+    config.ca = ca.as_ref().map(|pem| format!("ca-{}.pem", &hex::encode(&hex::sha256(pem))[..16]));
     config.check()?;
     check(args)?;
     let key_file = if args.replace { device_key::NEW_KEY } else { device_key::KEY };
@@ -72,9 +78,14 @@ pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
         proof: Some(key.prove_enrollment(&args.token)),
         serial: args.serial.clone().or_else(serial),
     };
-    let enrolled = ask(&config, &request)?;
+    let enrolled = ask(&config, ca.as_deref(), &request)?;
     (config.agent_id, config.credential, config.issuer) = (enrolled.agent_id, enrolled.credential, enrolled.issuer);
     config.device_key = Some(key.public());
+    if let (Some(name), Some(pem)) = (&config.ca, &ca) {
+        let path = state.path("config").join(name);
+        let failed = |e| Reason::new("state_unwritable", format!("{}: {e}", path.display()));
+        crate::io::fs::make_folder(&state.path("config")).and_then(|()| write_durable(&path, pem, PUBLIC)).map_err(failed)?;
+    }
     state.write_config(&config)?;
     if args.replace
         && let Err(reason) = device_key::settle(&state)
@@ -110,7 +121,8 @@ fn check(args: &EnrollArgs) -> Result<(), Reason> {
     }
     let of_site = |site: &str| args.pins.iter().any(|pin| pin.strip_prefix("sha256:").is_some_and(|digits| digits.starts_with(site)));
     match token_site(&args.token) {
-        Some(site) if !of_site(site) => {
+        // A company CA names no site.
+        Some(site) if args.ca.is_none() && !of_site(site) => {
             let detail = "the token was made at another site than --pin names; nothing was sent; take both from one `token create`";
             Err(Reason::new("token_other_site", detail))
         }
@@ -118,9 +130,13 @@ fn check(args: &EnrollArgs) -> Result<(), Reason> {
     }
 }
 
-fn ask(config: &ConfigWire, request: &EnrollWire) -> Result<EnrolledWire, Reason> {
-    let pins = config.pins.iter().map(|p| parse_pin(p)).collect::<Result<Vec<_>, _>>()?;
-    let http = client(pins, config.proxy.clone(), None, || {})?;
+fn read_ca(file: &Path) -> Result<Vec<u8>, Reason> {
+    let bad = |why: String| Reason::new("bad_ca", format!("--ca {}: {why}", file.display()));
+    read_limited(file, CA_FILE_MAX).map_err(|e| bad(e.to_string()))?.ok_or_else(|| bad("there is no such file".into()))
+}
+
+fn ask(config: &ConfigWire, ca: Option<&[u8]>, request: &EnrollWire) -> Result<EnrolledWire, Reason> {
+    let http = client(config, ca, None, || {})?;
     let url = format!("{}/agent/v1/enroll", config.director);
     let reply = http.post_json(&url, None, &json::to_string(request), BODY_MAX, ENROLL_TIME).map_err(|e| e.reason())?;
     let text = String::from_utf8_lossy(&reply.body);

@@ -19,6 +19,9 @@ use crate::wire::config::ConfigWire;
 /// Time for an answer that is not parked.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// Largest CA file: some dozens of certificates.
+pub const CA_FILE_MAX: u64 = 64 * 1024;
+
 /// The way to the Director.
 pub struct Link {
     http: Http,
@@ -48,9 +51,25 @@ impl From<HttpError> for LinkError {
     }
 }
 
-/// A client for the site with these pins.
-pub fn client(pins: Vec<[u8; 32]>, proxy: Option<String>, wake_fd: Option<i32>, tick: fn()) -> Result<Http, Reason> {
-    Http::new(HttpConfig { pins, proxy, user_agent: build::USER_AGENT, wake_fd, tick }).map_err(|e| e.reason())
+/// A client for the site of this configuration. `ca`: the CA file that its field `ca` names, PEM.
+pub fn client(config: &ConfigWire, ca: Option<&[u8]>, wake_fd: Option<i32>, tick: fn()) -> Result<Http, Reason> {
+    let http = HttpConfig { pins: config.pin_hashes(), proxy: config.proxy.clone(), user_agent: build::USER_AGENT, wake_fd, tick };
+    #[cfg(feature = "company-ca")]
+    if let Some(pem) = ca {
+        crate::io::tls::company::floor_is(build::time());
+        return Http::with_rules(http, crate::io::tls::company::client_config(pem)?).map_err(|e| e.reason());
+    }
+    let _ = ca;
+    Http::new(http).map_err(|e| e.reason())
+}
+
+/// The CA file of this configuration; `None` = it has pins.
+fn ca_of(config: &ConfigWire, state: &State) -> Result<Option<Vec<u8>>, Reason> {
+    let Some(name) = &config.ca else { return Ok(None) };
+    let path = state.path("config").join(name);
+    let bad = |why: String| Reason::new("bad_ca", format!("{}: {why}; enroll again with --ca or --pin", path.display()));
+    let read = crate::io::fs::read_limited(&path, CA_FILE_MAX).map_err(|e| bad(e.to_string()))?;
+    read.map(Some).ok_or_else(|| bad("is missing".into()))
 }
 
 impl Link {
@@ -65,7 +84,7 @@ impl Link {
             key,
             instance: RefCell::new(device_key::instance(state)),
             sequence: Cell::new(0),
-            http: client(config.pin_hashes(), config.proxy.clone(), wake_fd, tick)?,
+            http: client(config, ca_of(config, state)?.as_deref(), wake_fd, tick)?,
             base: config.director.trim_end_matches('/').to_string(),
             credential: config.credential.clone(),
             contact: Cell::new(None),

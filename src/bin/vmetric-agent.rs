@@ -96,6 +96,7 @@ fn enroll(args: &Args, state: PathBuf, token: String) -> i32 {
         proxy: args.proxy.clone(),
         offline_site_days: args.offline_site,
         serial: args.serial.clone(),
+        ca: args.ca.clone(),
         replace: args.replace,
     }))
 }

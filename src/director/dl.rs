@@ -116,6 +116,7 @@ fn token_good(registry: &Registry, token: &str, now: u64) -> Result<(), Reason> 
     let refuse = |code, why: &str| Err(Reason::new(code, format!("the token {why}; {remedy}")));
     match registry.tokens.get(&hex::encode(&hex::sha256(token.as_bytes()))) {
         None => refuse("token_unknown", "is not known here"),
+        Some(t) if t.revoked_at.is_some() => refuse("token_revoked", "was revoked"),
         Some(t) if now > t.expires_at => refuse("token_expired", "has expired"),
         Some(t) if t.uses_left == 0 => refuse("token_used_up", "has been used as often as it may"),
         Some(_) => Ok(()),

@@ -35,12 +35,15 @@ pub struct ConfigWire {
     pub offline_site_days: Option<u64>,
     /// Public half of the key that this identity is bound to, hex; which file holds the other half is looked up by it.
     pub device_key: Option<String>,
+    /// File beside this one with the CAs of the Director, instead of pins; `ca-<hex>.pem`, needs the cargo feature `company-ca`.
+    pub ca: Option<String>,
 }
 
 /// Most days of `--offline-site`: a year and a month.
 pub const OFFLINE_SITE_MAX: u64 = 400;
 
-const FIELDS: [&str; 9] = ["format", "director", "pins", "agent_id", "credential", "issuer", "proxy", "offline_site_days", "device_key"];
+const FIELDS: [&str; 10] =
+    ["format", "director", "pins", "agent_id", "credential", "issuer", "proxy", "offline_site_days", "device_key", "ca"];
 
 /// A pin from `sha256:<64 lower-case hex digits>`.
 pub fn parse_pin(text: &str) -> Result<Sha256, Reason> {
@@ -76,7 +79,9 @@ impl ConfigWire {
         if !self.director.starts_with("https://") || self.director.len() > 256 {
             return bad(format!("field director: '{}' must start with https:// and have at most 256 bytes", self.director));
         }
-        if self.pins.is_empty() || self.pins.len() > PINS_MAX {
+        if let Some(ca) = &self.ca {
+            check_ca(ca, &self.pins)?;
+        } else if self.pins.is_empty() || self.pins.len() > PINS_MAX {
             return bad(format!("field pins: {} pins, expected 1 to {PINS_MAX}", self.pins.len()));
         }
         for pin in &self.pins {
@@ -92,6 +97,19 @@ impl ConfigWire {
     pub fn pin_hashes(&self) -> Vec<Sha256> {
         self.pins.iter().filter_map(|p| parse_pin(p).ok()).collect()
     }
+}
+
+/// The rules of field `ca`.
+fn check_ca(ca: &str, pins: &[String]) -> Result<(), Reason> {
+    let bad = |why: &str| Err(Reason::new("bad_config", format!("field ca: {why}")));
+    let digits = ca.strip_prefix("ca-").and_then(|rest| rest.strip_suffix(".pem")).unwrap_or_default();
+    if !cfg!(feature = "company-ca") {
+        return bad("this agent was built without the cargo feature company-ca; enroll it with --pin");
+    }
+    if digits.is_empty() || digits.len() > 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return bad("expected ca-<hex>.pem, a file in the same folder");
+    }
+    if pins.is_empty() { Ok(()) } else { bad("there are pins too; it is one or the other") }
 }
 
 /// miniserde names no field in its errors, so the types are walked here first.
@@ -126,6 +144,7 @@ mod tests {
             proxy: None,
             offline_site_days: None,
             device_key: None,
+            ca: None,
         }
     }
 
@@ -135,6 +154,23 @@ mod tests {
         assert_eq!(ConfigWire::parse(text.as_bytes()).unwrap(), (config(), vec![]));
         let newer = text.replacen('{', "{\"zone\":\"x\",", 1);
         assert_eq!(ConfigWire::parse(newer.as_bytes()).unwrap(), (config(), vec!["zone".to_string()]));
+    }
+
+    #[test]
+    fn a_company_ca_takes_the_place_of_pins() {
+        let under = |ca: &str, pins: &[&str]| {
+            let pins = pins.iter().map(|p| p.to_string()).collect();
+            ConfigWire { ca: Some(ca.into()), pins, ..config() }.check().map_err(|r| r.detail)
+        };
+        if !cfg!(feature = "company-ca") {
+            assert!(under("ca-00.pem", &[]).unwrap_err().contains("feature company-ca"));
+            return;
+        }
+        assert_eq!(under("ca-00ff.pem", &[]), Ok(()));
+        assert!(under("ca-00ff.pem", &[&config().pins[0]]).unwrap_err().contains("one or the other"));
+        for bad in ["", "ca.pem", "ca-.pem", "ca-../../etc/x.pem", "/etc/passwd"] {
+            assert!(under(bad, &[]).unwrap_err().contains("field ca"), "{bad}");
+        }
     }
 
     #[test]

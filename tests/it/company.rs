@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use vmetric::director::certificates::look_company;
@@ -13,6 +13,7 @@ use vmetric::director::store::Store;
 use vmetric::io::clock;
 use vmetric::io::fs::write_durable;
 use vmetric::io::http::{Http, HttpConfig};
+use vmetric::io::process::sleep;
 use vmetric::io::tls::company;
 
 use crate::serve::{Site, post};
@@ -143,6 +144,86 @@ fn files_that_change_are_taken_once_they_fit_together() {
     fs::remove_file(company.path("key.pem")).unwrap();
     look(&files, now + 61 * DAY + 60);
     assert!(site.company_error.borrow().as_ref().unwrap().contains("no such file"));
+}
+
+/// The real Director of a site, started anew with the operator's certificate.
+struct Director(std::process::Child);
+
+impl Director {
+    fn start(site: &crate::director_bench::Site, files: &Files) -> Director {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vmetric-director"));
+        command.args(["run", "--name", "localhost", "--listen", site.url.strip_prefix("https://").unwrap(), "--mirror"]);
+        command.arg(site.bench.path("public")).arg("--root").arg(site.bench.path("release/root.json")).arg("--state").arg(site.state());
+        command.arg("--tls-cert").arg(&files.certificate).arg("--tls-key").arg(&files.key);
+        let director = Director(command.stderr(Stdio::null()).spawn().unwrap());
+        let end = clock::monotonic() + SOON;
+        while site.run("status").code != 0 {
+            assert!(clock::monotonic() < end, "the Director does not start");
+            sleep(Duration::from_millis(20));
+        }
+        director
+    }
+}
+
+impl Drop for Director {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn an_agent_enrolls_and_runs_under_the_company_ca() {
+    let (company, now) = (Company::new(), clock::unix());
+    let mut site = crate::director_bench::Site::new();
+    site.kill();
+    let site = site;
+    let files = company.files(&company.certificate(&["localhost"], now - DAY, now + 90 * DAY));
+    let director = Director::start(&site, &files);
+    let status = site.good("status");
+    assert!(status.contains("--tls-cert") && status.contains("pin"), "{status}");
+    let ca = company.put("ca.pem", &company.pem);
+    let port = site.url.rsplit(':').next().unwrap();
+    let (state, image) = (company.path("state"), company.path("image"));
+    fs::create_dir_all(&image).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_vmetric-agent"), image.join("vmetric-agent")).unwrap();
+    fs::copy(site.bench.path("release/root.json"), image.join("root.json")).unwrap();
+    let agent = |words: &[&str]| {
+        let mut command = Command::new(image.join("vmetric-agent"));
+        command.args(words).arg("--state").arg(&state).env("no_proxy", "*").stdin(Stdio::null());
+        command
+    };
+    let enroll = |ca: &Path, host: &str| {
+        let url = format!("https://{host}:{port}");
+        let mut command = agent(&["enroll", "--director", &url, "--ca", ca.to_str().unwrap()]);
+        let out = command.env("VMETRIC_TOKEN", site.token("")).output().unwrap();
+        (out.status.code(), format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)))
+    };
+    let other = company.put("other.pem", &Company::new().pem);
+    for (ca, host, word) in
+        [(&other, "localhost", "tls_failed"), (&ca, "127.0.0.1", "tls_failed"), (&company.path("no"), "localhost", "bad_ca")]
+    {
+        let (code, text) = enroll(ca, host);
+        assert!(code == Some(1) && text.contains(word), "{text}");
+        assert!(!state.join("config/agent.json").exists(), "{text}");
+    }
+    let (code, text) = enroll(&ca, "localhost");
+    assert!(code == Some(0) && text.contains("enrolled at"), "{text}");
+    // The file that was given may go: the agent keeps its own.
+    fs::remove_file(&ca).unwrap();
+    let mut running = agent(&["run"]).env("VMETRIC_RESPAWN", "1").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let end = clock::monotonic() + Duration::from_secs(60);
+    let mut agents = String::new();
+    while !agents.contains("\"running_as\":\"factory\"") && clock::monotonic() < end {
+        sleep(Duration::from_millis(50));
+        agents = site.good("agents --json");
+    }
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert!(agents.contains("\"running_as\":\"factory\""), "{agents}");
+    drop(director);
+    let out = agent(&["enroll", "--director", "https://x", "--ca", "a", "--pin", "b"]).output().unwrap();
+    assert_eq!(out.status.code(), Some(2));
 }
 
 #[test]

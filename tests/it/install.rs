@@ -275,6 +275,48 @@ fn the_printed_command_installs_and_enrolls() {
 }
 
 #[test]
+fn an_image_that_is_cloned_before_enrollment_holds_no_secret() {
+    let site = Site::with(&[("2.0.0", b"any".to_vec())]);
+    let device = Device::new();
+    fs::create_dir_all(device.path("image")).unwrap();
+    fs::copy(AGENT, device.path("image/vmetric-agent")).unwrap();
+    fs::copy(site.bench.path("release/root.json"), device.path("image/root.json")).unwrap();
+    let agent = |state: &Path, words: &[&str]| {
+        let mut command = Command::new(device.path("image/vmetric-agent"));
+        command.args(words).arg("--state").arg(state).env("no_proxy", "*").env("VMETRIC_RESPAWN", "1");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let image = || {
+        let mut files: Vec<_> = fs::read_dir(device.path("image")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        files.sort();
+        files
+    };
+    // Looking at it makes no key.
+    let state = device.path("state");
+    for words in [&["-version"][..], &["--self-test"], &["-validate"], &["status"]] {
+        agent(&state, words).status().unwrap();
+    }
+    assert!(!state.join("config").exists(), "no key, no credential");
+    // Two devices of one image: everything that is secret is made in their state folders.
+    let mut configs = Vec::new();
+    for clone in ["one", "two"].map(|name| device.path(name)) {
+        let pin = vmetric::io::tls::pin_text(&site.pin);
+        let words = ["enroll", "--director", &site.url, "--pin", &pin];
+        assert!(agent(&clone, &words).env("VMETRIC_TOKEN", site.token("")).status().unwrap().success());
+        let text = fs::read_to_string(clone.join("config/agent.json")).unwrap();
+        configs.push(json::from_str::<vmetric::wire::config::ConfigWire>(&text).unwrap());
+        for name in ["agent.json", "device.key"] {
+            assert_eq!(fs::metadata(clone.join("config").join(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+        }
+    }
+    assert_eq!(image(), ["root.json", "vmetric-agent"]);
+    assert_ne!(configs[0].agent_id, configs[1].agent_id);
+    assert_ne!(configs[0].device_key, configs[1].device_key);
+    assert!(configs[0].device_key.is_some());
+}
+
+#[test]
 fn nothing_that_differs_from_the_command_is_ever_executable() {
     if Command::new("curl").arg("--version").output().is_err() {
         return crate::left_out("no curl here");

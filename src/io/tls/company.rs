@@ -21,8 +21,6 @@ use super::{NoKeys, Resumption, SystemRandom};
 use crate::core::reason::Reason;
 use crate::io::clock;
 
-/// Largest CA file.
-pub const FILE_MAX: u64 = 64 * 1024;
 /// Most certificates in it.
 const CAS_MAX: usize = 32;
 
