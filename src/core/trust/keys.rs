@@ -129,6 +129,11 @@ impl RoleKeys {
         Ok(RoleKeys { keys: listed, threshold, kinds: keys.kinds })
     }
 
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     /// How many of our keys signed the canonical form of `signed`; stops counting at the threshold.
     ///
     /// Counts **public keys**: not signatures (CVE-2020-6174), not key ids (GHSA-3633-5h82-39pq), so that neither a

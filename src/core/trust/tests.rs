@@ -81,3 +81,15 @@ fn a_refusal_becomes_a_reason() {
     let reason = Reason::from(refusal);
     assert_eq!((reason.code.as_ref(), reason.detail.as_str()), ("root_version", "root: version 3 instead of 2"));
 }
+
+/// Each mention would cost a pass over the document for each signature: 64 of them times some thousand mentions.
+#[test]
+fn a_key_id_that_is_listed_again_is_one_key() {
+    use super::keys::{KeyWire, Keys, Kinds, RoleKeys, RoleWire};
+    let public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+    let text = format!(r#"{{"a":{{"keytype":"ed25519","scheme":"ed25519","keyval":{{"public":"{public}"}}}}}}"#);
+    let wire: BTreeMap<String, KeyWire> = miniserde::json::from_str(&text).unwrap();
+    let role = RoleWire { keyids: vec!["a".to_string(); 5000], threshold: 1 };
+    let keys = RoleKeys::new("x", &Keys::new(&wire, Kinds::Ed25519), &role).unwrap();
+    assert_eq!(keys.len(), 1);
+}
