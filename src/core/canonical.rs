@@ -12,7 +12,7 @@
 //! | lone surrogates, invalid UTF-8, raw control characters | no text at all, or no JSON |
 //! | nesting deeper than [`DEPTH_MAX`], anything after the document | bounded stack; nothing unsigned rides along |
 //!
-//! python-tuf and tuf-on-ci write such documents; equal to securesystemslib's encoder on every document of
+//! python-tuf and tuf-on-ci write such documents (others may not: [`sorted()`] is for `vmetric-release tuf`); equal to securesystemslib's encoder on every document of
 //! `tests/fixtures/canonical/`.
 
 use std::cmp::Ordering;
@@ -63,6 +63,16 @@ pub fn canonicalize(bytes: &[u8], sink: &mut dyn FnMut(&[u8])) -> Result<(), Mal
 /// Members that the specification does not name are skipped, as it asks; they are not signed and nothing reads them. What
 /// is not signed has no canonical form, so its keys may come in any order; only 'signed' and 'signatures' are there once.
 pub fn split(bytes: &[u8]) -> Result<Envelope, Malformed> {
+    parts(bytes, true)
+}
+
+/// The same for a document whose signed part has its keys in any order; see [`sorted()`].
+#[cfg(feature = "release")]
+pub fn split_unsorted(bytes: &[u8]) -> Result<Envelope, Malformed> {
+    parts(bytes, false)
+}
+
+fn parts(bytes: &[u8], sorted: bool) -> Result<Envelope, Malformed> {
     let (mut signatures, mut signed) = (None, None);
     let mut walk = Walk::over(bytes)?;
     walk.space();
@@ -73,7 +83,7 @@ pub fn split(bytes: &[u8]) -> Result<Envelope, Malformed> {
         let key = walk.key(None, &mut ignore)?;
         let name: String = walk.decoded(&key).collect();
         let start = walk.at;
-        walk.sorted = name == "signed";
+        walk.sorted = sorted && name == "signed";
         walk.value(1, &mut ignore)?;
         let range = start..walk.at;
         let (place, open, what) = match name.as_str() {
@@ -391,5 +401,10 @@ impl<'a> Walk<'a> {
     }
 }
 
+#[cfg(feature = "release")]
+mod sorted;
 #[cfg(test)]
 mod tests;
+
+#[cfg(feature = "release")]
+pub use sorted::sorted;

@@ -269,7 +269,7 @@ const TUF: Command = Command {
         HELP,
     ],
     more: "\
-ECDSA and RSA keys count here as well as Ed25519; a device knows Ed25519 only. FAKETIME=+SECONDS shifts the clock. Exit code
+ECDSA and RSA keys count here as well as Ed25519, and members may come in any order; a device takes Ed25519 and sorted members. FAKETIME=+SECONDS shifts the clock. Exit code
 0 or 1, one line of reason on standard error.
 
   vmetric-release tuf --metadata-dir trusted init root.json

@@ -6,8 +6,8 @@
 //!  tuf ... --target-name P --target-dir T --target-base-url B download   the same, delegated roles on the way, the file
 //! ```
 //!
-//! For hand use and for public test suites. What differs from a device: ECDSA and RSA keys count too, plain HTTP is fine (all
-//! that is used is signed), and the clock is the local one, shifted by `FAKETIME=+SECONDS`: a static binary cannot be
+//! For hand use and for public test suites. What differs from a device: ECDSA and RSA keys count too, documents may have
+//! their members in any order, plain HTTP is fine (all that is used is signed), and the clock is the local one, shifted by `FAKETIME=+SECONDS`: a static binary cannot be
 //! preloaded. Exit code 0 or 1, one line of reason on standard error.
 
 mod fetch;

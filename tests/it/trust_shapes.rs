@@ -192,7 +192,8 @@ fn every_member_with_every_wrong_shape(role: &str) {
             if kept {
                 let code = done.code();
                 assert!(
-                    code != "" && (own || code.ends_with("_threshold") || code == "root_threshold_trusted" || code == "metadata_malformed"),
+                    !code.is_empty()
+                        && (own || code.ends_with("_threshold") || code == "root_threshold_trusted" || code == "metadata_malformed"),
                     "{what}: {code}"
                 );
                 assert!(done.trusted.files().iter().all(|(_, bytes)| *bytes != bad.files[&name]), "{what}");

@@ -2,9 +2,9 @@
 
 use miniserde::{Deserialize, json};
 
-use super::keys::{RoleKeys, Signature, signatures};
+use super::keys::{Kinds, RoleKeys, Signature, signatures};
 use super::{Refusal, date};
-use crate::core::canonical::{self, Envelope};
+use crate::core::canonical::{self, Envelope, Malformed};
 use crate::core::time;
 
 /// Received bytes that have the form of signed metadata. Nothing is said about who signed them.
@@ -12,6 +12,9 @@ use crate::core::time;
 pub(super) struct Document {
     pub bytes: Vec<u8>,
     envelope: Envelope,
+    /// The signed part with its keys in order, if the received one may have them otherwise.
+    #[cfg(feature = "release")]
+    sorted: Option<Vec<u8>>,
 }
 
 #[derive(Deserialize)]
@@ -32,18 +35,36 @@ pub(super) struct Head {
 
 impl Document {
     /// Looks at no more than the form, and at no more than `limit` bytes.
-    pub fn open(role: &str, bytes: &[u8], limit: u64) -> Result<Document, Refusal> {
+    pub fn open(role: &str, bytes: &[u8], limit: u64, kinds: Kinds) -> Result<Document, Refusal> {
         if bytes.len() as u64 > limit {
             return Err(Refusal::new("metadata_too_long", role, format!("more than {limit} bytes")));
         }
-        match canonical::split(bytes) {
-            Ok(envelope) => Ok(Document { bytes: bytes.to_vec(), envelope }),
-            Err(e) => Err(Refusal::new("metadata_malformed", role, e.to_string())),
+        Document::split(bytes, kinds).map_err(|e| Refusal::new("metadata_malformed", role, e.to_string()))
+    }
+
+    #[cfg_attr(not(feature = "release"), expect(unused_variables, reason = "there is one kind"))]
+    fn split(bytes: &[u8], kinds: Kinds) -> Result<Document, Malformed> {
+        #[cfg(feature = "release")]
+        if kinds == Kinds::Foreign {
+            let envelope = canonical::split_unsorted(bytes)?;
+            let sorted = Some(canonical::sorted(&bytes[envelope.signed.clone()])?);
+            return Ok(Document { bytes: bytes.to_vec(), envelope, sorted });
         }
+        let envelope = canonical::split(bytes)?;
+        Ok(Document {
+            bytes: bytes.to_vec(),
+            envelope,
+            #[cfg(feature = "release")]
+            sorted: None,
+        })
     }
 
     /// The bytes that were signed, as received.
     pub fn signed(&self) -> &[u8] {
+        #[cfg(feature = "release")]
+        if let Some(sorted) = &self.sorted {
+            return sorted;
+        }
         &self.bytes[self.envelope.signed.clone()]
     }
 

@@ -41,7 +41,7 @@ pub(super) struct Root {
 
 impl Root {
     pub fn bootstrap(bytes: &[u8], kinds: Kinds) -> Result<Root, Refusal> {
-        let root = Root::read(Document::open("root", bytes, ROOT_MAX)?, kinds)?;
+        let root = Root::read(Document::open("root", bytes, ROOT_MAX, kinds)?, kinds)?;
         root.doc.verify("root", "root_not_self_signed", &root.root)?;
         Ok(root)
     }
@@ -65,7 +65,7 @@ impl Root {
 
     /// One step of "5.3 Update the root role", 5.3.3 to 5.3.5. The expiry of a root on the way does not matter (5.3.7).
     fn successor(&self, bytes: &[u8]) -> Result<Root, Refusal> {
-        let doc = Document::open("root", bytes, ROOT_MAX)?;
+        let doc = Document::open("root", bytes, ROOT_MAX, self.root.kinds)?;
         // 5.3.4 Check for an arbitrary software attack: signed by a threshold of the keys in the trusted root ...
         doc.verify("root", "root_threshold_trusted", &self.root)?;
         let next = Root::read(doc, self.root.kinds)?;

@@ -36,7 +36,7 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// Length, signatures, fields; no expiry and no comparison with timestamp or an earlier one.
     pub fn open(bytes: &[u8], keys: &RoleKeys) -> Result<Snapshot, Refusal> {
-        let doc = Document::open(ROLE, bytes, SNAPSHOT_MAX)?;
+        let doc = Document::open(ROLE, bytes, SNAPSHOT_MAX, keys.kinds)?;
         // 5.5.3 Check for an arbitrary software attack.
         doc.verify(ROLE, CODES.threshold, keys)?;
         let head = doc.head(ROLE, ROLE)?;

@@ -104,7 +104,7 @@ impl Targets {
     pub fn open(name: &str, codes: &Codes, listed: &Meta, keys: &RoleKeys, bytes: &[u8]) -> Result<Targets, Refusal> {
         // 5.6.2 Check against snapshot role's targets hash: before anything else looks at the bytes.
         listed.check_bytes(name, codes, bytes)?;
-        let doc = Document::open(name, bytes, TARGETS_MAX)?;
+        let doc = Document::open(name, bytes, TARGETS_MAX, keys.kinds)?;
         // 5.6.3 Check for an arbitrary software attack.
         doc.verify(name, codes.threshold, keys)?;
         let head = doc.head(name, "targets")?;

@@ -32,7 +32,7 @@ pub(super) struct Timestamp {
 impl Timestamp {
     /// Length, signatures, fields; no expiry and no comparison with an earlier one.
     pub fn open(bytes: &[u8], keys: &RoleKeys) -> Result<Timestamp, Refusal> {
-        let doc = Document::open(ROLE, bytes, TIMESTAMP_MAX)?;
+        let doc = Document::open(ROLE, bytes, TIMESTAMP_MAX, keys.kinds)?;
         // 5.4.2 Check for an arbitrary software attack.
         doc.verify(ROLE, "timestamp_threshold", keys)?;
         let head = doc.head(ROLE, ROLE)?;
