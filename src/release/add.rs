@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ed25519_compact::KeyPair;
 
-use super::envelope::{Envelope, keyid};
+use super::envelope::{Envelope, Public, keyid};
 use super::failure::{Failure, Result};
 use super::files;
 use super::init::named;
@@ -224,6 +224,35 @@ fn describe(input: &Input, facts: &Facts, counter: u64, key: &KeyPair) -> Result
         build_keyid: keyid(&key.pk),
         build_sig: *key.sk.sign(&message, None),
     })
+}
+
+/// Gives every listed file whose build key is gone the signature of one that stays.
+pub fn sign_again(repo: &Repo, ring: &mut Ring, keys: &BTreeMap<String, Public>, now: u64) -> Result<()> {
+    let mut book = Book::open(repo, now)?;
+    let gone = |t: &Target| !keys.contains_key(&t.build_keyid);
+    let listed =
+        book.roles.iter().flat_map(|(role, t)| t.targets.iter().map(move |(path, target)| (role.clone(), path.clone(), target.clone())));
+    let work: Vec<(String, String, Target)> = listed.filter(|(_, _, target)| gone(target)).collect();
+    if work.is_empty() {
+        return Ok(());
+    }
+    let key = ring.pairs(BUILD, keys)?.into_iter().next().ok_or_else(|| {
+        let text = "files are listed that only a removed build key has signed, and no other build key is at hand to sign them again";
+        Failure::new("no_keys", text)
+    })?;
+    for (role, path, mut target) in work {
+        let parsed: TargetPath = path.parse().map_err(|e: String| Failure::new("bad_name", e))?;
+        let file = repo.artifact(&parsed, &target.sha256);
+        let prefix = build_prefix(&path, target.length);
+        let start = prefix.len();
+        let message = files::read_after(&file, ARTIFACT_MAX, prefix)?;
+        if hex::sha256(&message[start..]) != target.sha256 {
+            return Err(changed(&file));
+        }
+        (target.build_keyid, target.build_sig) = (keyid(&key.pk), *key.sk.sign(&message, None));
+        book.edit(&role).targets.insert(path, target);
+    }
+    book.save()
 }
 
 /// The counter to use: never below any that this role has ever published or drafted.

@@ -13,8 +13,10 @@ use super::failure::{Failure, Result};
 use super::init::{self, Counts};
 use super::json::{self, list, number, object, text};
 use super::keyfile::Secret;
+use super::merge;
 use super::passphrase::{self, Source};
 use super::publish;
+use super::renew;
 use super::repo::{Repo, Settings};
 use super::ring::{Env, Ring};
 use super::rotate::{self, Change};
@@ -34,12 +36,22 @@ pub struct Answer {
     pub json: Value,
     /// False: the command looked and found something wrong (exit 1).
     pub good: bool,
+    /// All is done that could be done here, and somebody else has to act in time (exit 3).
+    pub due: bool,
 }
 
 impl Answer {
+    fn exit(&self) -> u8 {
+        match (self.good, self.due) {
+            (false, _) => 1,
+            (true, true) => 3,
+            (true, false) => 0,
+        }
+    }
+
     /// A good answer.
     pub fn new(text: impl Into<String>, json: Value) -> Answer {
-        Answer { text: text.into(), json, good: true }
+        Answer { text: text.into(), json, good: true, due: false }
     }
 }
 
@@ -57,8 +69,8 @@ pub struct World<'a> {
 pub fn run(args: &[String], world: &World, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let wants_json = args.iter().take_while(|a| *a != "--").any(|a| a == "--json");
     let code = match dispatch(args, world) {
-        Ok(answer) if wants_json => writeln!(out, "{}", show::plain(&json::canonical(&answer.json))).map(|()| u8::from(!answer.good)),
-        Ok(answer) => writeln!(out, "{}", answer.text.trim_end()).map(|()| u8::from(!answer.good)),
+        Ok(answer) if wants_json => writeln!(out, "{}", show::plain(&json::canonical(&answer.json))).map(|()| answer.exit()),
+        Ok(answer) => writeln!(out, "{}", answer.text.trim_end()).map(|()| answer.exit()),
         Err(failure) if wants_json => {
             let error = object([("error", object([("code", text(failure.code)), ("detail", text(&failure.text))]))]);
             writeln!(out, "{}", show::plain(&json::canonical(&error))).map(|()| failure.exit())
@@ -100,6 +112,7 @@ fn dispatch(args: &[String], world: &World) -> Result<Answer> {
         "add" => run_add(&parsed, world, now),
         "withdraw" => run_withdraw(&parsed, now),
         "sign" => run_sign(&parsed, world, now),
+        "renew" => run_renew(&parsed, world, now),
         "publish" => run_publish(&parsed, now),
         "verify" => run_verify(&parsed, now),
         "bundle" => run_bundle(&parsed, now),
@@ -117,7 +130,7 @@ fn overview(world: &World) -> String {
     for command in &COMMANDS {
         out.push_str(&format!("  {:<10} {}\n", command.name, command.summary));
     }
-    out.push_str("\n'vmetric-release COMMAND --help' explains one. Exit codes: 0 good, 1 failed, 2 wrong command line.");
+    out.push_str("\n'vmetric-release COMMAND --help' explains one. Exit codes: 0 good, 1 failed, 2 wrong command line, 3 ('renew') somebody must sign.");
     out
 }
 
@@ -221,7 +234,29 @@ fn run_withdraw(p: &Parsed, now: u64) -> Result<Answer> {
     Ok(Answer::new(note, object([("paths", list(paths.iter().map(text))), ("roles", list(roles.iter().map(text)))])))
 }
 
+fn run_renew(p: &Parsed, world: &World, now: u64) -> Result<Answer> {
+    let wish = renew::Wish { dry_run: p.has("dry-run"), out: p.find("out").map(Path::new) };
+    renew::renew(&open(p)?, &mut ring(p, world)?, &wish, now)
+}
+
 fn run_sign(p: &Parsed, world: &World, now: u64) -> Result<Answer> {
+    if let Some(file) = p.find("file") {
+        if p.has("repo") || p.has("renew") || p.has("import") {
+            return Err(Failure::usage("--file signs one pending file without a repository; give --keys and perhaps --role"));
+        }
+        let role = match p.all("role") {
+            [] => None,
+            [one] => Some(one.as_str()),
+            _ => return Err(Failure::usage("--file is of one --role")),
+        };
+        return merge::sign_file(Path::new(file), role, &mut ring(p, world)?);
+    }
+    if p.has("import") {
+        let repo = open(p)?;
+        let imported = merge::import(&repo, p.all("import"))?;
+        let status = show::status(&repo, now)?;
+        return Ok(Answer::new(format!("{}\n{}", imported.text, status.text), imported.json));
+    }
     let wish = Wish { roles: p.all("role").to_vec(), renew: p.has("renew") };
     let repo = open(p)?;
     sign::sign(&repo, &mut ring(p, world)?, &wish, now)?;

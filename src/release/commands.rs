@@ -10,8 +10,8 @@ const NOW: Opt = opt("now", "TIME", "the time to work at, such as 2026-11-22T00:
 const HELP: Opt = flag("help", "this text");
 
 /// Every command, in the order of their use.
-pub static COMMANDS: [Command; 13] =
-    [INIT, DELEGATE, ADD, WITHDRAW, SIGN, PUBLISH, VERIFY, BUNDLE, STATUS, LIST, KEYS_COMMAND, ROTATE, TUF];
+pub static COMMANDS: [Command; 14] =
+    [INIT, DELEGATE, ADD, WITHDRAW, SIGN, RENEW, PUBLISH, VERIFY, BUNDLE, STATUS, LIST, KEYS_COMMAND, ROTATE, TUF];
 
 const INIT: Command = Command {
     name: "init",
@@ -126,6 +126,8 @@ const SIGN: Command = Command {
         PASSPHRASE,
         many("role", "ROLE", "only this role"),
         flag("renew", "give the roles a new version and a fresh expiry first (needs --role)"),
+        opt("file", "FILE", "sign this pending file, without a repository (see below)"),
+        many("import", "FILE|DIR", "take signatures that were given elsewhere: pending files, or another copy of the repository"),
         NOW,
         JSON,
         HELP,
@@ -134,14 +136,43 @@ const SIGN: Command = Command {
 };
 
 const SIGN_MORE: &str = "\
-Signing adds to what is there: send the repository folder from holder to holder until nothing is missing. Snapshot and
-timestamp are made once the roles before them are complete. Daily renewal of the timestamp:
+Signing adds to what is there. Snapshot and timestamp are made once the roles before them are complete.
 
-  vmetric-release sign --repo release --renew --role timestamp && vmetric-release publish --repo release --out public
+Several signers, each on his own machine, one after the other or at the same time:
+  1. copy <repo>/draft/<role>.json to each of them ('status' says which roles and whose keys are missing)
+  2. each:  vmetric-release sign --file targets.json --keys HIS-KEYS
+     It shows what is signed and its SHA-256: compare it with the others before the file goes back.
+  3. here:  vmetric-release sign --repo release --import from-a/targets.json --import from-b/targets.json
+Only signatures are taken, and only of this very content. 'publish' refuses until the thresholds are met and names who is
+missing. Whole copies of the repository come together in the same way: --import OTHER-REPO.
 
 Private keys come from the key folder (one encrypted file per key) or, in CI, from the environment: VMETRIC_KEY_<ROLE>
 holds the 32-byte seed as 64 lower-case hex digits (several separated by commas), for example VMETRIC_KEY_TIMESTAMP,
 VMETRIC_KEY_AGENT_LINUX_AMD64, VMETRIC_KEY_BUILD. No secret is ever an argument.";
+
+const RENEW: Command = Command {
+    name: "renew",
+    summary: "Renew what runs out: for a daily job",
+    operands: "",
+    options: &[
+        REPO,
+        KEYS,
+        PASSPHRASE,
+        opt("out", "DIR", "publish the result there, too"),
+        flag("dry-run", "change nothing, say what would be done"),
+        NOW,
+        JSON,
+        HELP,
+    ],
+    more: "\
+Gives the timestamp a new version, and every other role of whose validity less than a third is left, if enough of its keys
+are at hand. Where they are not, it says which role, which keys, and until when, and ends with 3. So a daily job needs the
+timestamp's key only, and mails its output when it does not end with 0:
+
+  vmetric-release renew --repo release --out public
+
+Exit codes: 0 nothing more is due, 3 renewed what it could and somebody must sign, 1 failed.",
+};
 
 const PUBLISH: Command = Command {
     name: "publish",
@@ -246,12 +277,7 @@ const ROTATE: Command = Command {
         JSON,
         HELP,
     ],
-    more: "\
-A new root (or, for a product and platform role, new targets) is drafted; 'sign' then needs the old and the new holders of
-root. To replace a key without a moment at which devices refuse the tree: add the new one and publish; sign its role with
-'--renew' and publish; remove the old one and publish. A stolen key goes at once, with 'publish --allow-gap'.
-
-  vmetric-release rotate --repo release --keys keys --role timestamp --add 1",
+    more: ROTATE_MORE,
 };
 
 const TUF: Command = Command {
@@ -277,3 +303,29 @@ ECDSA and RSA keys count here as well as Ed25519, and members may come in any or
   vmetric-release tuf --metadata-dir trusted --metadata-url http://127.0.0.1:8000/metadata --target-name a/b.txt \\
       --target-dir files --target-base-url http://127.0.0.1:8000/targets download",
 };
+
+const ROTATE_MORE: &str = "\
+A new root (or, for a product and platform role, new targets) is drafted; 'sign' then needs the old and the new holders of
+root. Devices of any date walk up root by root, so every root stays published.
+
+A key is replaced without a moment at which devices refuse the tree in three steps, each ended by 'sign' and 'publish':
+  1. rotate --role R --add 1
+  2. sign --renew --role R        (signed by the new key, too)
+  3. rotate --role R --remove OLD (and destroy its private half)
+For root the steps are two, as each root is signed by the holders before it and its own: --add, then --remove.
+
+A build key: --add; new files are signed by any build key at hand. --remove signs the listed files again with one that stays;
+sign and publish the product roles first ('sign --role agent-linux-amd64 --role snapshot --role timestamp'), then root.
+Devices start no slot whose file only a removed key has signed: they fall back to their factory image and are updated anew.
+So let a retired key go once nothing signed by it runs any more; a stolen one goes at once, and that is its purpose.
+
+A stolen key:
+  any role     rotate --role R --add 1 --remove STOLEN [--threshold N]; sign; sign --renew --role R; publish --allow-gap
+  timestamp    as above; a version that the thief raised far ahead is forgotten by devices with the new key
+  snapshot     as above, and the same holds
+  targets, a product's role    nothing installs without the build key's signature too; as above, then look at what was signed
+  build        as above; the thief also needs a targets key to list files
+  root         up to one key below the threshold: as above. At the threshold: whoever holds it owns the repository; devices need
+               a new image with a new root.
+
+  vmetric-release rotate --repo release --keys keys --role timestamp --add 1";

@@ -26,6 +26,11 @@ pub fn keyid(public: &Public) -> String {
     hex::encode(&hex::sha256(&json::canonical(&key_value(public))))
 }
 
+/// Checks one signature.
+pub fn is_right(message: &[u8], public: &Public, sig: &[u8; 64]) -> bool {
+    PublicKey::new(*public).verify(message, &Signature::new(*sig)).is_ok()
+}
+
 /// Some keys of which `threshold` have to sign.
 #[derive(Clone, Debug)]
 pub struct Authority {
@@ -79,9 +84,8 @@ impl Envelope {
     /// The keys of `authority` whose signature is there and right.
     pub fn signers(&self, authority: &Authority) -> BTreeSet<String> {
         let message = json::canonical(&self.signed);
-        let is_right = |public: &Public, sig: &[u8; 64]| PublicKey::new(*public).verify(&message, &Signature::new(*sig)).is_ok();
         let signed_by = |(id, public): (&String, &Public)| {
-            self.signatures.get(id).is_some_and(|sig| keyid(public) == *id && is_right(public, sig)).then(|| id.clone())
+            self.signatures.get(id).is_some_and(|sig| keyid(public) == *id && is_right(&message, public, sig)).then(|| id.clone())
         };
         authority.keys.iter().filter_map(signed_by).collect()
     }

@@ -80,6 +80,13 @@ impl<'a> Ring<'a> {
         Ok(self.files.iter().find(|(_, file)| file.public == *public).map(|(path, _)| Place::File(path.clone())))
     }
 
+    /// The public halves of all keys at hand that were made for `role`.
+    pub fn held(&self, role: &str) -> Result<BTreeMap<String, Public>> {
+        let in_files = self.files.iter().filter(|(_, file)| file.role == role).map(|(_, file)| file.public);
+        let all = in_files.chain(self.in_variable(role)?.into_iter().map(|pair| *pair.pk));
+        Ok(all.map(|public| (keyid(&public), public)).collect())
+    }
+
     /// The pairs at hand for `role` out of `wanted`. A variable with a key that the role does not have is an error: it
     /// would otherwise sign nothing, silently.
     pub fn pairs(&mut self, role: &str, wanted: &BTreeMap<String, Public>) -> Result<Vec<KeyPair>> {

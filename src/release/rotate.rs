@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::add;
 use super::envelope::{Envelope, Public};
 use super::failure::{Failure, Result};
 use super::init::{KEYS_MAX, named};
@@ -40,6 +41,7 @@ pub fn rotate(repo: &Repo, ring: &mut Ring, role: &str, change: &Change, now: u6
         let (holders, made) = changed(ring, role, holders, &root.build_keys, change)?;
         root.build_keys.extend(made);
         root.build_keys.retain(|id, _| holders.keyids.contains(id));
+        add::sign_again(repo, ring, &root.build_keys, now)?;
     } else {
         return rotate_delegated(repo, ring, role, change, now);
     }

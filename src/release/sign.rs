@@ -77,7 +77,7 @@ pub fn add_signatures(repo: &Repo, ring: &mut Ring, role: &str) -> Result<()> {
 }
 
 /// Keys whose signature is of use: those of every authority, and those that the root's draft gives the role.
-fn wanted(repo: &Repo, role: &str) -> Result<BTreeMap<String, super::envelope::Public>> {
+pub fn wanted(repo: &Repo, role: &str) -> Result<BTreeMap<String, super::envelope::Public>> {
     let (_, draft): (_, Root) = repo.root()?;
     let of = |a: Authority| a.keys;
     let mut out: BTreeMap<_, _> = repo.authorities(role)?.into_iter().flat_map(of).collect();

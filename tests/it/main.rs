@@ -39,6 +39,12 @@ mod release_bundle;
 mod release_keys;
 mod release_python_tuf;
 #[cfg(unix)]
+mod release_renew;
+#[cfg(unix)]
+mod release_rotate;
+#[cfg(unix)]
+mod release_signers;
+#[cfg(unix)]
 mod release_withdraw;
 mod rollout;
 mod serve;

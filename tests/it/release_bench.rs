@@ -14,6 +14,7 @@ pub const PASSPHRASE: &str = "correct horse battery staple";
 pub struct Bench {
     folder: tempfile::TempDir,
     env: BTreeMap<String, String>,
+    umask: &'static str,
 }
 
 /// A command's end.
@@ -30,12 +31,17 @@ impl Bench {
     /// An empty folder, and the passphrase in the environment.
     pub fn new() -> Bench {
         let env = BTreeMap::from([("VMETRIC_RELEASE_PASSPHRASE".to_string(), PASSPHRASE.to_string())]);
-        Bench { folder: tempfile::tempdir().unwrap(), env }
+        Bench { folder: tempfile::tempdir().unwrap(), env, umask: "022" }
+    }
+
+    /// Runs the commands under another umask.
+    pub fn set_umask(&mut self, umask: &'static str) {
+        self.umask = umask;
     }
 
     /// The same with all keys in the environment, so that no key is random and no passphrase is needed.
     pub fn with_seeds() -> Bench {
-        let mut bench = Bench { folder: tempfile::tempdir().unwrap(), env: BTreeMap::new() };
+        let mut bench = Bench { folder: tempfile::tempdir().unwrap(), env: BTreeMap::new(), umask: "022" };
         let counts = [("ROOT", 5), ("TARGETS", 3), ("SNAPSHOT", 1), ("TIMESTAMP", 1), ("BUILD", 1)];
         let platforms = [("AGENT_LINUX_AMD64", 1), ("AGENT_LINUX_ARM64", 1)];
         for (i, (role, count)) in counts.into_iter().chain(platforms).enumerate() {
@@ -73,7 +79,8 @@ impl Bench {
         if !args.contains(&"--now") && !matches!(args.first(), Some(&"keys" | &"list")) {
             args.extend(["--now", NOW]);
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vmetric-release"));
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("umask {}; exec \"$0\" \"$@\"", self.umask), env!("CARGO_BIN_EXE_vmetric-release")]);
         command.current_dir(self.folder.path()).args(args);
         for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("VMETRIC_")) {
             command.env_remove(name);
