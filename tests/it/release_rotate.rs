@@ -70,8 +70,8 @@ fn root_keys_and_threshold_change_and_the_oldest_device_walks_up() {
     bench.good(&format!("rotate --repo release --role root --remove {} --remove {}", old[0], old[1]));
     bench.set("VMETRIC_KEY_ROOT", &stay.join(","));
     bench.good("sign --repo release");
-    assert!(bench.good("status --repo release").contains("3 of 4 signatures of root (root version 3)"));
-    bench.good("publish --repo release --out public");
+    let refusal = bench.bad("publish --repo release --out public");
+    assert!(refusal.contains("3 of 4 signatures of root (root version 3)") && refusal.contains("of root (root version 2)"), "{refusal}");
     assert!(!bench.files("public/metadata").contains_key("3.root.json"));
     bench.set("VMETRIC_KEY_ROOT", &format!("{},{},{}", stay.join(","), seed(9, 1), seed(9, 2)));
     bench.release();
