@@ -295,8 +295,8 @@ const TUF: Command = Command {
         HELP,
     ],
     more: "\
-ECDSA and RSA keys count here as well as Ed25519, and members may come in any order; a device takes Ed25519 and sorted members. FAKETIME=+SECONDS shifts the clock. Exit code
-0 or 1, one line of reason on standard error.
+ECDSA and RSA keys count here as well as Ed25519, and members may come in any order; a device takes Ed25519 and sorted
+members. FAKETIME=+SECONDS shifts the clock. Exit code 0 or 1, one line of reason on standard error.
 
   vmetric-release tuf --metadata-dir trusted init root.json
   vmetric-release tuf --metadata-dir trusted --metadata-url http://127.0.0.1:8000/metadata refresh
