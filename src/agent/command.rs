@@ -233,7 +233,7 @@ fn attend(state: &State, issuer: &str, sha256: &str, say: &mut dyn FnMut(&str)) 
                 _ => Err(Reason::received(result.code, format!("{} {}: {}", result.outcome, result.version, result.detail))),
             };
         }
-        let status: StatusWire = state.read("status.json").ok().flatten().unwrap_or_default();
+        let status: StatusWire = state.status().unwrap_or_default();
         let now = format!("{}: {}", status.step, status.detail);
         if now != last {
             say(&now);

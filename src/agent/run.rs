@@ -43,6 +43,8 @@ pub const ENV_SUPERVISOR: &str = "VMETRIC_SUPERVISOR";
 
 /// Exit code when another agent runs with this state folder.
 pub const EXIT_RUNS_ALREADY: i32 = 3;
+/// A factory image that could not be executed is tried again so soon: nothing else gets on meanwhile.
+const IMAGE_AGAIN_S: u64 = 60;
 /// A request that could not be carried out or removed for want of room is looked at again so soon: a person waits.
 const REQUEST_AGAIN_S: u64 = 1;
 /// First and longest wait of the supervisor before it starts a dead program again.
@@ -181,9 +183,15 @@ fn program(args: &RunArgs, state: State, lock: Lock, image: PathBuf, running: Im
     loop {
         let reason = work(&mut device);
         log::info!("starting the launcher: {reason}");
-        relaunch(args, &device, &lock, &image);
-        // The image could not be executed: this program goes on, the marks are as they are.
-        process::sleep(Duration::from_secs(5));
+        let error = relaunch(args, &device, &lock, &image);
+        // This program goes on, the marks are as they are.
+        let remedy = "the running version goes on; the file must be there and executable, its file system not mounted noexec";
+        let reason = Reason::new("image_not_started", format!("{}: {error}; {remedy}", image.display()));
+        log::error!("{reason}");
+        let again_s = device.times.recheck_s.min(IMAGE_AGAIN_S);
+        device.tell("waiting", &reason);
+        device.doing("waiting", &reason, Some(again_s));
+        sleep(Duration::from_secs(again_s));
     }
 }
 
@@ -199,7 +207,7 @@ fn show_fault(state: &State) {
 }
 
 /// An orderly switch: the launcher takes over in this very process.
-fn relaunch(args: &RunArgs, device: &Device, lock: &Lock, image: &Path) {
+fn relaunch(args: &RunArgs, device: &Device, lock: &Lock, image: &Path) -> std::io::Error {
     let mut env = vec![(ENV_SWITCHED, (clock::monotonic().as_millis() as u64).to_string())];
     if let Ok(fd) = lock.pass_on() {
         env.push((ENV_LOCK, fd.to_string()));
@@ -207,9 +215,9 @@ fn relaunch(args: &RunArgs, device: &Device, lock: &Lock, image: &Path) {
     process::hold_signals();
     let error = process::exec(image, &args.raw, &env, &[ENV_RUNNING, ENV_IMAGE]);
     lock.keep();
-    log::error!("{}: {error}; the running version goes on", image.display());
     device.prepare_stop();
     process::install_signals();
+    error
 }
 
 /// `trial`, `confirmed`, `factory` or `manual`.
@@ -351,6 +359,7 @@ fn listen(device: &mut Device, for_s: u64) {
     // What is staged is looked up again in between: it may have been withdrawn.
     let longest = if device.staged == Staged::Tested { device.times.recheck_s } else { 3600 };
     let until = clock::monotonic() + Duration::from_secs(for_s.min(longest));
+    let mut kept_nothing = false;
     loop {
         let left = until.saturating_sub(clock::monotonic());
         if left.is_zero() || device.state.path("request.json").exists() {
@@ -369,6 +378,8 @@ fn listen(device: &mut Device, for_s: u64) {
         let began = clock::monotonic();
         match device.exchange(path, park) {
             Ok(true) => return,
+            // There is room again, and nothing to be kept any more: the next turn says what is done now.
+            Ok(false) if kept_nothing => return,
             Ok(false) if first && !device.on_trial() => device.publish_status(),
             Ok(false) => {
                 // An answer that is early and says nothing new must not become a loop.
@@ -382,6 +393,7 @@ fn listen(device: &mut Device, for_s: u64) {
                 return;
             }
             Err(error) => {
+                kept_nothing |= is_of_state(&error.reason);
                 device.failures = device.failures.saturating_add(1);
                 let wait = Duration::from_millis(backoff::wait_ms(device.failures, random::seed(), error.retry_after_s));
                 if device.failures <= 3 || device.failures.is_multiple_of(10) {

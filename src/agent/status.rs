@@ -10,8 +10,8 @@ use crate::core::release::Platform;
 use crate::core::slots::{Condition, Image, Marks, Slot};
 use crate::core::time;
 use crate::core::update::{Kind, SelfCheck};
-use crate::io::clock;
 use crate::io::state::State;
+use crate::io::{clock, process};
 use crate::wire::agent_api::{PARK_MAX_S, PROTOCOL, REJECTS_MAX, RejectWire, ReportWire, ResultWire};
 use crate::wire::records::{AcceptedWire, RejectedListWire, RejectedWire, ResultsWire, StatusWire, verdict_word};
 
@@ -101,6 +101,7 @@ pub struct StatusReport {
     step: String,
     code: String,
     detail: String,
+    problem: Option<ProblemReport>,
     since: Option<String>,
     until: Option<String>,
     bytes_done: u64,
@@ -110,6 +111,13 @@ pub struct StatusReport {
     rejected: Vec<RejectedReport>,
     security_floor: u64,
     metadata: MetadataReport,
+}
+
+/// What is wrong with the state folder now, as the asking command sees it.
+#[derive(Serialize, Debug)]
+struct ProblemReport {
+    code: String,
+    detail: String,
 }
 
 #[derive(Serialize, Debug)]
@@ -180,8 +188,8 @@ fn slot_report(state: &State, marks: &Marks, slot: Slot) -> SlotReport {
     }
 }
 
-fn active_as(marks: &Marks) -> &'static str {
-    match marks.active {
+fn image_as(marks: &Marks, image: Image) -> &'static str {
+    match image {
         Image::Slot(slot) => condition_word(marks.slot(slot).condition),
         Image::Factory if marks.manual => "manual",
         Image::Factory => "factory",
@@ -223,11 +231,21 @@ fn rejected_report(r: RejectedWire) -> RejectedReport {
     }
 }
 
+/// What the process executes, whatever the marks say: a switch may not have come about. `None`: the system does not tell.
+fn running_image(state: &State, pid: Option<u32>) -> Option<Image> {
+    let program = process::program_of(pid?)?;
+    let slot = Slot::BOTH.into_iter().find(|slot| {
+        let folder = std::fs::canonicalize(state.slot_folder(*slot));
+        folder.is_ok_and(|folder| program.parent() == Some(&folder))
+    });
+    Some(slot.map_or(Image::Factory, Image::Slot))
+}
+
 /// Reads the state folder, which needs no running agent. `own_version` is that of the asking file.
 pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport {
     let marks = state.load_marks().marks;
     let here = Platform::here();
-    let now: StatusWire = state.read("status.json").ok().flatten().unwrap_or_default();
+    let now: StatusWire = state.status().unwrap_or_default();
     let now = if pid == Some(now.pid) { now } else { StatusWire::default() };
     let accepted: Option<AcceptedWire> = state.read("order.json").ok().flatten();
     let open = accepted.as_ref().filter(|a| !a.ended && a.order.kind == kind_word(Kind::Update));
@@ -235,7 +253,8 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
     let results = state.read::<ResultsWire>("results.json").ok().flatten().unwrap_or_default().results;
     let last: Option<ResultWire> = state.read("last-result.json").ok().flatten();
     let rejected = state.read::<RejectedListWire>("rejected.json").ok().flatten().unwrap_or_default().rejected;
-    let running = match marks.active {
+    let image = running_image(state, pid).unwrap_or(marks.active);
+    let running = match image {
         Image::Slot(slot) => state.slot_json(slot).map(|w| w.version).unwrap_or_else(|_| "?".into()),
         Image::Factory => own_version.to_string(),
     };
@@ -250,10 +269,11 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
         agent_id: config.map(|c| c.agent_id).unwrap_or_default(),
         runs: pid.is_some(),
         pid: pid.unwrap_or(0),
-        running: marks.active.name().into(),
-        running_as: active_as(&marks).into(),
+        running: image.name().into(),
+        running_as: image_as(&marks, image).into(),
         slots: Slot::BOTH.map(|s| slot_report(state, &marks, s)).into(),
         trial: trial_report(&marks, &running),
+        problem: state.problem().map(|p| ProblemReport { code: p.code.to_string(), detail: p.detail }),
         since: when(now.since),
         until: now.until.and_then(when),
         step: now.step,
@@ -314,6 +334,9 @@ impl StatusReport {
             if self.bytes_done > 0 {
                 line("fetched", format!("{} of {} bytes", self.bytes_done, self.bytes_total));
             }
+        }
+        if let Some(problem) = &self.problem {
+            line("problem", format!("{} ({})", problem.detail, problem.code));
         }
         for slot in &self.slots {
             let failure = slot.failure.as_ref().map_or(String::new(), |f| format!(": {f}"));

@@ -81,8 +81,17 @@ impl Device {
             return Err(LinkError { reason, retry_after_s: None, woken: false });
         };
         let answer = link.exchange(path, &report)?;
-        self.failures = 0;
-        self.take_answer(answer).map_err(|reason| LinkError { reason, retry_after_s: None, woken: false })
+        match self.take_answer(answer) {
+            Ok(news) => {
+                self.failures = 0;
+                Ok(news)
+            }
+            Err(reason) => {
+                // What was said cannot be kept: the next report says so, or the Director would only see it asked again.
+                self.doing("waiting", &reason, None);
+                Err(LinkError { reason, retry_after_s: None, woken: false })
+            }
+        }
     }
 
     fn take_answer(&mut self, answer: AnswerWire) -> Result<bool, Reason> {

@@ -88,10 +88,13 @@ pub fn read_limited(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Overwrites the first bytes of a file that is there already, durably, without needing a free block.
-pub fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Overwrites the first bytes of a file that is there already, durably, without needing a free block; `cut`: the rest goes.
+pub fn overwrite(path: &Path, bytes: &[u8], cut: bool) -> io::Result<()> {
     let file = OpenOptions::new().write(true).open(path)?;
     file.write_all_at(bytes, 0)?;
+    if cut {
+        file.set_len(bytes.len() as u64)?;
+    }
     file.sync_data()
 }
 
@@ -140,6 +143,10 @@ pub struct Room {
     pub free: u64,
     /// Programs there may be executed (not mounted `noexec`).
     pub exec: bool,
+    /// Mounted read-only.
+    pub read_only: bool,
+    /// Files that can still be made; `None` where the file system does not count them.
+    pub files: Option<u64>,
 }
 
 /// Asks the file system of `path`.
@@ -160,7 +167,9 @@ pub fn room(path: &Path) -> io::Result<Room> {
     let exec = stat.f_flag & libc::ST_NOEXEC == 0;
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let exec = true;
-    Ok(Room { free, exec })
+    #[allow(clippy::unnecessary_cast, reason = "the field types differ between platforms")]
+    let files = (stat.f_files > 0).then_some(stat.f_favail as u64);
+    Ok(Room { free, exec, read_only: stat.f_flag & libc::ST_RDONLY != 0, files })
 }
 
 #[cfg(test)]
@@ -194,10 +203,12 @@ mod tests {
     fn overwriting_keeps_the_length_and_needs_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
-        assert!(overwrite(&path, b"x").is_err());
+        assert!(overwrite(&path, b"x", false).is_err());
         fs::write(&path, b"12345").unwrap();
-        overwrite(&path, b"ab").unwrap();
+        overwrite(&path, b"ab", false).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"ab345");
+        overwrite(&path, b"cd", true).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"cd");
         assert!(room(dir.path()).unwrap().free > 0);
     }
 

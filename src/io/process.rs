@@ -208,6 +208,14 @@ pub fn wake(pid: u32) -> bool {
     }
 }
 
+/// The file that a process executes, where the system tells.
+pub fn program_of(pid: u32) -> Option<std::path::PathBuf> {
+    let link = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    // A file whose name has been taken by another one since.
+    let text = link.to_str()?;
+    Some(text.strip_suffix(" (deleted)").unwrap_or(text).into())
+}
+
 /// Asks a process to stop.
 pub fn stop(pid: u32) {
     #[expect(unsafe_code, reason = "kill takes two numbers")]

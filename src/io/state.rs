@@ -30,6 +30,9 @@ pub struct State {
     root: PathBuf,
 }
 
+/// Looks at a status that may be half overwritten.
+const STATUS_TRIES: u32 = 3;
+
 /// What the marks files said.
 #[derive(Debug)]
 pub struct LoadedMarks {
@@ -131,7 +134,7 @@ impl State {
         marks.sequence = sequence.saturating_add(1);
         let record = encode(&marks);
         self.allocate_marks().map_err(failed.clone()("allocate"))?;
-        overwrite(&self.marks_path(copy), &record).map_err(failed("write"))?;
+        overwrite(&self.marks_path(copy), &record, false).map_err(failed("write"))?;
         Ok((marks, copy))
     }
 
@@ -232,15 +235,40 @@ impl State {
         write_durable(&path, json::to_string(value).as_bytes(), PRIVATE).map_err(|e| file_error(&path, "write", &e))
     }
 
-    /// Replaces `status.json`; its loss costs nothing.
+    /// Replaces `status.json`; its loss costs nothing. On a full disk the file that is there is overwritten: its block is
+    /// there, too, and why nothing gets on has to be said just then.
     pub fn write_status<T: Serialize>(&self, value: &T) {
-        let _ = write_volatile(&self.path("status.json"), json::to_string(value).as_bytes(), PRIVATE);
+        let (path, text) = (self.path("status.json"), json::to_string(value));
+        if write_volatile(&path, text.as_bytes(), PRIVATE).is_err() {
+            let _ = overwrite(&path, text.as_bytes(), true);
+        }
+    }
+
+    /// Reads `status.json`. A look at it sets nothing aside: it may be read while it is overwritten.
+    pub fn status<T: Deserialize>(&self) -> Option<T> {
+        let path = self.path("status.json");
+        let read = || json::from_str(std::str::from_utf8(&read_limited(&path, RECORD_MAX).ok()??).ok()?).ok();
+        (0..STATUS_TRIES).find_map(|_| read())
     }
 
     /// Removes a record durably.
     pub fn remove(&self, name: &str) -> Result<(), Reason> {
         let path = self.path(name);
         remove_if_there(&path).and_then(|()| sync_folder_of(&path)).map_err(|e| file_error(&path, "remove", &e))
+    }
+
+    /// What is wrong with the folder's file system, for all to see without a write.
+    pub fn problem(&self) -> Option<Reason> {
+        let folder = self.root.display();
+        let room = super::fs::room(&self.root).ok()?;
+        let reason = |code: &'static str, what: &str| Some(Reason::new(code, format!("{folder}: {what}")));
+        match () {
+            () if room.read_only => reason("state_not_writable", "the file system is mounted read-only; mount it read-write"),
+            () if room.free == 0 => reason("disk_full", "the file system has no free block; make room"),
+            () if room.files == Some(0) => reason("disk_full", "the file system has no free inode; remove files"),
+            () if !room.exec => reason("noexec", "is mounted noexec; mount it with exec or move the state folder"),
+            () => None,
+        }
     }
 
     /// The configuration, with the names of fields it does not know. `None`: not enrolled.

@@ -187,7 +187,7 @@ impl Device {
     pub fn start(&self) -> Result<(), String> {
         self.want(true, None);
         self.until("the agent runs", 30, || self.pid())?;
-        let heard = || State::look(&self.state).read::<StatusWire>("status.json").ok().flatten().filter(|s| s.contact_at > 0);
+        let heard = || State::look(&self.state).status::<StatusWire>().filter(|s| s.contact_at > 0);
         self.until("the first contact", 30, || heard().filter(|s| Some(s.pid) == self.pid())).map(drop)
     }
 

@@ -59,7 +59,7 @@ pub fn download(cast: &Cast) -> Result<Row, String> {
 
 /// What the device itself says.
 fn bytes_done(device: &Device) -> u64 {
-    let status: Option<StatusWire> = State::look(&device.state).read("status.json").ok().flatten();
+    let status: Option<StatusWire> = State::look(&device.state).status();
     status.map_or(0, |s| s.bytes_done)
 }
 
