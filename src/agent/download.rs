@@ -16,7 +16,7 @@ use crate::core::release::Artifact;
 use crate::core::slots::Slot;
 use crate::core::trust::FileCheck;
 use crate::io::clock;
-use crate::io::fs::{PROGRAM, remove_if_there, sync_folder_of};
+use crate::io::fs::{PROGRAM, open_plain, remove_all, remove_if_there, sync_folder_of};
 use crate::io::state::{State, file_error};
 
 /// Bytes read and written at once.
@@ -55,6 +55,10 @@ pub fn fetch(
         Ok(check) => check,
         Err(refusal) => return Ok(Fetched::Refused(refusal.into())),
     };
+    if fs::symlink_metadata(&part).is_ok_and(|m| !m.is_file()) {
+        // Damage, or somebody's trick: nothing is written through it.
+        remove_all(&part).map_err(on_disk)?;
+    }
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&part).map_err(on_disk)?;
     let mut have = absorb_part(&mut file, artifact.length, &mut check).map_err(on_disk)?;
     let mut fetched = 0;
@@ -113,8 +117,9 @@ fn install(file: &File, part: &Path, program: &Path) -> io::Result<()> {
 
 /// A crash after the rename left the whole file under its name: checked again, not fetched again.
 fn whole_file_is_there(program: &Path, artifact: &Artifact, key: PublicKey) -> io::Result<bool> {
-    match File::open(program) {
+    match open_plain(program) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(_) if !fs::symlink_metadata(program).is_ok_and(|m| m.is_file()) => remove_all(program).map(|()| false),
         Err(e) => Err(e),
         Ok(mut file) => {
             let whole = file.metadata()?.len() == artifact.length && check_file(&mut file, artifact, key)?.is_ok();

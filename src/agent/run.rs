@@ -27,7 +27,7 @@ use crate::io::lock::{Lock, Taken};
 use crate::io::process;
 use crate::io::state::State;
 use crate::io::trust_store::TrustStore;
-use crate::io::{clock, device_key, random};
+use crate::io::{clock, device_key, identity, random};
 use crate::wire::records::{AcceptedWire, RejectedListWire, RequestWire, ResultsWire, StatusWire};
 
 /// Which image this process runs as: set by the launcher.
@@ -242,6 +242,7 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
     let accepted: Option<AcceptedWire> = told(state.read("order.json"));
     let results = told(state.read::<ResultsWire>("results.json")).unwrap_or_default().results;
     let rejected = told(state.read::<RejectedListWire>("rejected.json")).unwrap_or_default().rejected;
+    identity::keep(&state).iter().for_each(|reason| log::warn!("{reason}"));
     let config = told(state.config());
     if let Some((_, unknown)) = &config {
         unknown.iter().for_each(|field| log::warn!("config/agent.json: unknown field {field} is ignored"));

@@ -124,7 +124,7 @@ fn version(folder: &std::path::Path) -> i32 {
 
 fn validate(folder: &std::path::Path) -> Result<String, Reason> {
     let path = State::look(folder).path("config/agent.json");
-    match State::look(folder).config()? {
+    match State::look(folder).config_file()? {
         None => Err(Reason::new("not_enrolled", format!("{}: is missing; run `vmetric-agent enroll`", path.display()))),
         Some((_, unknown)) if !unknown.is_empty() => {
             Err(Reason::new("unknown_field", format!("{}: unknown field {}", path.display(), unknown.join(", "))))

@@ -278,6 +278,18 @@ impl Marks {
         self
     }
 
+    /// After the loss of one copy of the marks: a trial that the slot's own `confirmed` says has been won since these marks
+    /// were written. An earlier confirmation of the same file has a lower sequence.
+    #[must_use]
+    pub fn recover_confirmed(self, slot: Slot, files: &SlotFiles, boot_id: &str, now: u64) -> Marks {
+        let marks = self.slot(slot);
+        let won = files.confirmed.is_some_and(|sequence| sequence >= self.sequence);
+        match marks.condition == Condition::Trial && marks.sha256 == files.sha256 && won {
+            true => self.confirm(slot, files.counter, boot_id, now),
+            false => self,
+        }
+    }
+
     /// The running image came this far (never backwards).
     #[must_use]
     pub fn reach(mut self, image: Image, reached: Reached) -> Marks {

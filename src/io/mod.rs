@@ -6,6 +6,7 @@ pub mod fs;
 #[cfg(unix)]
 pub mod hook;
 pub mod http;
+pub mod identity;
 pub mod lock;
 pub mod logger;
 pub mod medium;

@@ -16,10 +16,11 @@ use super::fs::{
     PRIVATE, make_folder, overwrite, read_limited, remove_all, remove_if_there, set_aside, sync_folder_of, write_durable, write_volatile,
 };
 use super::lock::Lock;
+use super::{clock, identity};
 use crate::core::hex::{self, Sha256};
 use crate::core::reason::Reason;
 use crate::core::slots::{Marks, Slot, SlotFiles, rebuild};
-use crate::wire::config::{CONFIG_MAX, ConfigWire};
+use crate::wire::config::ConfigWire;
 use crate::wire::marks::{RECORD, decode, encode, newest};
 use crate::wire::records::RECORD_MAX;
 use crate::wire::slot::{self, CONFIRMED_MAX, SLOT_MAX, SlotWire, confirmed_text};
@@ -108,8 +109,14 @@ impl State {
         let lost = copies.iter().position(Result::is_err);
         let new = copies.iter().all(|c| c.as_ref().is_err_and(|e| e == "is missing"));
         match newest(copies) {
-            Ok((marks, from)) => {
+            Ok((mut marks, from)) => {
                 let note = lost.map(|copy| {
+                    // The lost copy may have been the newer one, and may have said that the trial is over.
+                    for slot in Slot::BOTH {
+                        if let Some(files) = self.slot_files(slot) {
+                            marks = marks.clone().recover_confirmed(slot, &files, &clock::boot_id(), clock::unix());
+                        }
+                    }
                     Reason::new("marks_copy_lost", format!("{} was not whole; the other copy counts", self.marks_path(copy).display()))
                 });
                 LoadedMarks { marks, from: Some(from), note }
@@ -271,23 +278,27 @@ impl State {
         }
     }
 
-    /// The configuration, with the names of fields it does not know. `None`: not enrolled.
+    /// The configuration, with the names of fields it does not know; its copy where the file is damaged. `None`: not enrolled.
     pub fn config(&self) -> Result<Option<(ConfigWire, Vec<String>)>, Reason> {
-        let path = self.path("config/agent.json");
-        match read_limited(&path, CONFIG_MAX) {
-            Ok(None) => Ok(None),
-            Ok(Some(bytes)) => ConfigWire::parse(&bytes).map(Some).map_err(|mut reason| {
-                reason.detail = format!("{}: {}", path.display(), reason.detail);
-                reason
-            }),
-            Err(e) => Err(file_error(&path, "read", &e)),
+        let damaged = match identity::read_config(self, identity::CONFIG) {
+            Err(reason) => reason,
+            found => return found,
+        };
+        match identity::read_config(self, identity::CONFIG_COPY) {
+            Ok(Some(copy)) => Ok(Some(copy)),
+            _ => Err(damaged),
         }
+    }
+
+    /// The configuration as it stands in its file, whatever its copy says.
+    pub fn config_file(&self) -> Result<Option<(ConfigWire, Vec<String>)>, Reason> {
+        identity::read_config(self, identity::CONFIG)
     }
 
     /// Writes the configuration after a strict check.
     pub fn write_config(&self, config: &ConfigWire) -> Result<(), Reason> {
         config.check()?;
-        self.write("config/agent.json", config)
+        self.write(identity::CONFIG, config)
     }
 }
 
@@ -332,6 +343,24 @@ mod tests {
         let back = state.load_marks();
         assert_eq!((back.marks.sequence, back.from), (1, Some(0)));
         assert_eq!(back.note.unwrap().code, "marks_copy_lost");
+    }
+
+    #[test]
+    fn a_lost_copy_takes_no_confirmation_with_it() {
+        let (_dir, state) = state();
+        state.write_slot_json(Slot::B, &slot_wire(2)).unwrap();
+        let trial = Marks::default().start_trial(Slot::B, [2; 32]);
+        let (trial, copy) = state.save_marks(trial, None, 6).unwrap();
+        state.write_confirmed(Slot::B, &[2; 32], trial.sequence).unwrap();
+        let (confirmed, newer) = state.save_marks(trial.clone().confirm(Slot::B, 2, "b", 1), Some(copy), trial.sequence).unwrap();
+        fs::write(state.path(["marks.0", "marks.1"][newer]), b"rotten").unwrap();
+        let back = state.load_marks().marks;
+        assert_eq!((back.b.condition, back.active, back.floor), (Condition::Confirmed, confirmed.active, 2));
+        // An earlier confirmation of the same file says nothing about a later trial.
+        state.write_confirmed(Slot::B, &[2; 32], trial.sequence - 1).unwrap();
+        assert_eq!(state.load_marks().marks.b.condition, Condition::Trial);
+        state.write_confirmed(Slot::B, &[3; 32], trial.sequence).unwrap();
+        assert_eq!(state.load_marks().marks.b.condition, Condition::Trial, "another file");
     }
 
     #[test]

@@ -247,7 +247,8 @@ impl Device {
         let open: ResultsWire = state.read("results.json").ok().flatten().unwrap_or_default();
         marks.slot(slot).condition == Condition::Confirmed
             && state.slot_json(slot).is_ok_and(|w| w.version == version)
-            && order.is_some_and(|o| o.ended)
+            // An order that rotted away is none; the running version is what the Director wanted.
+            && order.is_none_or(|o| o.ended)
             && (self.id.is_empty() || open.results.is_empty())
     }
 
