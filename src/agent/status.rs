@@ -253,7 +253,14 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
     let results = state.read::<ResultsWire>("results.json").ok().flatten().unwrap_or_default().results;
     let last: Option<ResultWire> = state.read("last-result.json").ok().flatten();
     let rejected = state.read::<RejectedListWire>("rejected.json").ok().flatten().unwrap_or_default().rejected;
-    let image = running_image(state, pid).unwrap_or(marks.active);
+    let problem = state.problem();
+    let image = match running_image(state, pid) {
+        // Either the launcher, in the milliseconds before it starts what the marks say, or a factory image that could not
+        // note that it had to take over.
+        Some(Image::Factory) if problem.is_none() => marks.active,
+        Some(image) => image,
+        None => marks.active,
+    };
     let running = match image {
         Image::Slot(slot) => state.slot_json(slot).map(|w| w.version).unwrap_or_else(|_| "?".into()),
         Image::Factory => own_version.to_string(),
@@ -273,7 +280,7 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
         running_as: image_as(&marks, image).into(),
         slots: Slot::BOTH.map(|s| slot_report(state, &marks, s)).into(),
         trial: trial_report(&marks, &running),
-        problem: state.problem().map(|p| ProblemReport { code: p.code.to_string(), detail: p.detail }),
+        problem: problem.map(|p| ProblemReport { code: p.code.to_string(), detail: p.detail }),
         since: when(now.since),
         until: now.until.and_then(when),
         step: now.step,

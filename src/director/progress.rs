@@ -13,6 +13,8 @@ use crate::wire::agent_api::{AnswerWire, ReportWire, ResultWire};
 
 /// Longest nonce that is echoed.
 const NONCE_MAX: usize = 64;
+/// Why a device cannot keep an order.
+const STATE_CODES: [&str; 3] = ["disk_full", "state_not_writable", "state_error"];
 /// Longest result id that is kept.
 const RESULT_ID_MAX: usize = 64;
 
@@ -27,6 +29,7 @@ impl Registry {
             self.keep_agent(id);
         }
         let mut moved = self.follow_step(id, report, now);
+        self.note_not_taken(id, report, now);
         let mut lost = self.lost_without_a_word(id, report);
         if let Some(result) = &report.result {
             lost = self.lost_by(id, result);
@@ -93,6 +96,21 @@ impl Registry {
             self.orders.insert((next.rollout, next.agent.clone()), next);
         }
         moved
+    }
+
+    /// The device cannot even keep the order: its report names an earlier one, and says why. The row stays where it is, with
+    /// that reason; the answer brings the order again.
+    fn note_not_taken(&mut self, id: &str, report: &ReportWire, now: u64) {
+        let of_state = report.step == "waiting" && STATE_CODES.contains(&report.code.as_str());
+        if !of_state || self.named(id, report).is_some() {
+            return;
+        }
+        let Some(row) = self.order_in_force(id).map(|(o, _)| o.clone()) else { return };
+        if row.step() == Some(Step::Ordered) && row.end().is_none() && row.code != report.code {
+            let next = Order { code: clean(&report.code, NAME_MAX), detail: clean(&report.detail, DETAIL_MAX), ..row };
+            self.event(now, id, "waiting", format!("{} ({})", next.detail, next.code), Some(&next));
+            self.keep_order(next);
+        }
     }
 
     /// One event for each step passed since the last report.

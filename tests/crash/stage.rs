@@ -71,6 +71,8 @@ impl Stage {
         let mut agent = device.spawn("boot-1", None)?;
         let settled = device.truth(self, &mut agent);
         device.stop(&mut agent);
+        // Each copy has an identity of its own, or none.
+        fs::remove_dir_all(self.seed.join("config")).map_err(|e| e.to_string())?;
         if settled? == OLD { Ok(()) } else { Err("the seed does not run its version".into()) }
     }
 }
