@@ -18,7 +18,7 @@ use crate::core::reason::Reason;
 use crate::core::release::Platform;
 use crate::io::fs::{PUBLIC, read_limited, write_durable};
 use crate::io::state::State;
-use crate::io::{device_key, process};
+use crate::io::{device_key, identity, process};
 use crate::wire::agent_api::{BODY_MAX, EnrollWire, EnrolledWire, ErrorWire, PROTOCOL, SERIAL_MAX, token_site};
 use crate::wire::config::{ConfigWire, OFFLINE_SITE_MAX};
 
@@ -92,6 +92,8 @@ pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
     {
         log::warn!("{reason}; the next start tries again");
     }
+    // The second copies; an agent that starts makes them, too, if they cannot be made now.
+    identity::keep(&state);
     if let Some(pid) = running_agent(&state) {
         // The agent reads its configuration at its start.
         process::stop(pid);
