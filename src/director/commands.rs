@@ -199,7 +199,7 @@ async fn token(site: &Site, request: &AdminWire, who: &str, now: u64, out: &mut 
 async fn install_command(site: &Site, request: &AdminWire, who: &str, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
     let (os, arch) = (request.os.as_deref().unwrap_or("linux"), request.arch.as_deref().unwrap_or("amd64"));
     let tree = site.tree.borrow().clone();
-    let artifact = dl::choose(&tree.releases, os, arch, request.version.as_deref())?;
+    let artifact = dl::choose(&tree.releases, &site.registry.borrow(), os, arch, request.version.as_deref(), now)?;
     let root_version = tree.versions[0];
     let root = tree.entries.get(&format!("metadata/{root_version}.root.json"));
     let root = root.ok_or_else(|| Reason::new("not_ready", "the mirror has no root metadata yet; look at `status`"))?;

@@ -7,6 +7,7 @@
 //! | 200, 206, 304 | | the file, with `ETag` (its SHA-256), `X-VM-SHA256`, `X-VM-Version` |
 //! | 403 | `device_unnamed`, `device_unmanaged`, `device_unknown`, `device_removed` | no token, and no device that may have it |
 //! | 403 | `token_unknown`, `token_expired`, `token_used_up`, `token_revoked` | the token in `Authorization: Bearer` is not good any more |
+//! | 403 | `quarantined` | the version that was named, or every version, is rejected here or halted a roll-out |
 //! | 404 | `no_artifact`, `version_unknown` | the mirror has none for this platform; the detail says what it has |
 //! | 429 | `throttled`, `downloads_busy` | with `Retry-After`; the policy is asked first, so a refused device takes no place |
 //!
@@ -14,7 +15,7 @@
 //! in `X-VM-Device-Id` and is known and not removed. The second is a name, no proof, as with the vendor: what is served is no
 //! secret, every byte of it is signed; the gate keeps strangers from using the line. `0`, the vendor's "unmanaged", is 403.
 //!
-//! **What.** The newest release for the platform that is no pre-release, from the verified mirror.
+//! **What.** The newest release for the platform that is no pre-release and not in quarantine, from the verified mirror.
 
 use miniserde::{Deserialize, Serialize, json};
 
@@ -69,8 +70,10 @@ pub fn answer(site: &Site, request: &Request) -> Response {
         }
     };
     let tree = site.tree.borrow().clone();
-    let artifact = match choose(&tree.releases, os, arch, version(request)) {
+    let chosen = choose(&tree.releases, &site.registry.borrow(), os, arch, version(request), clock::unix());
+    let artifact = match chosen {
         Ok(artifact) => artifact,
+        Err(reason) if reason.code == "quarantined" => return Response::error(403, &reason.code, &*reason.detail),
         Err(reason) => {
             let wire = NotHere { code: reason.code.into_owned(), detail: reason.detail, platforms: platforms(&tree.releases) };
             return Response::json(404, json::to_string(&wire));
@@ -130,15 +133,30 @@ fn version(request: &Request) -> Option<&str> {
 /// The agent for a new device of this platform.
 ///
 /// # Errors
-/// `no_artifact`, `version_unknown`.
-pub fn choose<'r>(releases: &'r Releases, os: &str, arch: &str, wanted: Option<&str>) -> Result<&'r Artifact, Reason> {
+/// `no_artifact`, `version_unknown`, `quarantined`.
+pub fn choose<'r>(
+    releases: &'r Releases,
+    registry: &Registry,
+    os: &str,
+    arch: &str,
+    wanted: Option<&str>,
+    now: u64,
+) -> Result<&'r Artifact, Reason> {
     let here = |a: &&Artifact| {
         let p = &a.path;
         p.product == AGENT_PRODUCT && p.platform.os == os && p.platform.arch == arch && p.file == p.platform.program(AGENT_PRODUCT)
     };
     let there = || releases.artifacts.iter().filter(here);
-    let newest =
-        |wanted: &dyn Fn(&Version) -> bool| there().filter(|a| wanted(&a.path.version)).max_by(|a, b| a.path.version.cmp(&b.path.version));
+    let newest = |wanted: &dyn Fn(&Version) -> bool| {
+        let mut fit: Vec<&Artifact> = there().filter(|a| wanted(&a.path.version)).collect();
+        fit.sort_by(|a, b| b.path.version.cmp(&a.path.version));
+        let kept = |a: &Artifact| registry.kept_from_new(&hex::encode(&a.sha256), now);
+        match (fit.iter().find(|a| kept(a).is_none()), fit.first()) {
+            (Some(free), _) => Ok(Some(*free)),
+            (None, Some(first)) => kept(first).map_or(Ok(None), Err),
+            (None, None) => Ok(None),
+        }
+    };
     let list = platforms(releases).join(", ");
     let list = if list.is_empty() { "nothing yet".to_string() } else { list };
     if there().next().is_none() {
@@ -146,10 +164,10 @@ pub fn choose<'r>(releases: &'r Releases, os: &str, arch: &str, wanted: Option<&
         return Err(Reason::new("no_artifact", format!("no {AGENT_PRODUCT} for {asked} here; there is: {list}")));
     }
     match wanted {
-        None => newest(&|v| !v.is_pre_release()).ok_or_else(|| {
+        None => newest(&|v| !v.is_pre_release())?.ok_or_else(|| {
             Reason::new("no_artifact", format!("{AGENT_PRODUCT} for {os}/{arch} has pre-releases only; name one with ?version="))
         }),
-        Some(text) => newest(&|v| v.to_string() == text).ok_or_else(|| {
+        Some(text) => newest(&|v| v.to_string() == text)?.ok_or_else(|| {
             Reason::new("version_unknown", format!("the mirror has no {AGENT_PRODUCT} {} for {os}/{arch}", clean(text, NAME_MAX)))
         }),
     }

@@ -119,8 +119,9 @@ const WINDOWS: &str = r#"& {
     $state = if ($env:VMETRIC_STATE) { $env:VMETRIC_STATE } else { "$env:ProgramData\vmetric-agent" }
     $new = Join-Path $dir ('.install.' + [guid]::NewGuid().ToString('N'))
     New-Item -ItemType Directory -Force $new | Out-Null
-    function Fetch($file, $more) {
-        & curl.exe -sS --fail --proto =https --ssl-no-revoke --connect-timeout 20 --max-time 900 -o "$new\$file" @more
+    function Fetch($file, $more, $config) {
+        $all = @('-sS', '--fail', '--proto', '=https', '--ssl-no-revoke', '--connect-timeout', '20', '--max-time', '900', '-o', "$new\$file") + $more
+        if ($config) { $config | & curl.exe -K - @all } else { & curl.exe @all }
         if ($LASTEXITCODE) { throw "vmetric: $file cannot be fetched; nothing was installed" }
     }
     function Verify($file, $sha256) {
@@ -136,8 +137,8 @@ const WINDOWS: &str = r#"& {
         }
         Fetch 'root.json' @('--cacert', "$new\cert.pem", "$url/release/metadata/{n}.root.json")
         Verify 'root.json' '{root}'
-        Set-Content -Encoding ascii "$new\header" "Authorization: Bearer $token"
-        Fetch 'vmetric-agent.part' @('--cacert', "$new\cert.pem", '-H', "@$new\header", "$url/dl/agent/windows/{arch}?version={version}")
+        $config = 'header = "Authorization: Bearer ' + $token + '"'
+        Fetch 'vmetric-agent.part' @('--cacert', "$new\cert.pem", "$url/dl/agent/windows/{arch}?version={version}") $config
         Verify 'vmetric-agent.part' '{agent}'
         Move-Item -Force "$new\root.json" "$dir\root.json"
         Move-Item -Force "$new\vmetric-agent.part" "$dir\vmetric-agent.exe"

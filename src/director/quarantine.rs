@@ -104,6 +104,17 @@ impl Registry {
         Some(Reason::new("quarantined", detail))
     }
 
+    /// Why a file is not handed to a new device: rejected for every agent, or the end of any roll-out that was halted.
+    pub fn kept_from_new(&self, sha256: &str, now: u64) -> Option<Reason> {
+        if let Some(reason) = self.quarantined(sha256, "", false, now) {
+            return Some(reason);
+        }
+        let person = self.quarantine.get(&key(sha256, "", 0)).is_some_and(|q| q.allowed && q.expires_at.is_none_or(|at| at > now));
+        let halted = self.entries(sha256).find(|q| q.rollout > 0 && !person)?;
+        let detail = format!("this file halted roll-out {}; `vmetric-director allow {}` releases it", halted.rollout, short(sha256));
+        Some(Reason::new("quarantined", detail))
+    }
+
     /// Every entry of a file.
     fn entries<'a>(&'a self, sha256: &str) -> impl Iterator<Item = &'a Quarantine> + use<'a> {
         let from = format!("{sha256}/");

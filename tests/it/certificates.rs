@@ -51,6 +51,28 @@ fn parked_polls_live_through_a_renewal() {
 }
 
 #[test]
+fn a_director_with_a_wrong_clock_serves_its_agents() {
+    let site = Site::start();
+    let right = vmetric::io::clock::unix().max(NOW);
+    let ca = site.dir.path().join("pki/ca-p256.pem");
+    // 1970; 2099; beyond the end of the CA; and put right.
+    for (clock, expires, browser) in [
+        (0, 90 * DAY, Some(60)),
+        (4_099_000_000, 4_102_444_800, Some(0)),
+        (4_200_000_000, 4_102_444_800, Some(0)),
+        (right, right + 90 * DAY, Some(0)),
+    ] {
+        site.ca.renew_if_due(&names(), clock).unwrap();
+        assert_eq!(site.ca.leaf().0, expires, "{clock}");
+        let mut agent = site.raw();
+        agent.say(post("/echo", "served"));
+        assert_eq!(agent.status().1, "served", "{clock}");
+        let Ok(out) = curl(&ca, &["--data", "x", &site.url("/echo")]) else { return crate::left_out("no curl here") };
+        assert_eq!(out.status.code(), browser, "{clock}: {}", said(&out));
+    }
+}
+
+#[test]
 fn the_activity_tells_of_renewals_and_of_those_that_fail() {
     let folder = tempfile::tempdir().unwrap();
     let store = vmetric::director::store::Store::open(&folder.path().join("director.redb")).unwrap();
@@ -262,23 +284,16 @@ fn an_agent_refuses_tls_1_2_although_its_library_knows_it() {
     let provider = vmetric::io::tls::provider();
     assert!(provider.cipher_suites.iter().all(|s| s.tls13().is_some()));
     let config = vmetric::io::tls::client_config(Arc::new(verifier));
-    assert!(config.supports_version_13_only());
+    assert!(offers_1_3_only(config));
 }
 
-/// What [`ClientConfig`] does not tell directly.
-trait Versions {
-    fn supports_version_13_only(&self) -> bool;
-}
-
-impl Versions for ClientConfig {
-    fn supports_version_13_only(&self) -> bool {
-        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-        let mut connection = rustls::ClientConnection::new(Arc::new(self.clone()), name).unwrap();
-        let mut hello = Vec::new();
-        connection.write_tls(&mut hello).unwrap();
-        // supported_versions (43) with one entry: 0x0304.
-        hello.windows(7).any(|w| w == [0, 43, 0, 3, 2, 3, 4])
-    }
+/// What [`ClientConfig`] does not tell directly: the hello's supported_versions (43) has one entry, 0x0304.
+pub fn offers_1_3_only(config: Arc<ClientConfig>) -> bool {
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let mut connection = rustls::ClientConnection::new(config, name).unwrap();
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).unwrap();
+    hello.windows(7).any(|w| w == [0, 43, 0, 3, 2, 3, 4])
 }
 
 /// Longest wait for a program of somebody else's.

@@ -236,6 +236,7 @@ fn a_client_of_the_company_ca_checks_chain_name_and_dates() {
         http.post_json(&url, None, "{}", 100, SOON).map(|r| r.status).map_err(|e| e.reason())
     };
     let show = |names: &[&str], from, until| site.ca.set_company(company.files(&company.certificate(names, from, until)).load().unwrap());
+    assert!(crate::certificates::offers_1_3_only(company::client_config(company.pem.as_bytes()).unwrap()));
     show(&["localhost", "127.0.0.1"], now - DAY, now + 90 * DAY);
     assert_eq!(ask(&company.pem, "localhost"), Ok(200));
     assert_eq!(ask(&company.pem, "127.0.0.1"), Ok(200));

@@ -173,6 +173,26 @@ fn everybody_else_is_refused_with_a_reason() {
 }
 
 #[test]
+fn what_is_in_quarantine_is_not_handed_out() {
+    let gate = Gate::new(&ALL);
+    let bearer = gate.token("good", 1);
+    let token = ("authorization", bearer.as_str());
+    let hash = |path: &str| hex::encode(&hex::sha256(path.as_bytes()));
+    let reject = |path: &str| {
+        let ask = vmetric::director::quarantine::Reject { sha256: hash(path), why: "bad disk format".into(), ..Default::default() };
+        gate.site.registry.borrow_mut().reject(&ask, clock::unix()).unwrap();
+    };
+    reject(ALL[1]);
+    assert_eq!(gate.get(PATH, &[token]), (200, ALL[0].into()), "the newest that is left");
+    let (status, body) = gate.get("/dl/agent/linux/amd64?version=1.10.0", &[token]);
+    assert!(status == 403 && body.contains("quarantined") && body.contains("bad disk format"), "{body}");
+    reject(ALL[0]);
+    assert_eq!(gate.get(PATH, &[token]).0, 403);
+    gate.site.registry.borrow_mut().allow(&hash(ALL[1]), None, "fixed", clock::unix()).unwrap();
+    assert_eq!(gate.get(PATH, &[token]), (200, ALL[1].into()));
+}
+
+#[test]
 fn downloads_have_places_and_guesses_a_price() {
     let gate = Gate::new(&ALL);
     let bearer = gate.token("good", 1);
