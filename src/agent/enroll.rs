@@ -59,7 +59,7 @@ pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
         return Err(Reason::new("already_enrolled", detail));
     }
     let mut config = wanted(args, before.as_ref());
-    let ca = args.ca.as_deref().map(read_ca).transpose()?;
+    let ca = args.ca.as_deref().filter(|_| cfg!(feature = "company-ca")).map(read_ca).transpose()?;
     // Its name is its hash: the file of the identity before stays what it is until the new one counts.
     config.ca = ca.as_ref().map(|pem| format!("ca-{}.pem", &hex::encode(&hex::sha256(pem))[..16]));
     config.check()?;
@@ -81,7 +81,9 @@ pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
     let enrolled = ask(&config, ca.as_deref(), &request)?;
     (config.agent_id, config.credential, config.issuer) = (enrolled.agent_id, enrolled.credential, enrolled.issuer);
     config.device_key = Some(key.public());
-    if let (Some(name), Some(pem)) = (&config.ca, &ca) {
+    if cfg!(feature = "company-ca")
+        && let (Some(name), Some(pem)) = (&config.ca, &ca)
+    {
         let path = state.path("config").join(name);
         let failed = |e| Reason::new("state_unwritable", format!("{}: {e}", path.display()));
         crate::io::fs::make_folder(&state.path("config")).and_then(|()| write_durable(&path, pem, PUBLIC)).map_err(failed)?;

@@ -65,7 +65,8 @@ pub fn client(config: &ConfigWire, ca: Option<&[u8]>, wake_fd: Option<i32>, tick
 
 /// The CA file of this configuration; `None` = it has pins.
 fn ca_of(config: &ConfigWire, state: &State) -> Result<Option<Vec<u8>>, Reason> {
-    let Some(name) = &config.ca else { return Ok(None) };
+    // Known at build time: without the feature nothing of this is linked.
+    let Some(name) = config.ca.as_ref().filter(|_| cfg!(feature = "company-ca")) else { return Ok(None) };
     let path = state.path("config").join(name);
     let bad = |why: String| Reason::new("bad_ca", format!("{}: {why}; enroll again with --ca or --pin", path.display()));
     let read = crate::io::fs::read_limited(&path, CA_FILE_MAX).map_err(|e| bad(e.to_string()))?;

@@ -82,7 +82,7 @@ pub enum Command {
     /// `run`.
     Run(Run),
     /// A request to the running Director.
-    Ask(Ask),
+    Ask(Box<Ask>),
 }
 
 /// `run`.
@@ -151,7 +151,7 @@ pub fn parse(args: &[String], state: Option<String>) -> Result<Command, String> 
     }
     let command = match word.as_str() {
         "run" => Command::Run(run(&mut words, state)?),
-        _ => Command::Ask(ask(&word, &mut words, state)?),
+        _ => Command::Ask(Box::new(ask(&word, &mut words, state)?)),
     };
     words.end()?;
     Ok(command)
@@ -378,7 +378,7 @@ mod tests {
 
     fn asked(line: &str) -> Ask {
         match parsed(line) {
-            Ok(Command::Ask(ask)) => ask,
+            Ok(Command::Ask(ask)) => *ask,
             other => panic!("{line}: {other:?}"),
         }
     }
