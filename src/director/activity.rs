@@ -4,6 +4,9 @@
 //! | code | when |
 //! |---|---|
 //! | `director_started`, `director_stopped` | this Director |
+//! | `open_files_too_low` | the limit of open files is too low for the agents there are |
+//! | `events_left_out` | an agent's reports made more events than are kept of one agent; how many were dropped |
+//! | `connection_refused` | peers were turned away before they said anything of use; counted, a line per code and 5 minutes |
 //! | `token_created`, `token_revoked` | an enrollment token was made, taken back |
 //! | `enrolled`, `enrolled_again`, `removed` | an agent came, asked again for the same answer, was removed |
 //! | `agent_returned` | its credential is of this site, and this (restored) registry did not know it |

@@ -22,7 +22,7 @@ use crate::core::hex;
 use crate::core::identity::{Claim, REMEMBERED, Seat};
 use crate::core::proof::{Proof, SEPARATOR};
 use crate::core::reason::Reason;
-use crate::io::serve::Request;
+use crate::io::serve::{Digest, Request};
 
 /// How often the activity is told of refusals with one code, seconds: one line says how many there were.
 pub const STRANGERS_EVERY_S: u64 = 300;
@@ -56,21 +56,6 @@ pub struct Strangers {
     untold: u64,
 }
 
-/// Whose credential this is; each is verified once.
-fn claims(site: &Site, credential: &str) -> Result<Claims, Reason> {
-    let key = hex::sha256(credential.as_bytes());
-    if let Some(claims) = site.credentials.borrow().get(&key) {
-        return Ok(claims.clone());
-    }
-    let claims = site.ca.check(credential)?;
-    let mut known = site.credentials.borrow_mut();
-    if known.len() >= AGENTS_MAX {
-        known.clear();
-    }
-    known.insert(key, claims.clone());
-    Ok(claims)
-}
-
 /// The agent behind a request.
 ///
 /// # Errors
@@ -78,7 +63,7 @@ fn claims(site: &Site, credential: &str) -> Result<Claims, Reason> {
 pub fn caller(site: &Site, request: &Request, now: u64) -> Result<Caller, Reason> {
     let bearer = request.bearer().ok_or_else(|| Reason::new("credential_missing", "send `Authorization: Bearer <credential>`"))?;
     let (credential, proof) = bearer.split_once(SEPARATOR).map_or((bearer, None), |(c, p)| (c, Some(p)));
-    let claims = claims(site, credential)?;
+    let claims = site.ca.check(credential)?;
     let registered = match site.registry.borrow().known(&claims.agent_id) {
         Ok(agent) => agent.device_key.clone(),
         Err(reason) if reason.code == "agent_unknown" => None,
@@ -89,7 +74,7 @@ pub fn caller(site: &Site, request: &Request, now: u64) -> Result<Caller, Reason
         return Err(Reason::new("credential_replaced", detail));
     }
     let proof = match &claims.device_key {
-        Some(key) => Some(proven(request, key, proof)?),
+        Some(key) => Some(proven(request, key, proof, digest(credential))?),
         None => None,
     };
     let mut registry = site.registry.borrow_mut();
@@ -101,10 +86,27 @@ pub fn caller(site: &Site, request: &Request, now: u64) -> Result<Caller, Reason
     Ok(Caller { id: claims.agent_id, proof })
 }
 
-fn proven(request: &Request, key: &str, proof: Option<&str>) -> Result<Proof, Reason> {
+/// Says that this request's connection is no stranger's. Only after the throttle: an agent that asks too often must not
+/// hold thousands of connections by it.
+pub fn vouch(request: &Request) {
+    if let Some(bearer) = request.bearer() {
+        request.known.vouch(digest(bearer.split_once(SEPARATOR).map_or(bearer, |(credential, _)| credential)));
+    }
+}
+
+/// What a connection is known by.
+fn digest(credential: &str) -> Digest {
+    let mut out = Digest::default();
+    out.copy_from_slice(&hex::sha256(credential.as_bytes())[..16]);
+    out
+}
+
+/// The proof, checked once per connection: its signature costs more than all the rest of a poll, and TLS says that whoever
+/// goes on is who began.
+fn proven(request: &Request, key: &str, proof: Option<&str>, digest: Digest) -> Result<Proof, Reason> {
     let remedy = "if this is its device, its config/device.key is gone: run `vmetric-agent enroll --replace`";
     let text = proof.ok_or_else(|| Reason::new("proof_missing", format!("the credential came without its device's proof; {remedy}")))?;
-    let proof = Proof::parse(text).filter(|proof| proof.holds(key, &request.path, &request.body));
+    let proof = Proof::parse(text).filter(|proof| request.known.vouched(digest) || proof.holds(key, &request.path, &request.body));
     proof.ok_or_else(|| Reason::new("proof_invalid", format!("the proof is not of the device that enrolled; {remedy}")))
 }
 

@@ -30,6 +30,7 @@ pub mod enroll;
 pub mod explain;
 pub mod install;
 pub mod mirror;
+pub mod muting;
 pub mod orders;
 pub mod pki;
 pub mod progress;

@@ -21,6 +21,16 @@ const RESULT_ID_MAX: usize = 64;
 impl Registry {
     /// Takes a report in. True: a roll-out may go on.
     pub fn hear(&mut self, id: &str, report: &ReportWire, now: u64) -> bool {
+        self.muting.begin(id, now);
+        let moved = self.take_in(id, report, now);
+        if let Some(untold) = self.muting.end(id) {
+            let detail = format!("its reports change faster than they can be worth keeping; {untold} events were left out");
+            self.event(now, id, "events_left_out", detail, None);
+        }
+        moved
+    }
+
+    fn take_in(&mut self, id: &str, report: &ReportWire, now: u64) -> bool {
         let Some(agent) = self.agents.get_mut(id) else { return false };
         let (ran, ran_version) = (agent.running_sha256.clone(), agent.version.clone());
         let was_away = now.saturating_sub(self.contacts.insert(id.to_string(), now).unwrap_or(0)) > crate::core::rollout::OFFLINE_AFTER_S;

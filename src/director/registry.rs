@@ -9,6 +9,7 @@ use miniserde::{Serialize, json};
 
 use super::activity;
 use super::caller::{Heard, Strangers};
+use super::muting::Muting;
 use super::records::{Agent, Event, NAME_MAX, Order, Quarantine, Rollout, Token, clean};
 use super::store::{Change, Table};
 use crate::core::reason::Reason;
@@ -61,6 +62,8 @@ pub struct Registry {
     pub kept: VecDeque<(u64, usize)>,
     /// Next sequence of the activity.
     pub next_seq: u64,
+    /// Whose reports make too many events.
+    pub muting: Muting,
     changes: Vec<Change>,
 }
 
@@ -81,7 +84,7 @@ impl Registry {
     }
 
     /// Derives what is not stored: open roll-outs, whose order is in force, and the highest generation issued to an agent.
-    /// Order rows are never removed; if they ever are, `issued` has to be written to the agent's row first.
+    /// The row in force has that one, and is never forgotten ([`super::prune`]).
     pub fn index(&mut self) {
         self.devices =
             self.agents.values().filter(|a| a.removed_at.is_none()).filter_map(|a| Some((a.device_key.clone()?, a.id.clone()))).collect();
@@ -140,6 +143,9 @@ impl Registry {
 
     /// Adds to the activity.
     pub fn event(&mut self, now: u64, agent: &str, code: &str, detail: impl Into<String>, of: Option<&Order>) {
+        if !self.muting.may_tell() {
+            return;
+        }
         let event = Event {
             seq: self.next_seq,
             time: now,

@@ -22,10 +22,12 @@ use super::store::{Store, damaged};
 use crate::core::trust::ROOT_MAX;
 use crate::io::fs::{make_folder, read_limited};
 use crate::io::serve::{Limits, serve};
-use crate::io::{clock, signals, tls};
+use crate::io::{clock, open_files, signals, tls};
 
 /// The store's file in the state folder.
 pub const STORE: &str = "director.redb";
+/// Connections that may wait to be accepted: most of a large fleet after a restart.
+const QUEUE: i32 = 4096;
 /// Longest time that a stop waits for answers under way.
 const STOP_MAX: Duration = Duration::from_secs(3);
 /// How often old events are removed.
@@ -101,10 +103,11 @@ async fn live(
     let socket = admin::bind(state).map_err(|e| format!("{}: {e}", state.join(admin::SOCKET).display()))?;
     let administration = executor.spawn(admin::serve(socket, site.clone(), executor.clone()));
     let tls = site.ca.server_config();
+    let limits = Limits { connections: connections(&site), ..Limits::default() };
     for listener in listeners {
         let (tls, site, executor_too) = (tls.clone(), site.clone(), executor.clone());
         let front = async move {
-            if let Err(e) = serve(listener, tls, Rc::new(Front(site)), &executor_too, Limits::default()).await {
+            if let Err(e) = serve(listener, tls, Rc::new(Front(site)), &executor_too, limits).await {
                 log::error!("a listener failed: {e}");
             }
         };
@@ -147,8 +150,29 @@ async fn keep_house(site: Rc<Site>) {
     }
 }
 
+/// How many connections fit into the limit of open files, which is raised first; a limit that is too low for the agents
+/// that there are is told at once, not when the first of them finds no place.
+fn connections(site: &Site) -> usize {
+    let wanted = Limits::default().connections;
+    let Err(reason) = open_files::raise(wanted as u64) else { return wanted };
+    let fit = usize::try_from(open_files::connections()).unwrap_or(wanted).clamp(1, wanted);
+    let agents = site.registry.borrow().agents.values().filter(|a| a.removed_at.is_none()).count();
+    if fit < agents {
+        let detail = format!("{agents} agents, {fit} connections: {}", reason.detail);
+        site.registry.borrow_mut().event(clock::unix(), "", "open_files_too_low", detail, None);
+        site.flush();
+    } else {
+        log::info!("{fit} connections fit into the limit of open files");
+    }
+    fit
+}
+
 fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, String> {
-    let one = |address: &SocketAddr| TcpListener::bind(address).map_err(|e| format!("--listen {address}: {e}"));
+    let one = |address: &SocketAddr| {
+        let listener = TcpListener::bind(address).map_err(|e| format!("--listen {address}: {e}"))?;
+        open_files::widen_queue(&listener, QUEUE);
+        Ok(listener)
+    };
     addresses.iter().map(one).collect()
 }
 

@@ -13,12 +13,13 @@
 //! | 429 | `throttled`, `downloads_busy` | with `Retry-After` |
 //! | 503 | `store_unavailable`, `stopping`, `not_ready`, `site_full`, `identity_checking` | with `Retry-After`; nothing was promised |
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use miniserde::json;
 
-use super::caller::{Caller, caller};
+use super::caller::{Caller, caller, vouch};
 use super::dl;
 use super::progress::{must_be_durable, says_something};
 use super::records::{NAME_MAX, clean};
@@ -34,6 +35,13 @@ use crate::wire::agent_api::{AnswerWire, BODY_MAX, EnrollWire, EnrolledWire, PAR
 pub struct Front(pub Rc<Site>);
 
 impl Service for Front {
+    fn turned_away(&self, peer: SocketAddr, code: &'static str) {
+        let mut registry = self.0.registry.borrow_mut();
+        registry.stranger("connection_refused", &Reason::new(code, why_turned_away(code)), &peer.to_string(), clock::unix());
+        drop(registry);
+        self.0.flush();
+    }
+
     fn body_limit(&self, method: &str, path: &str) -> usize {
         if method == "POST" && path.starts_with("/agent/v1/") { BODY_MAX } else { 0 }
     }
@@ -53,6 +61,21 @@ impl Service for Front {
             (_, "/healthz" | "/readyz") => now(wrong_method("GET, HEAD")),
             _ => now(Response::error(404, "not_found", "there is nothing here")),
         }
+    }
+}
+
+/// What is told of a peer whose request never came to an answer of ours.
+fn why_turned_away(code: &str) -> &'static str {
+    match code {
+        "plain_http" => "it spoke plain HTTP to the HTTPS port and was told to use https://",
+        "handshake_failed" => "no TLS handshake: garbage, a protocol that is not spoken here, or a client with another site's pin",
+        "handshake_slow" | "arrival_slow" => "its handshake and first request took too long",
+        "too_many_strangers" => "its address has too many connections without a credential; further ones are closed at once",
+        "connections_full" => "all connections are taken; raise the limit of open files (LimitNOFILE=) or add a Director",
+        "body_too_large" => "its body was longer than the path permits",
+        "headers_too_large" => "its headers were longer than permitted",
+        "request_too_slow" => "its request did not arrive in time",
+        _ => "it sent something that is no acceptable HTTP request",
     }
 }
 
@@ -140,7 +163,8 @@ fn turned_down(site: &Site, request: &Request, event: &str, reason: &Reason, now
         site.registry.borrow_mut().stranger(event, reason, &peer(request), now);
         site.flush();
     }
-    Box::new(refused(reason))
+    // Whoever was turned down begins again with a handshake: guessing costs the guesser as much as it costs us.
+    Box::new(refused(reason).closing())
 }
 
 fn peer(request: &Request) -> String {
@@ -220,6 +244,7 @@ fn report(site: Rc<Site>, request: &Request, poll: bool) -> Answer {
     if let Err(wait_s) = settling {
         return now(throttled(wait_s));
     }
+    vouch(request);
     if wire.agent_id != id {
         return now(Response::error(403, "agent_mismatch", "the report's agent_id is not the credential's"));
     }
@@ -296,6 +321,9 @@ fn release(site: &Site, request: &Request) -> Response {
         && let Err(wait_s) = site.throttle.borrow_mut().take(&agent.id, clock::monotonic())
     {
         return throttled(wait_s);
+    }
+    if artifact {
+        vouch(request);
     }
     if !entry.artifact || request.method == "HEAD" {
         return tree::answer(entry, request, None);

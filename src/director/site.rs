@@ -13,14 +13,13 @@ use miniserde::json;
 
 use super::bell::{Bell, Bells};
 use super::pki::SiteCa;
-use super::pki::credential::Claims;
 use super::records::{Agent, Event, Order, Quarantine, Rollout, Token};
 use super::refresh::{Import, Last};
 use super::registry::Registry;
 use super::store::{Change, Store, Table};
 use super::throttle::Throttle;
 use super::tree::Tree;
-use crate::core::hex::{self, Sha256};
+use crate::core::hex;
 use crate::io::clock;
 
 /// How often deadlines are looked at.
@@ -63,8 +62,6 @@ pub struct Site {
     pub store: Rc<Store>,
     /// Issues and checks credentials.
     pub ca: SiteCa,
-    /// Credentials that were verified, by their SHA-256: each request would cost that signature again.
-    pub credentials: RefCell<HashMap<Sha256, Claims>>,
     /// The mirrored release tree.
     pub tree: RefCell<Arc<Tree>>,
     /// Who asks too often.
@@ -103,7 +100,6 @@ impl Site {
             registry: RefCell::new(registry),
             store: Rc::new(store),
             ca,
-            credentials: RefCell::default(),
             tree: RefCell::new(Arc::new(tree)),
             throttle: RefCell::default(),
             downloads: Rc::default(),

@@ -24,6 +24,22 @@ pub fn raise(connections: u64) -> Result<u64, Reason> {
     ))
 }
 
+/// How many connections fit into the limit as it is.
+pub fn connections() -> u64 {
+    set(0).unwrap_or(0).saturating_sub(OTHERS)
+}
+
+/// Lets the kernel queue this many connections that nobody has accepted yet (`net.core.somaxconn` is the upper limit):
+/// a fleet that comes back at once is answered in turn instead of trying again.
+pub fn widen_queue(listener: &std::net::TcpListener, connections: i32) {
+    use std::os::fd::AsRawFd;
+    // A second `listen` changes the length only; should it fail, the queue stays as short as it was.
+    #[expect(unsafe_code, reason = "listen takes two numbers, one a descriptor that the caller owns")]
+    unsafe {
+        libc::listen(listener.as_raw_fd(), connections);
+    }
+}
+
 /// Sets the limit to what is wanted, or else to what is possible; what it is then.
 #[expect(unsafe_code, reason = "getrlimit and setrlimit read and write one struct of ours")]
 fn set(wanted: u64) -> io::Result<u64> {

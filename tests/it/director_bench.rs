@@ -123,6 +123,11 @@ impl Site {
         self.pin = parse_pin(&status.pin).unwrap();
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.director.as_ref().unwrap().id()
+    }
+
     pub fn state(&self) -> PathBuf {
         self.bench.path("site")
     }

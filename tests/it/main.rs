@@ -15,6 +15,8 @@ mod director;
 #[cfg(unix)]
 mod director_bench;
 #[cfg(unix)]
+mod director_hostile;
+#[cfg(unix)]
 mod director_identity;
 #[cfg(unix)]
 mod director_mirror;

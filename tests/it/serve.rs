@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use vmetric::io::serve::Limits;
 
-pub use site::{FILE_BYTES, NOW, PATIENCE, Raw, Seen, Site, file_content, raw_with};
+pub use site::{FILE_BYTES, NOW, PATIENCE, Raw, Seen, Site, file_content, raw, raw_with};
 
 pub fn post(path: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len())

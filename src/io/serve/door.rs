@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use smol::Timer;
 use smol::lock::{Semaphore, SemaphoreGuardArc};
 
+use super::request::Digest;
 use super::{Limits, now};
 
 /// An arrival that takes longer may be ended in favour of another: a handshake and a request over the slowest of links
@@ -49,6 +50,22 @@ struct Arrival {
     id: u64,
     since: Instant,
     ended: Rc<Ended>,
+}
+
+impl Address {
+    /// The oldest arrival that has taken too long and has not been ended yet.
+    fn slow(&self, now: Instant) -> Option<&Arrival> {
+        self.arriving.iter().take_while(|a| now.duration_since(a.since) > SLOW).find(|a| !a.ended.set.get())
+    }
+}
+
+impl Arrival {
+    fn end(&self) {
+        self.ended.set.set(true);
+        if let Some(waker) = self.ended.waker.take() {
+            waker.wake();
+        }
+    }
 }
 
 /// Tells an arrival that its place is taken away.
@@ -94,12 +111,9 @@ impl Door {
     /// Ends the oldest arrival of the address that has the most of them, if it is slow.
     fn end_slowest(&self, now: Instant) {
         let addresses = self.addresses.borrow();
-        let slow = addresses.values().filter(|a| a.arriving.front().is_some_and(|f| now.duration_since(f.since) > SLOW));
-        if let Some(first) = slow.max_by_key(|a| a.arriving.len()).and_then(|a| a.arriving.front()) {
-            first.ended.set.set(true);
-            if let Some(waker) = first.ended.waker.take() {
-                waker.wake();
-            }
+        let slow = addresses.values().filter_map(|a| a.slow(now).map(|first| (a.arriving.len(), first)));
+        if let Some((_, first)) = slow.max_by_key(|(length, _)| *length) {
+            first.end();
         }
     }
 
@@ -111,16 +125,18 @@ impl Door {
         if seen.strangers >= self.strangers_per_address {
             return Err(TooMany("too_many_strangers"));
         }
-        let stuck = seen.arriving.front().is_some_and(|f| now.duration_since(f.since) > SLOW);
-        if stuck && seen.arriving.len() >= self.per_address {
-            return Err(TooMany("too_many_arriving"));
+        // Its own oldest makes room: behind one address there may be others who do get on.
+        if seen.arriving.len() >= self.per_address
+            && let Some(first) = seen.slow(now)
+        {
+            first.end();
         }
         let id = self.next.get();
         self.next.set(id + 1);
         seen.strangers += 1;
         let ended = Rc::new(Ended::default());
         seen.arriving.push_back(Arrival { id, since: now, ended: ended.clone() });
-        let state = RefCell::new(State { place: Some(place), ended: Some(ended), stranger: true });
+        let state = RefCell::new(State { place: Some(place), ended: Some(ended), stranger: true, known_by: None });
         Ok(Rc::new(Guest { door: self.clone(), address, id, state }))
     }
 }
@@ -137,6 +153,7 @@ struct State {
     place: Option<SemaphoreGuardArc>,
     ended: Option<Rc<Ended>>,
     stranger: bool,
+    known_by: Option<Digest>,
 }
 
 impl Guest {
@@ -155,10 +172,14 @@ impl Guest {
     }
 
     /// The application knows this peer.
-    pub fn known(&self) {
+    pub fn known(&self, digest: Digest) {
         self.arrived();
-        let mut state = self.state.borrow_mut();
-        if std::mem::take(&mut state.stranger) {
+        self.no_stranger();
+        self.state.borrow_mut().known_by = Some(digest);
+    }
+
+    fn no_stranger(&self) {
+        if std::mem::take(&mut self.state.borrow_mut().stranger) {
             let mut addresses = self.door.addresses.borrow_mut();
             if let Some(address) = addresses.get_mut(&self.address) {
                 address.strangers -= 1;
@@ -169,9 +190,9 @@ impl Guest {
         }
     }
 
-    /// True once [`Guest::known`] was said.
-    pub fn is_known(&self) -> bool {
-        !self.state.borrow().stranger
+    /// By what [`Guest::known`] was said, once it was.
+    pub fn known_by(&self) -> Option<Digest> {
+        self.state.borrow().known_by
     }
 
     /// Waits until the place is taken away; for ever, once it has arrived.
@@ -191,7 +212,8 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.known();
+        self.arrived();
+        self.no_stranger();
     }
 }
 
@@ -214,7 +236,7 @@ mod tests {
         let guests: Vec<_> = (0..5).map(|_| enter(&door, 1, begin).unwrap()).collect();
         assert_eq!(enter(&door, 1, begin).err(), Some(TooMany("too_many_strangers")));
         assert!(enter(&door, 2, begin).is_ok());
-        guests[0].known();
+        guests[0].known([0; 16]);
         let another = enter(&door, 1, begin).unwrap();
         assert_eq!(enter(&door, 1, begin).err(), Some(TooMany("too_many_strangers")));
         drop((guests, another));
@@ -222,14 +244,17 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_get_on_gets_no_more() {
+    fn who_does_not_get_on_makes_room() {
         let (door, begin) = (door(), now());
         let guests: Vec<_> = (0..2).map(|_| enter(&door, 1, begin).unwrap()).collect();
         assert!(enter(&door, 1, begin).is_ok(), "a fleet behind one address comes back at once");
+        let ended = |g: &Rc<Guest>| g.state.borrow().ended.as_ref().is_some_and(|e| e.set.get());
         let later = begin + 2 * SLOW;
-        assert_eq!(enter(&door, 1, later).err(), Some(TooMany("too_many_arriving")));
-        guests.iter().for_each(|g| g.arrived());
+        let next = enter(&door, 1, later).unwrap();
+        assert!(ended(&guests[0]) && !ended(&guests[1]) && !ended(&next));
+        guests[1].arrived();
         assert!(enter(&door, 1, later).is_ok());
+        assert!(!ended(&next));
     }
 
     #[test]

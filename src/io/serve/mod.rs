@@ -19,7 +19,7 @@ mod response;
 mod scratch;
 mod tls;
 
-pub use request::{Known, Request};
+pub use request::{Digest, Known, Request};
 pub use response::{Body, Response};
 
 use std::future::Future;
@@ -84,8 +84,8 @@ pub struct Limits {
     pub write_piece: Duration,
     /// Connections at once; the next ones are told 503, and when there are too many of those too, closed.
     pub connections: usize,
-    /// Handshakes and first requests at once; the next ones wait in the kernel's queue. One address may have a quarter of
-    /// them when they do not get on.
+    /// Handshakes and first requests at once; the next ones wait in the kernel's queue. Beyond
+    /// a quarter, an address's own slow ones make room.
     pub arriving: usize,
     /// Connections of one address whose peer the application does not know ([`Known::vouch`]).
     pub strangers_per_address: usize,
@@ -182,7 +182,6 @@ impl Server {
     async fn connection(&self, stream: Async<TcpStream>, peer: SocketAddr, guest: Rc<Guest>) {
         let Ok(mut conn) = Conn::new(stream, self.tls.clone(), self.scratch.clone()) else { return };
         let Some(mut incoming) = Box::pin(self.arrive(&mut conn, peer, &guest)).await else { return };
-        let mut guest = Some(guest);
         let linger = loop {
             match incoming {
                 Incoming::Closed => break false,
@@ -195,7 +194,7 @@ impl Server {
                 }
                 Incoming::Complete { mut request, keep } => {
                     let head_only = request.method == "HEAD";
-                    request.known = Known(guest.clone());
+                    request.known = Known(Some(guest.clone()));
                     // The peer left: the handler's future ends here with everything that it registered.
                     let Some(response) = conn.park(self.service.call(*request)).await else { break false };
                     let keep = keep && !response.closes();
@@ -207,8 +206,7 @@ impl Server {
                     }
                 }
             }
-            guest = guest.filter(|g| !g.is_known());
-            let idle = if guest.is_some() { self.limits.handshake } else { self.limits.idle };
+            let idle = if guest.known_by().is_some() { self.limits.idle } else { self.limits.handshake };
             incoming = request::next(&mut conn, &*self.service, &self.limits, idle, peer).await;
         };
         Box::pin(conn.close(self.limits.write_stall, linger)).await;

@@ -43,17 +43,25 @@ pub struct Request {
 pub struct Known(pub(super) Option<Rc<Guest>>);
 
 impl Known {
-    /// The application knows this peer: the limits for strangers end.
-    pub fn vouch(&self) {
+    /// The application knows this peer, by what `digest` stands for: the limits for strangers end.
+    pub fn vouch(&self, digest: Digest) {
         if let Some(guest) = &self.0 {
-            guest.known();
+            guest.known(digest);
         }
+    }
+
+    /// Whether the application vouched for this connection by the same: TLS says that it still is the same peer.
+    pub fn vouched(&self, digest: Digest) -> bool {
+        self.0.as_ref().is_some_and(|guest| guest.known_by() == Some(digest))
     }
 }
 
+/// The beginning of a SHA-256 of whatever made a peer known.
+pub type Digest = [u8; 16];
+
 impl fmt::Debug for Known {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Known({})", self.0.as_ref().is_none_or(|g| g.is_known()))
+        write!(f, "Known({})", self.0.as_ref().is_none_or(|g| g.known_by().is_some()))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use miniserde::json;
 use smol::Timer;
+use vmetric::core::proof::{DeviceKey, SEPARATOR};
 use vmetric::core::{backoff, hex};
 use vmetric::io::{clock, random};
 use vmetric::wire::agent_api::{AnswerWire, EnrollWire, EnrolledWire, ErrorWire, OrderWire, PROTOCOL, ReportWire, ResultWire};
@@ -18,6 +19,9 @@ const EARLY: Duration = Duration::from_millis(900);
 
 pub struct Agent {
     credential: String,
+    key: DeviceKey,
+    instance: String,
+    sequence: u64,
     report: ReportWire,
     failures: u32,
 }
@@ -47,8 +51,11 @@ pub async fn connect(fleet: &Fleet) -> io::Result<Conn> {
 impl Agent {
     /// Enrolls over a connection of its own; tries again as long as the Director asks for patience.
     pub async fn enroll(fleet: &Fleet, token: &str, hostname: &str) -> Result<Agent, String> {
+        let key = DeviceKey::new(random::bytes());
         let wire = EnrollWire {
             protocol: PROTOCOL,
+            device_key: Some(key.public()),
+            proof: Some(key.prove_enrollment(token)),
             token: token.into(),
             hostname: hostname.into(),
             os: "linux".into(),
@@ -93,7 +100,8 @@ impl Agent {
             targets_version: 1,
             ..Default::default()
         };
-        Ok(Agent { credential: enrolled.credential, report, failures: 0 })
+        let instance = hex::encode(&random::bytes::<16>());
+        Ok(Agent { credential: enrolled.credential, key, instance, sequence: 0, report, failures: 0 })
     }
 
     /// Polls until the task is dropped.
@@ -139,7 +147,10 @@ impl Agent {
     /// One report or poll. The outer error is the connection's end.
     async fn say(&mut self, fleet: &Fleet, conn: &mut Conn, path: &str, park_s: u64) -> io::Result<Result<AnswerWire, Failed>> {
         self.report.park_s = park_s;
-        let bytes = request(fleet, path, &self.credential, &json::to_string(&self.report));
+        let body = json::to_string(&self.report);
+        self.sequence += 1;
+        let proof = self.key.prove(&format!("/agent/v1/{path}"), &self.instance, self.sequence, body.as_bytes());
+        let bytes = request(fleet, path, &format!("{}{SEPARATOR}{proof}", self.credential), &body);
         let reply = {
             let _waiting = (path == "poll").then(|| Counted::new(&fleet.waiting));
             conn.exchange(&bytes).await?
@@ -169,6 +180,9 @@ impl Agent {
         (self.report.issuer, self.report.generation) = (order.issuer.clone(), order.generation);
         self.report.scheduled_version = Some(order.version.clone());
         let cancelled = order.kind == "cancel";
+        // Ten thousand devices sign their next words on ten thousand processors; here one does, and it should not be busy
+        // with that while others wait to be told.
+        Timer::after(Duration::from_millis(random::seed() % (fleet.spread_ms.get() + 1))).await;
         if !cancelled {
             let finish = fleet.finish.get() > 0;
             fleet.finish.set(fleet.finish.get().saturating_sub(1));

@@ -39,6 +39,8 @@ pub struct Fleet {
     /// So many more orders are fulfilled, after `work_ms` each; the ones after that are accepted and kept waiting.
     pub finish: Cell<u64>,
     pub work_ms: Cell<u64>,
+    /// An agent's first word about an order comes so many milliseconds after it at most.
+    pub spread_ms: Cell<u64>,
     pub seen: RefCell<Seen>,
     pub marked: Cell<Duration>,
     /// Polls that wait for their answer.
@@ -55,6 +57,7 @@ impl Fleet {
             park_s: Cell::new(53),
             finish: Cell::new(u64::MAX),
             work_ms: Cell::new(0),
+            spread_ms: Cell::new(2_000),
             seen: RefCell::default(),
             marked: Cell::new(clock::monotonic()),
             waiting: Cell::new(0),
