@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use miniserde::{Deserialize, json};
@@ -29,6 +31,7 @@ pub struct Site {
     pub url: String,
     pub pin: Pin,
     director: Option<Child>,
+    panicked: Arc<AtomicBool>,
     /// It is started with `--mirror`.
     linked: bool,
 }
@@ -57,7 +60,7 @@ impl Site {
     fn released(agents: &[(&str, Vec<u8>)], at: &str) -> Site {
         let bench = Bench::with_seeds();
         bench.good(&format!("init --repo release --keys keys --now {at}"));
-        let site = Site { bench, url: String::new(), pin: [0; 32], director: None, linked: true };
+        let site = Site { bench, url: String::new(), pin: [0; 32], director: None, panicked: Arc::default(), linked: true };
         for (version, file) in agents {
             site.add_file(version, file);
         }
@@ -116,7 +119,13 @@ impl Site {
             }
         }
         // Its log must be read on, or it would stand still once the pipe is full.
-        std::thread::spawn(move || lines.for_each(drop));
+        let panicked = self.panicked.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok).filter(|l| l.contains("panicked at")) {
+                eprintln!("the Director: {line}");
+                panicked.store(true, Ordering::SeqCst);
+            }
+        });
         self.director = Some(child);
         let status: vmetric::director::views::StatusView = self.json("status --json");
         self.url = format!("https://{}", status.listen[0]);
@@ -248,6 +257,7 @@ impl Drop for Site {
             let _ = child.kill();
             let _ = child.wait();
         }
+        assert!(std::thread::panicking() || !self.panicked.load(Ordering::SeqCst), "the Director panicked");
     }
 }
 

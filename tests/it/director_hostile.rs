@@ -109,6 +109,19 @@ fn floods_of_connections_that_never_become_agents() {
     let mut rest = Vec::new();
     let _ = garbage.read_to_end(&mut rest);
     assert!(rest.len() < 64, "{rest:?}");
+    // Every shape of a first record: what the library makes of it must not be more than an error.
+    for kind in [0x14_u8, 0x15, 0x16, 0x17, 0x18, 0x80] {
+        for length in [0_u16, 1, 4, 5, 16_384, 16_639, 0xffff] {
+            for message in [1_u8, 2, 9, 20, 24, 255] {
+                let mut garbage = connect();
+                let mut bytes = vec![kind, 3, 1];
+                bytes.extend(length.to_be_bytes());
+                bytes.extend([message, 0, 0, 3]);
+                bytes.resize(bytes.len() + usize::from(length.min(300)) + usize::from(message), message);
+                let _ = garbage.write_all(&bytes);
+            }
+        }
+    }
 
     // More half-open handshakes than there are places for arrivals: agents still come in.
     let half_open: Vec<TcpStream> = (0..600).map(|_| connect()).collect();

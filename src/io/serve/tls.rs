@@ -112,7 +112,7 @@ impl Tls {
                 Ok(ConnectionState::BlockedHandshake) => done = true,
                 Ok(_) => return Err(io::Error::other("a TLS state that this server does not enter")),
                 Err(error) => {
-                    self.collect_alert();
+                    self.collect_alert(&mut bytes[used + discard..]);
                     return Err(invalid(error));
                 }
             }
@@ -126,9 +126,10 @@ impl Tls {
         }
     }
 
-    /// After an error the alert waits to be encoded.
-    fn collect_alert(&mut self) {
-        if let Ok(ConnectionState::EncodeTlsData(mut data)) = self.connection.process_tls_records(&mut []).state {
+    /// After an error the alert waits to be encoded. The library has noted places in the bytes that it has not let go: it
+    /// must see the same ones again, or it panics.
+    fn collect_alert(&mut self, rest: &mut [u8]) {
+        if let Ok(ConnectionState::EncodeTlsData(mut data)) = self.connection.process_tls_records(rest).state {
             let _ = append(&mut self.unsent, RECORD, |out| data.encode(out).map_err(|_| None));
         }
     }
