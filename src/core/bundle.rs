@@ -248,7 +248,7 @@ impl Walk {
             return Err(Reason::new("bundle_truncated", detail));
         }
         self.last.clone_from(&member.name);
-        self.step = if member.length % UNIT == 0 { Step::Header(member.end()) } else { Step::Padding(member.clone()) };
+        self.step = if member.length.is_multiple_of(UNIT) { Step::Header(member.end()) } else { Step::Padding(member.clone()) };
         Ok(member)
     }
 }
