@@ -101,16 +101,18 @@ impl Device {
         self.status.contact_at = clock::unix();
         self.clock_ahead = clock::unix() > answer.time.saturating_add(24 * 3600);
         let mut news = false;
-        if let Some(taken) = answer.result_taken {
-            let before = self.results.len();
-            self.results.retain(|r| r.id != taken);
-            if self.results.len() != before {
-                self.state.write("results.json", &ResultsWire { results: self.results.clone() })?;
-                news = true;
-            }
-        }
+        // Heard before anything is written: a full disk must not end a trial that its authority has acknowledged.
         if let Some(said) = &answer.acknowledged {
             news |= self.hear_acknowledgement(Authority::Director, said);
+        }
+        if let Some(taken) = answer.result_taken {
+            let left: Vec<ResultWire> = self.results.iter().filter(|r| r.id != taken).cloned().collect();
+            if left.len() != self.results.len() {
+                // On the disk first: a receipt that could not be noted is asked for again.
+                self.state.write("results.json", &ResultsWire { results: left.clone() })?;
+                self.results = left;
+                news = true;
+            }
         }
         if let Some(said) = &answer.trial_refused {
             news |= self.hear_refusal(said);
