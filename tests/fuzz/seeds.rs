@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use miniserde::json::{self, Value};
+use vmetric::core::bundle::{BLOCK, header};
 use vmetric::core::slots::{Marks, Seen, Slot, next_boot};
 use vmetric::wire::agent_api::{AnswerWire, EnrollWire, EnrolledWire, ErrorWire, OrderWire, ReportWire, ResultWire};
 use vmetric::wire::records::{RequestWire, StatusWire};
@@ -98,6 +99,32 @@ fn main() {
             r#"{{"format":1,"director":"https://10.0.0.1:8443","pins":["sha256:{HEX32}"],"agent_id":"a","credential":"c","issuer":"i","proxy":null,"offline_site_days":3}}"#
         ),
     );
+    let mut bundle = Vec::new();
+    for (name, bytes) in [("metadata/1.root.json", &b"{}"[..]), ("metadata/timestamp.json", b""), ("targets/a/b", &[7; 513])] {
+        bundle.extend_from_slice(&header(name, bytes.len() as u64).unwrap());
+        bundle.extend_from_slice(bytes);
+        bundle.resize(bundle.len().next_multiple_of(BLOCK), 0);
+    }
+    bundle.resize(bundle.len() + 2 * BLOCK, 0);
+    seeds.write("bundle", "three", &bundle);
+    for (name, text) in [
+        ("length", "POST /agent/v1/report?x=1 HTTP/1.1\r\nhost: a\r\nauthorization: Bearer x\r\ncontent-length: 2\r\n\r\n{}GET /"),
+        (
+            "chunked",
+            "POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n2;x=y\r\n{}\r\n0\r\na: b\r\n\r\n",
+        ),
+        ("get", "GET /none HTTP/1.0\r\nConnection: close, x\r\nRange: bytes=1-\r\n\r\n"),
+    ] {
+        seeds.write("request", name, text.as_bytes());
+    }
+    for (name, text) in [
+        ("length", "\u{40}\0HTTP/1.1 200 OK\r\ncontent-length: 2\r\nretry-after: 7\r\n\r\n{}"),
+        ("chunked", "\u{3}\0HTTP/1.1 503 x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
+        ("range", "\u{40}\u{1}HTTP/1.1 206 x\r\ncontent-range: bytes 7-8/9\r\netag: \"a\"\r\ncontent-length: 2\r\n\r\n{}"),
+        ("redirect", "\u{40}\u{1}HTTP/1.1 302 x\r\nlocation: https://127.0.0.2/\r\ncontent-length: 0\r\n\r\n"),
+    ] {
+        seeds.write("response", name, text.as_bytes());
+    }
     let report = ReportWire { result: Some(ResultWire::default()), until: Some(7), trial_nonce: Some("00".into()), ..Default::default() };
     seeds.tagged("agent_api", 0, &json::to_string(&report));
     seeds.tagged("agent_api", 1, &json::to_string(&EnrollWire::default()));

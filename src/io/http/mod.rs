@@ -9,6 +9,8 @@
 mod download;
 mod error;
 mod rate;
+#[cfg(feature = "fault")]
+mod scripted;
 mod transport;
 mod wait;
 
@@ -106,12 +108,24 @@ impl Http {
             connects: AtomicUsize::new(0),
             received: AtomicUsize::new(0),
         });
+        let chain =
+            ().chain(ConnectProxyConnector::default()).chain(Tcp(shared.clone())).chain(Tls { config: rules, shared: shared.clone() });
+        Ok(Http::over(chain, config.user_agent, proxy, shared, verifier))
+    }
+
+    fn over(
+        chain: impl Connector,
+        user_agent: &'static str,
+        proxy: Option<Proxy>,
+        shared: Arc<Shared>,
+        verifier: Arc<PinVerifier>,
+    ) -> Http {
         let settings = Agent::config_builder()
             .https_only(true)
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .user_agent(config.user_agent)
+            .user_agent(user_agent)
             .accept_encoding("identity")
             .proxy(proxy.clone())
             .max_response_header_size(HEAD_MAX)
@@ -121,10 +135,8 @@ impl Http {
             .max_idle_connections_per_host(1)
             .max_idle_age(IDLE)
             .build();
-        let chain =
-            ().chain(ConnectProxyConnector::default()).chain(Tcp(shared.clone())).chain(Tls { config: rules, shared: shared.clone() });
         let agent = Agent::with_parts(settings, chain, Lookup(shared.clone()));
-        Ok(Http { agent, proxy, shared, verifier, one_at_a_time: PhantomData })
+        Http { agent, proxy, shared, verifier, one_at_a_time: PhantomData }
     }
 
     /// Sends JSON and takes the whole answer, whatever its status.

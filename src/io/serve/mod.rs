@@ -19,6 +19,8 @@ mod response;
 mod scratch;
 mod tls;
 
+#[cfg(feature = "fault")]
+pub use request::first_request;
 pub use request::{Digest, Known, Request};
 pub use response::{Body, Response};
 

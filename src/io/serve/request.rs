@@ -132,51 +132,125 @@ pub(super) async fn next(conn: &mut Conn, service: &dyn Service, limits: &Limits
 }
 
 async fn read(conn: &mut Conn, service: &dyn Service, limits: &Limits, peer: SocketAddr) -> Result<(Box<Request>, bool), Refusal> {
-    let mut reply = Reply::new().map_err(|_| Refusal::Gone)?;
-    // A body after GET is read rather than taken for the next request, which is how requests are smuggled.
-    reply.force_recv_body();
-    let head = loop {
-        if let Some(head) = try_head(&mut reply, conn.plain(), limits.head)? {
-            break head;
+    let mut reading = Reading::new(limits.head, Some(peer))?;
+    loop {
+        match reading.step(conn.plain(), service)? {
+            Step::Complete(request, keep) => return Ok((request, keep)),
+            Step::Send(line) => conn.send(&line, limits.write_stall).await?,
+            Step::More if conn.receive().await? => {}
+            Step::More => return Err(Refusal::Gone),
         }
-        if !conn.receive().await? {
-            return Err(Refusal::Gone);
-        }
-    };
-    let framing = framing(&head)?;
-    let keep = head.version() == Version::HTTP_11 && !lists(head.headers(), header::CONNECTION, "close");
-    let (method, path) = (head.method().as_str().to_string(), head.uri().path().to_string());
-    let query = head.uri().query().map(str::to_string);
-    let limit = service.body_limit(&method, &path);
-    if let Framing::Length(length) = framing
-        && length > limit as u64
-    {
-        return Err(too_large(limit));
     }
-    let mut body = Vec::new();
-    if framing != Framing::None {
-        let mut reply = match reply.proceed() {
-            Some(RecvRequestResult::RecvBody(reply)) => Some(reply),
+}
+
+/// A request on its way in, without the connection: every decision about its bytes is here.
+struct Reading {
+    head_max: usize,
+    peer: Option<SocketAddr>,
+    part: Part,
+}
+
+/// What is being read.
+enum Part {
+    Head(Reply<RecvRequest>),
+    Body { head: Head<()>, reply: Reply<RecvBody>, body: Vec<u8>, limit: usize },
+    Over,
+}
+
+/// What a request on its way needs next.
+enum Step {
+    More,
+    /// To the peer: it waits for leave to send its body.
+    Send(Vec<u8>),
+    /// And whether the connection may be used again.
+    Complete(Box<Request>, bool),
+}
+
+impl Reading {
+    fn new(head_max: usize, peer: Option<SocketAddr>) -> Result<Reading, Refusal> {
+        let mut reply = Reply::new().map_err(|_| Refusal::Gone)?;
+        // A body after GET is read rather than taken for the next request, which is how requests are smuggled.
+        reply.force_recv_body();
+        Ok(Reading { head_max, peer, part: Part::Head(reply) })
+    }
+
+    /// Takes what it can from the front of `plain`.
+    fn step(&mut self, plain: &mut Vec<u8>, service: &dyn Service) -> Result<Step, Refusal> {
+        match std::mem::replace(&mut self.part, Part::Over) {
+            Part::Head(mut reply) => match try_head(&mut reply, plain, self.head_max)? {
+                Some(head) => self.begin(reply, head, plain, service),
+                None => {
+                    self.part = Part::Head(reply);
+                    Ok(Step::More)
+                }
+            },
+            Part::Body { head, mut reply, mut body, limit } => {
+                if take_body(&mut reply, plain, &mut body, limit)? {
+                    return Ok(self.complete(head, body));
+                }
+                self.part = Part::Body { head, reply, body, limit };
+                Ok(Step::More)
+            }
+            Part::Over => Err(Refusal::Gone),
+        }
+    }
+
+    fn begin(&mut self, reply: Reply<RecvRequest>, head: Head<()>, plain: &mut Vec<u8>, service: &dyn Service) -> Result<Step, Refusal> {
+        let framing = framing(&head)?;
+        let limit = service.body_limit(head.method().as_str(), head.uri().path());
+        if let Framing::Length(length) = framing
+            && length > limit as u64
+        {
+            return Err(too_large(limit));
+        }
+        if framing == Framing::None {
+            return Ok(self.complete(head, Vec::new()));
+        }
+        let (reply, line) = match reply.proceed() {
+            Some(RecvRequestResult::RecvBody(reply)) => (reply, None),
             Some(RecvRequestResult::Send100(reply)) => {
                 let mut line = [0; 32];
                 let (n, reply) = reply.accept(&mut line).map_err(|_| Refusal::Gone)?;
-                conn.send(&line[..n], limits.write_stall).await?;
-                Some(reply)
+                (reply, Some(line[..n].to_vec()))
             }
-            _ => None,
+            _ => return Ok(self.complete(head, Vec::new())),
         };
-        while let Some(unfinished) = reply.as_mut() {
-            if take_body(unfinished, conn.plain(), &mut body, limit)? {
-                break;
-            }
-            if !conn.receive().await? {
-                return Err(Refusal::Gone);
-            }
+        self.part = Part::Body { head, reply, body: Vec::new(), limit };
+        line.map_or_else(|| self.step(plain, service), |line| Ok(Step::Send(line)))
+    }
+
+    fn complete(&self, head: Head<()>, body: Vec<u8>) -> Step {
+        let keep = head.version() == Version::HTTP_11 && !lists(head.headers(), header::CONNECTION, "close");
+        let (method, path) = (head.method().as_str().to_string(), head.uri().path().to_string());
+        let query = head.uri().query().map(str::to_string);
+        let (headers, known) = (head.into_parts().0.headers, Known::default());
+        Step::Complete(Box::new(Request { method, path, query, headers, body, peer: self.peer, known }), keep)
+    }
+}
+
+/// What the server makes of these pieces of a connection: the first request, or the status that refuses it, and the bytes
+/// that are left for the next one. `None` = it waits for more. For fuzzing: the same code as behind a socket.
+#[cfg(feature = "fault")]
+pub fn first_request<'a>(
+    pieces: impl Iterator<Item = &'a [u8]>,
+    service: &dyn Service,
+    limits: &Limits,
+) -> (Option<Result<Request, u16>>, Vec<u8>) {
+    let mut plain = Vec::new();
+    let mut pieces = pieces.peekable();
+    let Ok(mut reading) = Reading::new(limits.head, None) else { return (None, plain) };
+    loop {
+        match reading.step(&mut plain, service) {
+            Ok(Step::Complete(request, _)) => return (Some(Ok(*request)), [plain, pieces.collect::<Vec<_>>().concat()].concat()),
+            Ok(Step::Send(_)) => {}
+            Ok(Step::More) => match pieces.next() {
+                Some(piece) => plain.extend_from_slice(piece),
+                None => return (None, plain),
+            },
+            Err(Refusal::Answer(response)) => return (Some(Err(response.status)), plain),
+            Err(Refusal::Gone) => return (None, plain),
         }
     }
-    let headers = head.into_parts().0.headers;
-    let known = Known::default();
-    Ok((Box::new(Request { method, path, query, headers, body, peer: Some(peer), known }), keep))
 }
 
 /// The head, once it is complete.

@@ -26,7 +26,8 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(SlotWire::parse(json::to_string(&wire).as_bytes()).as_ref(), Ok(&wire), "the round trip changes it");
     if let Ok(artifact) = wire.artifact() {
         let text = artifact.path.to_string();
-        assert!(text == wire.target && !text.contains("..") && !text.contains('\\') && text.split('/').count() == 4, "{text}");
+        let plain = |part: &str| part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()) && !part.contains('\\');
+        assert!(text == wire.target && text.split('/').count() == 4 && text.split('/').all(plain), "{text}");
         let again = SlotWire::new(&artifact, &wire.issuer, wire.generation);
         assert_eq!(again.artifact().as_ref(), Ok(&artifact));
     }
