@@ -9,12 +9,14 @@ use super::link::Link;
 use super::source::{Source, SourceError};
 use super::trial;
 use super::world::{Fetched, Tested, World};
-use crate::core::backoff;
+use crate::core::backoff::{self, Pace};
+use crate::core::clock::{self as judged, Clock, Moment};
 use crate::core::hex::{self, Sha256};
 use crate::core::reason::Reason;
-use crate::core::rejected::{Moment, Rejected, reject};
+use crate::core::rejected::{Rejected, reject};
 use crate::core::release::{Artifact, Platform};
 use crate::core::slots::{Condition, Image, Marks, Reached, Slot};
+use crate::core::time;
 use crate::core::times::Times;
 use crate::core::trust::{Goal, Now, Trusted};
 use crate::core::update::{Accepted, LOCAL_ISSUER, Order, Running, SelfCheck, Staged, Target};
@@ -62,7 +64,10 @@ pub struct Device {
     pub(super) status: StatusWire,
     pub(super) hostname: String,
     pub(super) offline_grace_s: u64,
-    pub(super) clock_ahead: bool,
+    /// The Director's time at its last answer, and when that was on the monotonic clock.
+    pub(super) director_time: Option<(u64, Duration)>,
+    /// Of new orders.
+    pub(super) pace: Pace,
     /// Failed exchanges in a row.
     pub(super) failures: u32,
     /// Failed fetches of metadata or artifact in a row, for this order: reports in between that succeed do not count.
@@ -80,6 +85,17 @@ impl Device {
         #[cfg(feature = "company-ca")]
         crate::io::tls::company::floor_is(floor);
         floor
+    }
+
+    /// The Director's time now, if it has answered this process with one that can be true.
+    fn director_now(&self) -> Option<u64> {
+        let (time, at) = self.director_time?;
+        judged::believed(time.saturating_add(clock::monotonic().saturating_sub(at).as_secs()), self.floor())
+    }
+
+    /// What this device's clock is worth now.
+    pub(super) fn clock(&self) -> Clock {
+        judged::judge(clock::unix(), self.floor(), self.director_now())
     }
 
     pub(super) fn image_reached(&self) -> Reached {
@@ -167,7 +183,7 @@ impl Between for Slices<'_> {
 
 impl World for Device {
     fn moment(&self) -> Moment {
-        clock::moment(self.floor())
+        clock::moment(self.floor(), self.director_now())
     }
 
     fn times(&self) -> Times {
@@ -250,6 +266,10 @@ impl World for Device {
     }
 
     fn look_up(&mut self, order: &Order) -> Result<(), Reason> {
+        // An order from before a restart: whoever gave it is asked first, for it may be withdrawn, and for his time.
+        if !order.is_local() && self.contact_age_s().is_none() && self.exchange("/agent/v1/report", 0).unwrap_or(false) {
+            return Ok(());
+        }
         self.doing("looking", &Reason::new("refreshing", "refreshing the trusted metadata"), None);
         self.target = self.look(order);
         self.publish_status();
@@ -342,8 +362,7 @@ impl World for Device {
 
     fn reject(&mut self, entry: Rejected) -> Result<(), Reason> {
         reject(&mut self.rejected, entry);
-        let rejected = self.rejected.iter().map(RejectedWire::from).collect();
-        self.state.write("rejected.json", &RejectedListWire { rejected })
+        self.save_rejected()
     }
 
     fn add_result(&mut self, result: ResultWire) -> Result<(), Reason> {
@@ -382,7 +401,7 @@ impl World for Device {
             self.self_check = super::check::run(&self.state, &self.running.version, self.times.check_s);
         }
         // The authority's time starts when it can be asked.
-        self.checked.get_or_insert_with(clock::monotonic);
+        self.checked.get_or_insert_with(clock::awake);
     }
 
     fn forget_self_check(&mut self) {
@@ -398,7 +417,7 @@ impl World for Device {
     }
 
     fn ages_s(&self) -> (u64, u64) {
-        let since = |at: Duration| clock::monotonic().saturating_sub(at).as_secs();
+        let since = |at: Duration| clock::awake().saturating_sub(at).as_secs();
         let busy = self.link.as_ref().and_then(Link::busy_age_s).unwrap_or(u64::MAX);
         (since(self.started), since(self.checked.unwrap_or(self.started)).min(busy))
     }
@@ -421,12 +440,19 @@ impl World for Device {
 impl Device {
     fn look(&mut self, order: &Order) -> Target {
         self.looked_at = clock::monotonic();
-        if self.clock_ahead {
+        if self.clock() == Clock::Ahead {
             // Everything would look expired, or fresh for too long: neither is decided by a clock that is known to be wrong.
-            let detail = "this device's clock is over a day ahead of the Director's; no new metadata are accepted until it is set";
+            let (own, director) = (time::format(clock::unix()), time::format(self.director_now().unwrap_or(0)));
+            let detail =
+                format!("this device's clock shows {own}, the Director's {director}; no new metadata are accepted until it is set");
             return Target::Unavailable { reason: Reason::new("clock_ahead", detail), for_s: self.times.recheck_s };
         }
         self.find_target(order)
+    }
+
+    pub(super) fn save_rejected(&self) -> Result<(), Reason> {
+        let rejected = self.rejected.iter().map(RejectedWire::from).collect();
+        self.state.write("rejected.json", &RejectedListWire { rejected })
     }
 
     fn find_target(&mut self, order: &Order) -> Target {

@@ -66,6 +66,7 @@ fn record_loss(world: &mut dyn World, slot: Slot) -> Result<(), Reason> {
         since: now.unix,
         since_monotonic: now.monotonic,
         boot_id: now.boot_id.clone(),
+        since_director: now.director,
     };
     // A confirmed file that rotted in its slot is no fault of the release: it may come again at once.
     if lost.bad || !world.was_confirmed(slot, &lost.sha256) {
@@ -299,6 +300,7 @@ fn rejection(world: &dyn World, artifact: &Artifact, accepted: &Accepted, reason
         since: now.unix,
         since_monotonic: now.monotonic,
         boot_id: now.boot_id,
+        since_director: now.director,
     }
 }
 
@@ -351,10 +353,7 @@ fn blank_result(world: &dyn World, reason: &Reason, accepted: Option<&Accepted>)
         at: now.unix,
         bytes,
         gap_ms,
-        seconds: accepted.map_or(0, |a| match a.at.boot_id == now.boot_id {
-            true => now.monotonic.saturating_sub(a.at.monotonic),
-            false => now.unix.saturating_sub(a.at.unix),
-        }),
+        seconds: accepted.map_or(0, |a| now.since(&a.at)),
         ..Default::default()
     }
 }

@@ -70,6 +70,7 @@ fn lowered(text: &str) -> Times {
             "cooldown" => times.cooldown_s = [value; 4],
             "settled" => times.settled_s = value,
             "recheck" => times.recheck_s = value,
+            "answer" => times.answer_s = value,
             "park" => times.park_s = value,
             "check" => times.check_s = value,
             _ => {}

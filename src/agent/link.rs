@@ -16,9 +16,6 @@ use crate::io::{clock, device_key, process, random};
 use crate::wire::agent_api::{AnswerWire, BODY_MAX, ErrorWire, ReportWire};
 use crate::wire::config::ConfigWire;
 
-/// Time for an answer that is not parked.
-const ANSWER: Duration = Duration::from_secs(30);
-
 /// Largest CA file: some dozens of certificates.
 pub const CA_FILE_MAX: u64 = 64 * 1024;
 
@@ -98,9 +95,9 @@ impl Link {
         self.contact.get().map(|at| clock::monotonic().saturating_sub(at).as_secs())
     }
 
-    /// Seconds since the Director last said that it is busy (429, 5xx): alive, and no reason for a rollback.
+    /// Seconds awake since the Director last said that it is busy (429, 5xx): alive, and no reason for a rollback.
     pub fn busy_age_s(&self) -> Option<u64> {
-        self.busy.get().map(|at| clock::monotonic().saturating_sub(at).as_secs())
+        self.busy.get().map(|at| clock::awake().saturating_sub(at).as_secs())
     }
 
     /// A second connection of one process is the same instance.
@@ -120,7 +117,7 @@ impl Link {
     /// Sends a report, parked for as long as it says.
     pub fn exchange(&self, path: &str, report: &ReportWire) -> Result<AnswerWire, LinkError> {
         let body = json::to_string(report);
-        let timeout = ANSWER + Duration::from_secs(report.park_s);
+        let timeout = Duration::from_secs(super::fault::times().answer_s.saturating_add(report.park_s));
         let bearer = self.bearer(path, body.as_bytes());
         let reply = self.http.post_json(&format!("{}{path}", self.base), Some(&bearer), &body, BODY_MAX, timeout)?;
         let text = String::from_utf8_lossy(&reply.body);
@@ -136,7 +133,7 @@ impl Link {
         if reply.status == 429 || reply.status >= 500 {
             // TLS under the pin has authenticated whoever said this.
             self.contact.set(Some(clock::monotonic()));
-            self.busy.set(self.contact.get());
+            self.busy.set(Some(clock::awake()));
         }
         let said: ErrorWire = json::from_str(&text).unwrap_or_default();
         let code = if said.code.is_empty() { "director_error".to_string() } else { said.code };

@@ -15,7 +15,7 @@ use super::launcher::launch;
 use super::link::{Link, tick};
 use super::world::World;
 use super::{build, trial};
-use crate::core::backoff;
+use crate::core::backoff::{self, Pace};
 use crate::core::hex::{self, Sha256};
 use crate::core::reason::Reason;
 use crate::core::rejected::Rejected;
@@ -271,7 +271,7 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         acknowledged: false,
         refused: false,
         nonce: hex::encode(&random::bytes::<16>()),
-        started: clock::monotonic(),
+        started: clock::awake(),
         checked: None,
         link,
         image: image.to_path_buf(),
@@ -281,7 +281,8 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         status: StatusWire::default(),
         hostname: hostname(),
         offline_grace_s: config.as_ref().map_or(0, |(c, _)| c.offline_grace_s()),
-        clock_ahead: false,
+        director_time: None,
+        pace: Pace::default(),
         failures: 0,
         fetch_failures: 0,
         switched_at_ms: args.env.switched_at,
@@ -344,7 +345,7 @@ fn work(device: &mut Device) -> Reason {
 
 /// Ten minutes of passed checks settle a start even without contact.
 fn settle(device: &mut Device) {
-    let age = clock::monotonic().saturating_sub(device.started).as_secs();
+    let age = clock::awake().saturating_sub(device.started).as_secs();
     if !device.on_trial() && age >= device.times.settled_s && device.image_reached() < Reached::Contact {
         if device.self_check == SelfCheck::NotRun {
             device.run_self_check();
@@ -361,9 +362,11 @@ fn listen(device: &mut Device, for_s: u64) {
     let longest = if device.staged == Staged::Tested { device.times.recheck_s } else { 3600 };
     let until = clock::monotonic() + Duration::from_secs(for_s.min(longest));
     let mut kept_nothing = false;
+    let judged = device.clock();
     loop {
         let left = until.saturating_sub(clock::monotonic());
-        if left.is_zero() || device.state.path("request.json").exists() {
+        // A clock that was set may end what it was the reason for.
+        if left.is_zero() || device.state.path("request.json").exists() || device.clock() != judged {
             return;
         }
         if device.link.is_none() {
@@ -400,6 +403,9 @@ fn listen(device: &mut Device, for_s: u64) {
                 if device.failures <= 3 || device.failures.is_multiple_of(10) {
                     log::warn!("{}; next try in {} s", error.reason, wait.as_secs());
                 }
+                device.status.link_failures = Some(device.failures);
+                device.status.link_until = Some(clock::unix().saturating_add(wait.as_secs()));
+                device.publish_status();
                 if sleep(wait.min(until.saturating_sub(clock::monotonic()))) {
                     return;
                 }

@@ -3,6 +3,7 @@
 use miniserde::{Serialize, json};
 
 use super::device::Device;
+use super::link::LinkError;
 use super::run::running_as;
 use crate::core::hex;
 use crate::core::rejected::Rejected;
@@ -51,13 +52,7 @@ impl Device {
             timestamp_version: trusted[1],
             snapshot_version: trusted[2],
             targets_version: trusted[3],
-            clock: if self.clock_ahead {
-                "ahead".into()
-            } else if now < self.floor() {
-                "unsure".into()
-            } else {
-                "ok".into()
-            },
+            clock: self.clock().word().into(),
             time: now,
             park_s: park_s.min(PARK_MAX_S),
             rejected: self.rejected.len() as u64,
@@ -79,6 +74,20 @@ impl Device {
             retry_at: (!r.bad).then(|| r.since.saturating_add(self.times.cooldown(r.count))),
         };
         (!self.rejected.is_empty()).then(|| self.rejected.iter().rev().take(REJECTS_MAX).map(tell).collect())
+    }
+}
+
+impl StatusWire {
+    /// The Director could not be asked.
+    pub(super) fn note_failure(&mut self, error: &LinkError) {
+        if !error.woken {
+            (self.link_code, self.link_detail) = (Some(error.reason.code.to_string()), Some(error.reason.detail.clone()));
+        }
+    }
+
+    /// It answered.
+    pub(super) fn note_contact(&mut self) {
+        (self.link_code, self.link_detail, self.link_until, self.link_failures) = (None, None, None, None);
     }
 }
 
@@ -107,6 +116,14 @@ pub struct StatusReport {
     bytes_done: u64,
     bytes_total: u64,
     last_contact: Option<String>,
+    /// Why the Director could not be asked last; empty = it answered.
+    contact_code: String,
+    contact_detail: String,
+    contact_failures: u32,
+    next_contact: Option<String>,
+    /// `ok`, `unsure` (before signed times), `ahead` (over a day ahead of the Director).
+    clock: String,
+    director_time: Option<String>,
     last_result: Option<LastResult>,
     rejected: Vec<RejectedReport>,
     security_floor: u64,
@@ -289,6 +306,12 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
         bytes_done: now.bytes_done,
         bytes_total: now.bytes_total,
         last_contact: when(now.contact_at),
+        contact_code: now.link_code.unwrap_or_default(),
+        contact_detail: now.link_detail.unwrap_or_default(),
+        contact_failures: now.link_failures.unwrap_or(0),
+        next_contact: now.link_until.and_then(when),
+        clock: now.clock.unwrap_or_default(),
+        director_time: now.director_time.and_then(when),
         last_result: last.map(|r| last_result(r, &results)),
         rejected: rejected.into_iter().map(rejected_report).collect(),
         security_floor: marks.floor,
@@ -334,6 +357,23 @@ impl StatusReport {
         let director = if self.enrolled { format!("{} as {}", self.director, self.agent_id) } else { "not enrolled".into() };
         line("director", director);
         line("last contact", self.last_contact.clone().unwrap_or_else(|| "none by this process".into()));
+        if self.runs && !self.contact_code.is_empty() {
+            let next = self.next_contact.as_ref().map_or(String::new(), |at| format!(", next try at {at}"));
+            line(
+                "no contact",
+                format!("{} ({}), failures in a row: {}{next}", self.contact_detail, self.contact_code, self.contact_failures),
+            );
+        }
+        match (self.clock.as_str(), &self.director_time) {
+            ("ahead", Some(time)) => {
+                line(
+                    "clock",
+                    format!("over a day ahead of the Director's, which showed {time}; no new metadata are accepted until it is set"),
+                );
+            }
+            ("unsure", _) => line("clock", "before times that are signed; those are used instead until it is set".into()),
+            _ => {}
+        }
         if self.runs && !self.step.is_empty() {
             let since = self.since.as_ref().map_or(String::new(), |s| format!(", since {s}"));
             let until = self.until.as_ref().map_or(String::new(), |u| format!(", until {u}"));

@@ -1,14 +1,17 @@
 //! What the agent and its Director say to each other, and what is taken in from it: orders, acknowledgements, receipts.
 
+use std::time::Duration;
+
 use super::device::Device;
 use super::fault::{self, Fault};
 use super::link::LinkError;
 use super::world::World;
 use crate::core::hex;
 use crate::core::reason::Reason;
+use crate::core::rejected;
 use crate::core::slots::Reached;
 use crate::core::update::{Authority, LOCAL_ISSUER, SelfCheck, Staged, Target, acknowledges};
-use crate::io::clock;
+use crate::io::{clock, process};
 use crate::wire::agent_api::{AnswerWire, OrderWire, ResultWire};
 use crate::wire::records::{AcceptedWire, ResultsWire};
 
@@ -80,7 +83,8 @@ impl Device {
             let reason = Reason::new("not_enrolled", "no Director is configured; run `vmetric-agent enroll`");
             return Err(LinkError { reason, retry_after_s: None, woken: false });
         };
-        let answer = link.exchange(path, &report)?;
+        let answer = link.exchange(path, &report).inspect_err(|error| self.status.note_failure(error))?;
+        self.status.note_contact();
         match self.take_answer(answer) {
             Ok(news) => {
                 self.failures = 0;
@@ -99,7 +103,7 @@ impl Device {
             self.gap_ms = (clock::monotonic().as_millis() as u64).saturating_sub(at).max(1);
         }
         self.status.contact_at = clock::unix();
-        self.clock_ahead = clock::unix() > answer.time.saturating_add(24 * 3600);
+        self.hear_time(answer.time)?;
         let mut news = false;
         // Heard before anything is written: a full disk must not end a trial that its authority has acknowledged.
         if let Some(said) = &answer.acknowledged {
@@ -118,11 +122,25 @@ impl Device {
             news |= self.hear_refusal(said);
         }
         if let Some(order) = answer.order {
-            news |= self.accept(order)?;
+            if self.accept(order)? {
+                news = true;
+                process::sleep(Duration::from_millis(self.pace.wait_ms(clock::awake().as_millis() as u64)));
+            }
         }
         self.reached(Reached::Contact)?;
         self.publish_status();
         Ok(news)
+    }
+
+    /// The Director's time: what this device's clock is judged by, and what dates the rejections of this boot.
+    fn hear_time(&mut self, time: u64) -> Result<(), Reason> {
+        self.director_time = Some((time, clock::monotonic()));
+        self.status.director_time = Some(time);
+        let now = self.moment();
+        if rejected::date(&mut self.rejected, &now) {
+            self.save_rejected()?;
+        }
+        Ok(())
     }
 
     /// Takes the word that this trial is well, if it comes from the authority that ordered it. True when it counts anew.
@@ -165,6 +183,7 @@ impl Device {
 
     pub(super) fn publish_status(&mut self) {
         self.status.pid = std::process::id();
+        self.status.clock = Some(self.clock().word().into());
         self.status.trial_nonce = (self.on_trial() && self.self_check == SelfCheck::Passed).then(|| self.nonce.clone());
         self.status.bytes_total = self.accepted.as_ref().filter(|a| !a.ended).map_or(0, |a| a.order.length);
         if let Some((_, trusted)) = &self.trust {

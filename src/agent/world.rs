@@ -1,7 +1,8 @@
 //! What the engine sees and does. [`super::device::Device`] is the real one; the power-cut test has another.
 
+use crate::core::clock::Moment;
 use crate::core::reason::Reason;
-use crate::core::rejected::{Moment, Rejected};
+use crate::core::rejected::Rejected;
 use crate::core::release::{Artifact, Platform};
 use crate::core::slots::{Marks, Slot};
 use crate::core::times::Times;

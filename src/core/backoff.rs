@@ -23,9 +23,41 @@ pub fn park_s(base: u64, seed: u64) -> u64 {
     base - spread + seed % (2 * spread + 1)
 }
 
+/// New orders that are taken at once: a person who corrects himself a few times does not wait.
+pub const ORDERS_BURST: u64 = 8;
+/// After that, one per so many milliseconds: each costs durable writes and a look at the metadata.
+pub const ORDERS_EVERY_MS: u64 = 1_000;
+
+/// Keeps a Director that sends order after order from wearing out a device's disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace {
+    /// When the bucket will be full again, milliseconds on a monotonic clock.
+    full_at_ms: u64,
+}
+
+impl Pace {
+    /// Takes note of an order and says how long to wait after it.
+    pub fn wait_ms(&mut self, now_ms: u64) -> u64 {
+        self.full_at_ms = self.full_at_ms.max(now_ms).saturating_add(ORDERS_EVERY_MS);
+        (self.full_at_ms - now_ms).saturating_sub(ORDERS_BURST * ORDERS_EVERY_MS).min(ORDERS_EVERY_MS)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flood_of_orders_is_taken_one_per_second() {
+        let (mut pace, mut now, mut taken) = (Pace::default(), 50, 0);
+        while now < 100_050 {
+            now += pace.wait_ms(now) + 1;
+            taken += 1;
+        }
+        assert!((100..=100 + ORDERS_BURST + 1).contains(&taken), "{taken} in 100 s");
+        let mut calm = Pace::default();
+        assert!((0..1000).all(|n| calm.wait_ms(n * 2 * ORDERS_EVERY_MS) == 0), "nobody else waits");
+    }
 
     #[test]
     fn grows_is_capped_and_spread() {

@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod bundle;
 pub mod canonical;
+pub mod clock;
 pub mod hex;
 pub mod identity;
 pub mod owner;

@@ -17,6 +17,8 @@ pub struct Reason {
 
 /// Longest detail in bytes: one line of a report; a hostile peer cannot make the activity grow through us.
 pub const DETAIL_MAX: usize = 400;
+/// Longest code in bytes, as the marks keep them.
+pub const CODE_MAX: usize = 40;
 
 impl Reason {
     /// A reason with its code and its sentence (cut at [`DETAIL_MAX`] on a character boundary).
@@ -24,9 +26,11 @@ impl Reason {
         Reason { code: Cow::Borrowed(code), detail: clip(detail.into()) }
     }
 
-    /// A reason that came over the wire or from a file.
+    /// A reason that came over the wire or from a file. What is no code reads `unknown_code`.
     pub fn received(code: String, detail: String) -> Reason {
-        Reason { code: Cow::Owned(code), detail: clip(detail) }
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        let known = !code.is_empty() && code.len() <= CODE_MAX && code.bytes().all(plain);
+        Reason { code: if known { Cow::Owned(code) } else { Cow::Borrowed("unknown_code") }, detail: clip(detail) }
     }
 
     /// The same reason with the file or peer in front that it is about.
@@ -35,7 +39,11 @@ impl Reason {
     }
 }
 
+/// One line, nothing that moves a terminal's cursor, and at most [`DETAIL_MAX`] bytes: it may be a peer's or a program's text.
 fn clip(mut text: String) -> String {
+    if text.contains(char::is_control) {
+        text = text.replace(char::is_control, " ");
+    }
     if text.len() > DETAIL_MAX {
         let end = (0..=DETAIL_MAX).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
         text.truncate(end);
@@ -52,6 +60,15 @@ impl fmt::Display for Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peers_words_are_one_plain_line() {
+        let reason = Reason::received("\u{1b}[31mevil".into(), "a\nb\u{1b}[2J\u{9b}31m\0".into());
+        assert_eq!((reason.code.as_ref(), reason.detail.as_str()), ("unknown_code", "a b [2J 31m "));
+        for (code, kept) in [("throttled", true), ("", false), ("Bad", false), (&"a".repeat(41), false), (&"a".repeat(40), true)] {
+            assert_eq!(Reason::received(code.into(), String::new()).code == code, kept, "{code}");
+        }
+    }
 
     #[test]
     fn detail_is_cut_on_a_character_boundary() {

@@ -1,9 +1,10 @@
 //! Files this device does not try again, by hash, each with its reason and its end.
 //!
 //! *Bad* stays until a release or a person says otherwise. *Could not tell* ends after the cooldown, which survives
-//! restarts: within one boot it is measured by the monotonic clock, after a reboot by the wall clock or the uptime,
-//! whichever ends it first, so that a clock at 1970 cannot block a device for ever.
+//! restarts: within one boot it is measured by the monotonic clock, after a reboot by the uptime or by the Director's time,
+//! whichever ends it first. The own wall clock neither ends nor prolongs it (see [`super::clock`]).
 
+use super::clock::Moment;
 use super::hex::Sha256;
 use super::reason::Reason;
 use super::times::Times;
@@ -34,17 +35,8 @@ pub struct Rejected {
     pub since_monotonic: u64,
     /// The boot `since_monotonic` belongs to.
     pub boot_id: String,
-}
-
-/// The moment of a decision.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Moment {
-    /// Wall clock, floored by signed times, seconds since 1970.
-    pub unix: u64,
-    /// Seconds since boot, suspend included.
-    pub monotonic: u64,
-    /// Id of this boot.
-    pub boot_id: String,
+    /// When, by the Director's clock, once it has answered in that boot.
+    pub since_director: Option<u64>,
 }
 
 impl Rejected {
@@ -54,13 +46,22 @@ impl Rejected {
             return None;
         }
         let cooldown = times.cooldown(self.count);
-        let elapsed = if self.boot_id == now.boot_id {
-            now.monotonic.saturating_sub(self.since_monotonic)
-        } else {
-            now.unix.saturating_sub(self.since).max(now.monotonic)
-        };
-        Some(cooldown.saturating_sub(elapsed))
+        Some(cooldown.saturating_sub(now.since(&self.moment())))
     }
+
+    fn moment(&self) -> Moment {
+        Moment { unix: self.since, monotonic: self.since_monotonic, boot_id: self.boot_id.clone(), director: self.since_director }
+    }
+}
+
+/// Dates this boot's entries by the Director's clock, which was not heard yet when they were made. True if one changed.
+pub fn date(list: &mut [Rejected], now: &Moment) -> bool {
+    let mut changed = false;
+    for entry in list.iter_mut().filter(|e| e.since_director.is_none()) {
+        entry.since_director = now.director_at(&entry.moment());
+        changed |= entry.since_director.is_some();
+    }
+    changed
 }
 
 /// Adds or renews the entry of a file: counts rise, *bad* stays bad.
@@ -92,11 +93,12 @@ mod tests {
             since: 1_000_000,
             since_monotonic: 500,
             boot_id: "boot-1".into(),
+            since_director: Some(1_000_000),
         }
     }
 
     fn at(boot: &str, unix: u64, monotonic: u64) -> Moment {
-        Moment { unix, monotonic, boot_id: boot.into() }
+        Moment { unix, monotonic, boot_id: boot.into(), director: None }
     }
 
     #[test]
@@ -113,12 +115,28 @@ mod tests {
     }
 
     #[test]
-    fn after_a_reboot_wall_clock_or_uptime_end_it() {
-        let left = |unix, mono| entry(1, false).remaining_s(&at("boot-2", unix, mono), &Times::DEFAULT).unwrap();
-        assert_eq!(left(1_000_060, 5), 540);
-        assert_eq!(left(1_000_600, 5), 0);
-        assert_eq!(left(0, 10), 590, "a device without a clock waits for its uptime");
-        assert_eq!(left(0, 600), 0);
+    fn after_a_reboot_uptime_or_the_director_end_it() {
+        let left = |unix, mono, director| {
+            let now = Moment { director, ..at("boot-2", unix, mono) };
+            entry(1, false).remaining_s(&now, &Times::DEFAULT).unwrap()
+        };
+        assert_eq!(left(9_999_999, 5, None), 595, "a clock that was set forward ends nothing");
+        assert_eq!(left(0, 10, None), 590, "a device without a clock waits for its uptime");
+        assert_eq!(left(0, 600, None), 0);
+        assert_eq!(left(0, 5, Some(1_000_060)), 540, "the time off counts when the Director says so");
+        assert_eq!(left(0, 5, Some(1_000_600)), 0);
+        assert_eq!(left(0, 5, Some(0)), 595);
+    }
+
+    #[test]
+    fn an_entry_from_before_the_contact_is_dated_by_it() {
+        let mut list = vec![Rejected { since_director: None, ..entry(1, false) }];
+        assert!(!date(&mut list, &at("boot-1", 0, 560)), "nobody has answered");
+        let answered = Moment { director: Some(2_000_060), ..at("boot-1", 0, 560) };
+        assert!(date(&mut list, &answered) && !date(&mut list, &answered));
+        assert_eq!(list[0].since_director, Some(2_000_000));
+        let next = Moment { director: Some(2_000_200), ..at("boot-2", 0, 1) };
+        assert_eq!(list[0].remaining_s(&next, &Times::DEFAULT), Some(400));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Times {
     pub recheck_s: u64,
     /// Middle of the long poll's length, spread by 10 %: under common 60 s proxy limits.
     pub park_s: u64,
+    /// Time for an answer that is not parked.
+    pub answer_s: u64,
     /// A staged file's self-test may take this long: a slow disk and a cold cache included.
     pub self_test_s: u64,
     /// The operator's own check of a version on trial may take this long: far below the contact deadline.
@@ -46,6 +48,7 @@ impl Times {
         settled_s: 600,
         recheck_s: 600,
         park_s: 53,
+        answer_s: 30,
         self_test_s: 30,
         check_s: 60,
     };

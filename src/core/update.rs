@@ -8,9 +8,10 @@
 //!             |         any step may be Wait{reason, until} or Refuse{reason}          \________ RollBack ________/
 //! ```
 
+use super::clock::Moment;
 use super::hex::{self, Sha256};
 use super::reason::Reason;
-use super::rejected::{Moment, Rejected};
+use super::rejected::Rejected;
 use super::release::{Artifact, Platform, TargetPath};
 use super::slots::{Condition, Ended, Image, Marks, Slot};
 use super::times::Times;
@@ -99,12 +100,7 @@ pub struct Accepted {
 impl Accepted {
     /// Seconds until the order's earliest switch; 0 = it has come.
     pub fn window_s(&self, now: &Moment) -> u64 {
-        let waited = match self.at.boot_id == now.boot_id {
-            true => now.monotonic.saturating_sub(self.at.monotonic),
-            // The uptime is a lower bound: a clock that was ahead when the order came must not hold it back for years.
-            false => now.unix.saturating_sub(self.at.unix).max(now.monotonic),
-        };
-        self.order.switch_in_s.saturating_sub(waited)
+        self.order.switch_in_s.saturating_sub(now.since(&self.at))
     }
 }
 
@@ -360,10 +356,11 @@ pub struct TrialFacts<'a> {
     pub acknowledged: bool,
     /// The authority said no to this process's nonce: a person does not want this trial to win.
     pub refused: bool,
-    /// Seconds since this process had checked itself, or since the authority last said that it is busy (authenticated 429 or 5xx):
+    /// Seconds awake since this process had checked itself, or since the authority last said that it is busy (authenticated
+    /// 429 or 5xx):
     /// a manager must not cause false rollbacks.
     pub silent_s: u64,
-    /// Seconds since this process started.
+    /// Seconds awake since this process started: what a device slept through is nobody's silence.
     pub age_s: u64,
     /// The order's terms.
     pub order: &'a Order,

@@ -3,32 +3,45 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::core::rejected::Moment;
+use crate::core::clock::Moment;
 
 /// The wall clock, seconds since 1970; 0 for a clock before that.
 pub fn unix() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    #[cfg(feature = "fault")]
+    let unix = unix.saturating_add_signed(shifted::read().wall_s);
+    unix
 }
 
 /// Time since boot, suspend included where the system tells; never goes back.
 pub fn monotonic() -> Duration {
     #[cfg(target_os = "linux")]
-    const CLOCK: libc::clockid_t = libc::CLOCK_BOOTTIME;
-    #[cfg(all(unix, not(target_os = "linux")))]
-    const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
+    let time = read(libc::CLOCK_BOOTTIME);
+    #[cfg(not(target_os = "linux"))]
+    let time = awake();
+    #[cfg(feature = "fault")]
+    let time = Duration::from_millis((time.as_millis() as u64).saturating_add_signed(shifted::read().uptime_s.saturating_mul(1000)));
+    time
+}
+
+/// Time that this system was awake since boot: for deadlines that end in an act nobody could have prevented while asleep.
+pub fn awake() -> Duration {
     #[cfg(unix)]
-    {
-        let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        #[expect(unsafe_code, reason = "clock_gettime writes one timespec that we own")]
-        let rc = unsafe { libc::clock_gettime(CLOCK, &mut ts) };
-        if rc == 0 { Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32) } else { Duration::ZERO }
-    }
+    return read(libc::CLOCK_MONOTONIC);
     #[cfg(not(unix))]
     {
         use std::sync::OnceLock;
         static START: OnceLock<std::time::Instant> = OnceLock::new();
         START.get_or_init(std::time::Instant::now).elapsed()
     }
+}
+
+#[cfg(unix)]
+fn read(clock: libc::clockid_t) -> Duration {
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    #[expect(unsafe_code, reason = "clock_gettime writes one timespec that we own")]
+    let rc = unsafe { libc::clock_gettime(clock, &mut ts) };
+    if rc == 0 { Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32) } else { Duration::ZERO }
 }
 
 /// The id of this boot; all that is known of it where the system has none is that it is this process's.
@@ -49,6 +62,27 @@ fn boot_time() -> String {
 }
 
 /// Now, in all the ways a decision needs. `floor` is the latest signed time known.
-pub fn moment(floor: u64) -> Moment {
-    Moment { unix: unix().max(floor), monotonic: monotonic().as_secs(), boot_id: boot_id() }
+pub fn moment(floor: u64, director: Option<u64>) -> Moment {
+    Moment { unix: unix().max(floor), monotonic: monotonic().as_secs(), boot_id: boot_id(), director }
+}
+
+/// Clocks that a test sets while the process runs.
+#[cfg(feature = "fault")]
+mod shifted {
+    /// What the file named by `VMETRIC_TEST_CLOCK` says: two numbers, `WALL UPTIME`.
+    #[derive(Default)]
+    pub struct Shift {
+        /// Seconds that the wall clock is off, either way.
+        pub wall_s: i64,
+        /// Seconds that the system seems to be up longer, asleep for instance; below zero after a seeming reboot.
+        pub uptime_s: i64,
+    }
+
+    /// Read anew for each look at a clock: a step may come at any time.
+    pub fn read() -> Shift {
+        let text = std::env::var_os("VMETRIC_TEST_CLOCK").and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        let mut words = text.split_whitespace();
+        let wall_s = words.next().and_then(|w| w.parse().ok()).unwrap_or(0);
+        Shift { wall_s, uptime_s: words.next().and_then(|w| w.parse().ok()).unwrap_or(0) }
+    }
 }

@@ -215,6 +215,17 @@ mod tests {
     }
 
     #[test]
+    fn no_failure_makes_a_record_too_long_for_its_file() {
+        // Found by fuzzing: a control character takes six bytes when it is escaped.
+        let reason = Reason::new("self_check_failed", "\u{1}\0\u{1f}".repeat(200));
+        let mut marks = busy();
+        (marks.a.failure, marks.b.failure) = (Some(reason.clone()), Some(reason));
+        let record = encode(&marks);
+        assert_eq!(record.len(), RECORD);
+        assert_eq!(decode(&record).unwrap().a.failure, marks.a.failure.map(|r| Reason::received(r.code.into(), r.detail[..300].into())));
+    }
+
+    #[test]
     fn every_single_flipped_bit_before_the_padding_is_told() {
         let record = encode(&Marks::default());
         let end = record.iter().rposition(|b| *b != b' ').unwrap();

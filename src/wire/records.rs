@@ -3,9 +3,10 @@
 use miniserde::{Deserialize, Serialize};
 
 use super::agent_api::{OrderWire, ResultWire};
+use crate::core::clock::Moment;
 use crate::core::hex;
 use crate::core::reason::Reason;
-use crate::core::rejected::{Moment, Rejected};
+use crate::core::rejected::Rejected;
 use crate::core::times::Times;
 use crate::core::update::{Accepted, Kind, LOCAL_ISSUER, Order};
 
@@ -25,6 +26,8 @@ pub struct AcceptedWire {
     pub at_monotonic: u64,
     /// Boot id at receipt.
     pub boot_id: String,
+    /// Director's time at receipt.
+    pub at_director: Option<u64>,
     /// Has come to its end.
     pub ended: bool,
     /// Bytes fetched for it.
@@ -81,6 +84,7 @@ impl AcceptedWire {
             at: now.unix,
             at_monotonic: now.monotonic,
             boot_id: now.boot_id.clone(),
+            at_director: now.director,
             ended: false,
             bytes: 0,
             director_issuer,
@@ -92,7 +96,7 @@ impl AcceptedWire {
     pub fn accepted(&self, times: &Times) -> Result<Accepted, Reason> {
         Ok(Accepted {
             order: order(&self.order, times)?,
-            at: Moment { unix: self.at, monotonic: self.at_monotonic, boot_id: self.boot_id.clone() },
+            at: Moment { unix: self.at, monotonic: self.at_monotonic, boot_id: self.boot_id.clone(), director: self.at_director },
             ended: self.ended,
             bytes: self.bytes,
         })
@@ -138,6 +142,8 @@ pub struct RejectedWire {
     pub since_monotonic: u64,
     /// Boot.
     pub boot_id: String,
+    /// When, by the Director's clock.
+    pub since_director: Option<u64>,
 }
 
 /// The words for a verdict.
@@ -159,6 +165,7 @@ impl From<&Rejected> for RejectedWire {
             since: r.since,
             since_monotonic: r.since_monotonic,
             boot_id: r.boot_id.clone(),
+            since_director: r.since_director,
         }
     }
 }
@@ -178,6 +185,7 @@ impl TryFrom<RejectedWire> for Rejected {
             since: w.since,
             since_monotonic: w.since_monotonic,
             boot_id: w.boot_id,
+            since_director: w.since_director,
         })
     }
 }
@@ -205,6 +213,18 @@ pub struct StatusWire {
     pub contact_at: u64,
     /// Nonce of the running trial: the operator's command acknowledges a local update with it.
     pub trial_nonce: Option<String>,
+    /// Why the Director could not be asked last; stable code. Absent = it answered.
+    pub link_code: Option<String>,
+    /// The same, one sentence.
+    pub link_detail: Option<String>,
+    /// When it is asked again, seconds since 1970.
+    pub link_until: Option<u64>,
+    /// Failures in a row.
+    pub link_failures: Option<u32>,
+    /// What this device's clock is worth: `ok`, `unsure`, `ahead`.
+    pub clock: Option<String>,
+    /// The Director's time at its last answer, seconds since 1970.
+    pub director_time: Option<u64>,
     /// Trusted root, timestamp, snapshot, targets versions.
     pub root_version: u64,
     /// See above.
@@ -265,7 +285,7 @@ mod tests {
 
     #[test]
     fn rejections_survive_the_round_trip() {
-        let now = Moment { unix: 5, monotonic: 6, boot_id: "b".into() };
+        let now = Moment { unix: 5, monotonic: 6, boot_id: "b".into(), director: Some(7) };
         let entry = Rejected {
             sha256: [2; 32],
             version: "2.5.0".into(),
@@ -277,6 +297,7 @@ mod tests {
             since: now.unix,
             since_monotonic: now.monotonic,
             boot_id: now.boot_id.clone(),
+            since_director: now.director,
         };
         let text = json::to_string(&RejectedWire::from(&entry));
         let back: RejectedWire = json::from_str(&text).unwrap();

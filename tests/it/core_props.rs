@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use vmetric::core::backoff::{CAP_MS, RETRY_AFTER_CAP_MS, park_s, wait_ms};
+use vmetric::core::clock::Moment;
 use vmetric::core::hex;
 use vmetric::core::reason::{DETAIL_MAX, Reason};
-use vmetric::core::rejected::{Moment, REJECTED_MAX, Rejected, reject};
+use vmetric::core::rejected::{REJECTED_MAX, Rejected, reject};
 use vmetric::core::release::{ARCH_NAMES, OS_NAMES, TargetPath, build_prefix, is_name};
 use vmetric::core::slots::{Condition, Ended, Evidence, Image, Marks, Reached, Slot, SlotMarks};
 use vmetric::core::time;
@@ -40,7 +41,9 @@ fn sort_key(version: &Version) -> (Vec<u64>, bool, Vec<(bool, u64, String)>) {
 }
 
 fn moment() -> impl Strategy<Value = Moment> {
-    (0u64..4_000_000_000, 0u64..1_000_000, 0u8..3).prop_map(|(unix, monotonic, boot)| Moment {
+    let director = prop::option::of(0u64..4_000_000_000);
+    (0u64..4_000_000_000, 0u64..1_000_000, 0u8..3, director).prop_map(|(unix, monotonic, boot, director)| Moment {
+        director,
         unix,
         monotonic,
         boot_id: format!("boot-{boot}"),
@@ -58,6 +61,7 @@ fn rejected() -> impl Strategy<Value = Rejected> {
         generation: 1,
         since: at.unix,
         since_monotonic: at.monotonic,
+        since_director: at.director,
         boot_id: at.boot_id,
     })
 }
@@ -172,7 +176,7 @@ proptest! {
 
     #[test]
     fn a_cooldown_never_grows_while_time_passes(entry in rejected(), now in moment(), later in 0u64..100_000) {
-        let then = Moment { unix: now.unix + later, monotonic: now.monotonic + later, boot_id: now.boot_id.clone() };
+        let then = Moment { unix: now.unix + later, monotonic: now.monotonic + later, boot_id: now.boot_id.clone(), director: now.director.map(|d| d + later) };
         match (entry.remaining_s(&now, &Times::DEFAULT), entry.remaining_s(&then, &Times::DEFAULT)) {
             (None, None) => prop_assert!(entry.bad),
             (Some(before), Some(after)) => {

@@ -8,9 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use vmetric::agent::engine::{Turn, turn};
 use vmetric::agent::launcher::{Site, launch};
 use vmetric::agent::world::{Fetched, Tested, World};
+use vmetric::core::clock::Moment;
 use vmetric::core::hex;
 use vmetric::core::reason::Reason;
-use vmetric::core::rejected::{Moment, Rejected, reject};
+use vmetric::core::rejected::{Rejected, reject};
 use vmetric::core::release::{Artifact, Platform};
 use vmetric::core::slots::{Condition, Image, Marks, Reached, Slot, rebuild};
 use vmetric::core::times::Times;
@@ -325,7 +326,7 @@ impl Site for Device {
 
 impl World for Device {
     fn moment(&self) -> Moment {
-        Moment { unix: self.now, monotonic: self.now - self.booted_at, boot_id: format!("boot-{}", self.boot) }
+        Moment { unix: self.now, monotonic: self.now - self.booted_at, boot_id: format!("boot-{}", self.boot), director: Some(self.now) }
     }
     fn times(&self) -> Times {
         Times::DEFAULT

@@ -47,7 +47,7 @@ fn artifact() -> Artifact {
 }
 
 fn moment(boot_id: &str, unix: u64, monotonic: u64) -> Moment {
-    Moment { unix, monotonic, boot_id: boot_id.into() }
+    Moment { unix, monotonic, boot_id: boot_id.into(), director: None }
 }
 
 fn order() -> Order {
@@ -79,6 +79,7 @@ fn rejection_of(bad: bool, generation: u64) -> Rejected {
         since: NOW - 100,
         since_monotonic: UPTIME - 100,
         boot_id: "boot".into(),
+        since_director: None,
     }
 }
 
@@ -353,9 +354,20 @@ fn every_class_of_facts_has_its_step() {
             |s| {
                 s.staged = Staged::Tested;
                 s.order().switch_in_s = 60;
-                s.now = moment("next", NOW + 50, 5);
+                s.accepted.as_mut().unwrap().at.director = Some(NOW);
+                s.now = Moment { director: Some(NOW + 60), ..moment("next", 0, 5) };
             },
             "switch b",
+        ),
+        (
+            "tested, after a reboot at which the clock was set forward",
+            |s| {
+                s.staged = Staged::Tested;
+                s.order().switch_in_s = 60;
+                s.accepted.as_mut().unwrap().at.director = Some(NOW);
+                s.now = moment("next", NOW + 1_000_000_000, 5);
+            },
+            "wait window",
         ),
         (
             "the window came, but nobody answers",

@@ -4,7 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use miniserde::json;
-use vmetric::core::rejected::{Moment, Rejected, reject};
+use vmetric::core::clock::Moment;
+use vmetric::core::rejected::{Rejected, reject};
 use vmetric::core::times::Times;
 use vmetric::wire::config::{ConfigWire, PINS_MAX};
 use vmetric::wire::records::{AcceptedWire, RECORD_MAX, RejectedListWire, RejectedWire, RequestWire, ResultsWire, StatusWire, order};
@@ -40,7 +41,7 @@ fn accepted(wire: &AcceptedWire) {
             let order = accepted.order;
             assert!((t.contact_min_s..=t.contact_max_s).contains(&order.contact_deadline_s));
             assert!(order.trial_max_s <= t.trial_max_s && order.issuer.len() <= 64);
-            let now = Moment { unix: 9, monotonic: 9, boot_id: "b".into() };
+            let now = Moment { unix: 9, monotonic: 9, boot_id: "b".into(), director: None };
             let next = AcceptedWire::receive(wire.order.clone(), &now, Some(wire));
             assert!(!next.ended && next.bytes == 0);
         }
@@ -56,7 +57,7 @@ fn rejected(wire: RejectedListWire) {
         assert_eq!(again, entry);
         for now in [0, 1 << 40, u64::MAX] {
             for boot_id in [entry.boot_id.clone(), "other".into()] {
-                let left = entry.remaining_s(&Moment { unix: now, monotonic: now, boot_id }, &Times::DEFAULT);
+                let left = entry.remaining_s(&Moment { unix: now, monotonic: now, boot_id, director: Some(now) }, &Times::DEFAULT);
                 assert!(left.is_none_or(|s| s <= Times::DEFAULT.cooldown_s[3]), "a cooldown without end: {left:?}");
             }
         }
