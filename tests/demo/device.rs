@@ -57,6 +57,16 @@ pub struct Status {
     pub step: String,
     /// Why; stable code.
     pub code: String,
+    /// When that ends.
+    pub until: Option<String>,
+    /// Why the Director could not be asked last.
+    pub contact_code: String,
+    /// The same for people.
+    pub contact_detail: String,
+    /// When it is asked again.
+    pub next_contact: Option<String>,
+    /// `ok`, `unsure`, `ahead`.
+    pub clock: String,
     /// Files that are not tried.
     pub rejected: Vec<RejectedStatus>,
     /// Security counter.
@@ -120,6 +130,8 @@ struct Keeper {
     state: PathBuf,
     mode: Mode,
     times: String,
+    /// The file that says how the device's clocks are off.
+    clock: PathBuf,
     wanted: Mutex<Wanted>,
 }
 
@@ -139,8 +151,17 @@ impl Device {
         std::fs::hard_link(factory, &image).map_err(told)?;
         std::fs::copy(root, folder.join("image/root.json")).map_err(told)?;
         let relay = Relay::new(at.site.port.clone())?;
-        let keeper =
-            Keeper { image: image.clone(), state: state.clone(), mode: at.mode, times: times.to_string(), wanted: Mutex::default() };
+        let keeper = Keeper {
+            image: image.clone(),
+            state: state.clone(),
+            mode: at.mode,
+            times: times.to_string(),
+            clock: folder.join("clock"),
+            wanted: Mutex::default(),
+        };
+        if let Some((wall_s, uptime_s)) = at.clock {
+            keeper.set_clock(wall_s, uptime_s)?;
+        }
         let mut device = Device {
             letter: at.letter,
             name: at.name,
@@ -174,13 +195,19 @@ impl Device {
 
     /// Runs one command of the agent's program.
     pub fn agent(&self, args: &[&str]) -> Result<String, String> {
-        let mut command = Command::new(&self.image);
-        command.args(args).arg("--state").arg(&self.state).stdin(Stdio::null()).env("VMETRIC_TEST_TIMES", &self.keeper.times);
-        let out = command.output().map_err(|e| format!("{}: {e}", self.image.display()))?;
+        let out = self.command(args).output().map_err(|e| format!("{}: {e}", self.image.display()))?;
         match out.status.success() {
             true => Ok(String::from_utf8_lossy(&out.stdout).into_owned()),
             false => Err(format!("vmetric-agent {}: {}", args[0], String::from_utf8_lossy(&out.stderr).trim())),
         }
+    }
+
+    /// The same, not started yet.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.image);
+        command.args(args).arg("--state").arg(&self.state).stdin(Stdio::null()).env("VMETRIC_TEST_TIMES", &self.keeper.times);
+        command.env("VMETRIC_TEST_CLOCK", &self.keeper.clock);
+        command
     }
 
     /// Lets the agent run, from now on again and again.
@@ -251,6 +278,11 @@ impl Device {
         self.until("the killed process to be dead", 5, dead)
     }
 
+    /// Sets the device's clocks, running or not: seconds that the wall clock is off, and the time since boot with suspend.
+    pub fn set_clock(&self, wall_s: i64, uptime_s: i64) -> Result<(), String> {
+        self.keeper.set_clock(wall_s, uptime_s)
+    }
+
     /// `status --json`.
     pub fn status(&self) -> Result<Status, String> {
         let text = self.agent(&["status", "--json"])?;
@@ -319,6 +351,8 @@ pub struct Place {
     pub name: String,
     /// Who starts its agent again.
     pub mode: Mode,
+    /// Its clocks, from the beginning.
+    pub clock: Option<(i64, i64)>,
 }
 
 impl Drop for Device {
@@ -328,6 +362,12 @@ impl Drop for Device {
 }
 
 impl Keeper {
+    fn set_clock(&self, wall_s: i64, uptime_s: i64) -> Result<(), String> {
+        let new = self.clock.with_extension("new");
+        let set = std::fs::write(&new, format!("{wall_s} {uptime_s}")).and_then(|()| std::fs::rename(&new, &self.clock));
+        set.map_err(|e| format!("{}: {e}", self.clock.display()))
+    }
+
     fn keep(&self) {
         loop {
             let Ok(mut wanted) = self.wanted.lock() else { return };
@@ -352,6 +392,7 @@ impl Keeper {
             Mode::Supervise => command.arg("--supervise"),
         };
         command.arg("--state").arg(&self.state).env("VMETRIC_TEST_TIMES", &self.times);
+        command.env("VMETRIC_TEST_CLOCK", &self.clock);
         if let Some(boot_id) = boot_id {
             command.env("VMETRIC_TEST_BOOT_ID", boot_id);
         }

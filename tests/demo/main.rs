@@ -10,11 +10,14 @@ mod relay;
 mod release;
 mod scenarios;
 mod scenarios_bad;
+mod scenarios_clock;
 mod scenarios_good;
 mod scenarios_hostile;
 mod scenarios_kill;
+mod scenarios_villain;
 mod show;
 mod site;
+mod villain;
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;

@@ -17,6 +17,8 @@ pub struct Relay {
 
 struct Wire {
     to: Arc<AtomicU16>,
+    /// Leads here instead; 0 = it does not.
+    astray: AtomicU16,
     whole: AtomicBool,
     carried: AtomicU64,
     per_s: AtomicU64,
@@ -30,6 +32,7 @@ impl Relay {
         let port = listener.local_addr().map_err(|e| e.to_string())?.port();
         let wire = Arc::new(Wire {
             to,
+            astray: AtomicU16::new(0),
             whole: AtomicBool::new(true),
             carried: AtomicU64::new(0),
             per_s: AtomicU64::new(0),
@@ -59,6 +62,13 @@ impl Relay {
         self.wire.whole.store(true, Ordering::SeqCst);
     }
 
+    /// From now on this port is what the device reaches, 0 = its Director again; what is open breaks.
+    pub fn lead_to(&self, port: u16) {
+        self.wire.astray.store(port, Ordering::SeqCst);
+        self.cut();
+        self.heal();
+    }
+
     /// So many bytes per second towards the device; 0 = as fast as it goes.
     pub fn limit(&self, per_s: u64) {
         self.wire.per_s.store(per_s, Ordering::SeqCst);
@@ -75,7 +85,11 @@ impl Wire {
         if !self.whole.load(Ordering::SeqCst) {
             return;
         }
-        let Ok(director) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.to.load(Ordering::SeqCst))) else { return };
+        let port = match self.astray.load(Ordering::SeqCst) {
+            0 => self.to.load(Ordering::SeqCst),
+            other => other,
+        };
+        let Ok(director) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { return };
         let ends = [device.try_clone(), director.try_clone(), device.try_clone(), director.try_clone()];
         let [Ok(a), Ok(b), Ok(c), Ok(d)] = ends else { return };
         if let Ok(mut streams) = self.streams.lock() {

@@ -15,7 +15,10 @@ use crate::device::{Device, Mode, Place, SlotStatus};
 use crate::release::{self, Release};
 use crate::show::{Row, Show};
 use crate::site::Site;
-use crate::{scenarios_bad as bad, scenarios_good as good, scenarios_hostile as hostile, scenarios_kill as kill};
+use crate::{
+    scenarios_bad as bad, scenarios_clock as clocks, scenarios_good as good, scenarios_hostile as hostile, scenarios_kill as kill,
+    scenarios_villain as villain,
+};
 
 /// Times of the agents here. The release builds' own are in brackets, and nothing can lower those.
 pub const TIMES: [(&str, u64, &str); 5] = [
@@ -46,7 +49,7 @@ const fn supervise(letter: &'static str, what: &'static str, play: fn(&Cast) -> 
 const PUSHED: &str = "a good version is pushed";
 
 /// All of them, in the order of the table.
-const ALL: [Scenario; 28] = [
+const ALL: [Scenario; 34] = [
     exec("a", PUSHED, good::pushed),
     supervise("a", PUSHED, good::pushed),
     exec("a", "roll-out to 5 devices, one first", good::rolled_out),
@@ -75,6 +78,12 @@ const ALL: [Scenario; 28] = [
     exec("p", "the new file fails its self-test", bad::unfit),
     exec("q", "the new version fails its self-check", bad::unwell),
     supervise("q", "the new version fails its self-check", bad::unwell),
+    exec("t", "clocks in 1970 and 2099, and steps", clocks::years),
+    exec("t", "clock steps and suspend on trial", clocks::on_trial),
+    exec("t", "reboots with another clock", clocks::reboots),
+    exec("u", "a Director that answers anything", villain::answers),
+    exec("u", "a Director that orders anything", villain::orders),
+    exec("u", "proxies and names that fail", villain::proxies),
 ];
 
 /// Prints the list.
@@ -172,10 +181,16 @@ impl Cast<'_> {
 
     /// A running device at this Director.
     pub fn device_at(&self, site: &Arc<Site>, name: &str) -> Result<Device, String> {
+        self.device_with(site, name, "", None)
+    }
+
+    /// The same with further lowered times, and with clocks that are off from the beginning.
+    pub fn device_with(&self, site: &Arc<Site>, name: &str, more: &str, clock: Option<(i64, i64)>) -> Result<Device, String> {
         let name = if self.mode == Mode::Supervise { format!("{name}s") } else { name.to_string() };
         let folder = self.stage.work.join(format!("device-{:02}-{name}", self.number));
-        let times: Vec<String> = TIMES.iter().map(|(name, s, _)| format!("{name}={s}")).collect();
-        let place = Place { site: site.clone(), show: self.stage.show.clone(), letter: self.letter.into(), name, mode: self.mode };
+        let mut times: Vec<String> = TIMES.iter().map(|(name, s, _)| format!("{name}={s}")).collect();
+        times.push(more.to_string());
+        let place = Place { site: site.clone(), show: self.stage.show.clone(), letter: self.letter.into(), name, mode: self.mode, clock };
         let device = Device::new(&folder, &self.stage.builds.agent(FACTORY), &self.stage.release.root, &times.join(","), place)?;
         device.start()?;
         Ok(device)
@@ -191,6 +206,11 @@ impl Cast<'_> {
     pub fn own_site_without_link(&self) -> Result<Arc<Site>, String> {
         let folder = self.stage.work.join(format!("site-{:02}", self.number));
         Site::start_without_link(&folder, &self.stage.builds, &self.stage.release, &self.stage.show).map(Arc::new)
+    }
+
+    /// A folder of this scenario's own.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        self.stage.work.join(format!("{name}-{:02}", self.number))
     }
 
     /// Starts the clock of a row.
