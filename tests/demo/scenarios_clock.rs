@@ -73,7 +73,7 @@ pub fn on_trial(cast: &Cast) -> Result<Row, String> {
     let device = cast.device("device-t2")?;
     let clock = cast.clock();
     device.say("is to switch on its own; then its wire is cut, and its clock plays mad");
-    let order = "--unattended --trial-max 60s --switch-in 3s";
+    let order = "--unattended --trial-max 60s --switch-in 15s";
     cast.site.assign(&[&device.id], GOOD, order)?;
     device.until("it waits for its window", 40, || device.status().ok().filter(|s| s.code == "window"))?;
     device.set_clock(YEARS, 0)?;
@@ -104,7 +104,7 @@ pub fn on_trial(cast: &Cast) -> Result<Row, String> {
     }
     device.set_clock(0, 90 * 86_400)?;
     device.until("the good version runs", 20, || device.status().ok().filter(|s| s.version == GOOD))?;
-    let _: vmetric::director::acts::OrderedView = cast.site.ask(&format!("cancel --agent {}", device.id))?;
+    let _: vmetric::director::cancel::CancelView = cast.site.ask(&format!("cancel --agent {}", device.id))?;
     Ok(clock.row(&result))
 }
 
@@ -159,6 +159,6 @@ pub fn reboots(cast: &Cast) -> Result<Row, String> {
         }
     }
     device.until("it tries again", 60, || device.status().ok().filter(|s| s.rejected.iter().any(|r| r.count > 1)))?;
-    let _: vmetric::director::acts::OrderedView = cast.site.ask(&format!("cancel --agent {}", device.id))?;
+    let _: vmetric::director::cancel::CancelView = cast.site.ask(&format!("cancel --agent {}", device.id))?;
     Ok(clock_row.row(&result))
 }
