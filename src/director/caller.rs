@@ -259,6 +259,8 @@ impl Heard {
                 if self.sequences.len() > 2 * REMEMBERED {
                     self.sequences.remove(0);
                 }
+                // One is the rule, and there are tens of thousands of them.
+                self.sequences.reserve_exact(1);
                 self.sequences.push((proof.instance.clone(), proof.sequence));
                 Ok(())
             }

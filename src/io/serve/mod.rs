@@ -209,7 +209,8 @@ impl Server {
                 }
             }
             let idle = if guest.known_by().is_some() { self.limits.idle } else { self.limits.handshake };
-            incoming = request::next(&mut conn, &*self.service, &self.limits, idle, peer).await;
+            // On the heap, so that it takes no place while a call is parked.
+            incoming = Box::pin(request::next(&mut conn, &*self.service, &self.limits, idle, peer)).await;
         };
         Box::pin(conn.close(self.limits.write_stall, linger)).await;
     }
