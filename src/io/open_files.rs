@@ -47,7 +47,7 @@ fn set(wanted: u64) -> io::Result<u64> {
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    #[expect(clippy::useless_conversion, reason = "rlim_t is narrower on some systems")]
+    #[allow(clippy::useless_conversion, reason = "rlim_t is narrower on some systems")]
     let wanted = libc::rlim_t::try_from(wanted).unwrap_or(libc::rlim_t::MAX);
     let attempt = |cur, max| {
         let limit = libc::rlimit { rlim_cur: cur, rlim_max: max };
@@ -60,7 +60,7 @@ fn set(wanted: u64) -> io::Result<u64> {
             return Err(io::Error::last_os_error());
         }
     }
-    #[expect(clippy::useless_conversion, reason = "rlim_t is narrower on some systems")]
+    #[allow(clippy::useless_conversion, reason = "rlim_t is narrower on some systems")]
     Ok(u64::try_from(limit.rlim_cur).unwrap_or(u64::MAX))
 }
 
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_had_is_said() {
-        assert!(raise(1).unwrap() >= 1 + OTHERS);
+        assert!(raise(1).unwrap() > OTHERS);
         let reason = raise(u64::MAX / 2).unwrap_err();
         assert_eq!(reason.code, "open_files_too_low");
         assert!(reason.detail.contains("LimitNOFILE"), "{}", reason.detail);

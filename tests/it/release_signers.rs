@@ -102,7 +102,7 @@ fn what_does_not_belong_to_this_draft_is_refused() {
     desk.write("flipped", text.replacen(&format!(r#""sig":"{}"#, &sig[..1]), &format!(r#""sig":"{flipped}"#), 1).as_bytes());
     signed_elsewhere(&desk, "targets", &seed(7, 7), "stranger");
     desk.write("older", text.replace(r#""version":1"#, r#""version":2"#).as_bytes());
-    desk.write("broken", text[..text.len() - 9].as_bytes());
+    desk.write("broken", &text.as_bytes()[..text.len() - 9]);
     for (name, code) in [
         ("flipped", "bad_signature"),
         ("stranger", "foreign_key"),
