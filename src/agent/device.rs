@@ -50,6 +50,8 @@ pub struct Device {
     pub(super) self_check: SelfCheck,
     pub(super) acknowledged: bool,
     pub(super) refused: bool,
+    /// The Director's last answer said that it is about to stop.
+    pub(super) held: bool,
     pub(super) nonce: String,
     pub(super) started: Duration,
     /// When its self-check had run for the first time.
@@ -240,7 +242,7 @@ impl World for Device {
     }
 
     fn contact_age_s(&self) -> Option<u64> {
-        self.link.as_ref().and_then(Link::contact_age_s)
+        self.link.as_ref().filter(|_| !self.held).and_then(Link::contact_age_s)
     }
 
     fn look_age_s(&self) -> u64 {
@@ -349,7 +351,11 @@ impl World for Device {
     }
 
     fn contact(&mut self) -> Result<(), Reason> {
-        self.exchange("/agent/v1/report", 0).map(drop).map_err(|e| e.reason)
+        self.exchange("/agent/v1/report", 0).map_err(|e| e.reason)?;
+        match self.held {
+            true => Err(Reason::new("director_stopping", "the Director is about to stop; no switch until it is back")),
+            false => Ok(()),
+        }
     }
 
     fn write_slot_json(&mut self, slot: Slot, wire: SlotWire) -> Result<(), Reason> {

@@ -270,6 +270,7 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         self_check: SelfCheck::NotRun,
         acknowledged: false,
         refused: false,
+        held: false,
         nonce: hex::encode(&random::bytes::<16>()),
         started: clock::awake(),
         checked: None,
@@ -399,7 +400,9 @@ fn listen(device: &mut Device, for_s: u64) {
             Err(error) => {
                 kept_nothing |= is_of_state(&error.reason);
                 device.failures = device.failures.saturating_add(1);
-                let wait = Duration::from_millis(backoff::wait_ms(device.failures, random::seed(), error.retry_after_s));
+                let wait_ms = backoff::wait_ms(device.failures, random::seed(), error.retry_after_s);
+                let patient = !device.on_trial() || error.retry_after_s.is_some();
+                let wait = Duration::from_millis(if patient { wait_ms } else { wait_ms.min(backoff::TRIAL_CAP_MS) });
                 if device.failures <= 3 || device.failures.is_multiple_of(10) {
                     log::warn!("{}; next try in {} s", error.reason, wait.as_secs());
                 }

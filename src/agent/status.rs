@@ -5,16 +5,19 @@ use miniserde::{Serialize, json};
 use super::device::Device;
 use super::link::LinkError;
 use super::run::running_as;
+use super::world::World;
 use crate::core::hex;
+use crate::core::owner::Owner;
 use crate::core::rejected::Rejected;
 use crate::core::release::Platform;
+use crate::core::rollout::FETCH_TOTAL_S;
 use crate::core::slots::{Condition, Image, Marks, Slot};
 use crate::core::time;
 use crate::core::update::{Kind, SelfCheck};
 use crate::io::state::State;
 use crate::io::{clock, process};
-use crate::wire::agent_api::{PARK_MAX_S, PROTOCOL, REJECTS_MAX, RejectWire, ReportWire, ResultWire};
-use crate::wire::records::{AcceptedWire, RejectedListWire, RejectedWire, ResultsWire, StatusWire, verdict_word};
+use crate::wire::agent_api::{OrderWire, PARK_MAX_S, PROTOCOL, REJECTS_MAX, RejectWire, ReportWire, ResultWire};
+use crate::wire::records::{self as wire, AcceptedWire, RejectedListWire, RejectedWire, ResultsWire, StatusWire, verdict_word};
 
 impl Device {
     /// The report as it stands now.
@@ -46,6 +49,7 @@ impl Device {
             bytes_done: self.status.bytes_done,
             bytes_total: self.status.bytes_total,
             trial_nonce: trial.then(|| self.nonce.clone()),
+            trial_process: self.on_trial().then(|| self.nonce.clone()),
             trial_sha256: trial.then(|| hex::encode(&self.running.sha256)),
             result: self.results.first().cloned(),
             root_version: trusted[0],
@@ -57,6 +61,8 @@ impl Device {
             park_s: park_s.min(PARK_MAX_S),
             rejected: self.rejected.len() as u64,
             rejects: self.rejects(),
+            boot_id: Some(self.moment().boot_id),
+            sent_us: Some(clock::monotonic().as_micros() as u64),
         }
     }
 }
@@ -113,6 +119,8 @@ pub struct StatusReport {
     problem: Option<ProblemReport>,
     since: Option<String>,
     until: Option<String>,
+    owner: Option<String>,
+    deadline: Option<String>,
     bytes_done: u64,
     bytes_total: u64,
     last_contact: Option<String>,
@@ -283,6 +291,14 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
         Image::Factory => own_version.to_string(),
     };
     let when = |at: u64| (at > 0).then(|| time::format(at));
+    let moving = (pid.is_some() && (open.is_some() || now.step == "trial")).then_some(&now);
+    // A trial ends by its own clock; before, the Director gives the order up when this time is over.
+    let deadline = moving.and_then(|now| match open.filter(|_| now.step != "trial") {
+        Some(a) => Some(a.at.saturating_add(a.order.switch_in_s).saturating_add(FETCH_TOTAL_S)),
+        // While the operator's check runs or cannot tell, `until` is its next run.
+        None if now.code.starts_with("check") => accepted.as_ref().map(|a| now.since.saturating_add(trial_s(&a.order))),
+        None => now.until,
+    });
     StatusReport {
         version: running.clone(),
         scheduled_version: open.map(|a| a.order.version.clone()),
@@ -300,6 +316,8 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
         problem: problem.map(|p| ProblemReport { code: p.code.to_string(), detail: p.detail }),
         since: when(now.since),
         until: now.until.and_then(when),
+        owner: moving.map(|now| Owner::of(&now.code).word().to_string()),
+        deadline: deadline.and_then(when),
         step: now.step,
         code: now.code,
         detail: now.detail,
@@ -322,6 +340,12 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
             targets: now.targets_version,
         },
     }
+}
+
+/// How long a trial of this order may take.
+fn trial_s(order: &OrderWire) -> u64 {
+    let times = super::fault::times();
+    wire::order(order, &times).map_or(times.contact_default_s, |o| if o.unattended { o.trial_max_s } else { o.contact_deadline_s })
 }
 
 fn kind_word(kind: Kind) -> &'static str {
@@ -378,6 +402,9 @@ impl StatusReport {
             let since = self.since.as_ref().map_or(String::new(), |s| format!(", since {s}"));
             let until = self.until.as_ref().map_or(String::new(), |u| format!(", until {u}"));
             line("doing", format!("{}: {} ({}){since}{until}", self.step, self.detail, self.code));
+            if let (Some(owner), Some(deadline)) = (&self.owner, &self.deadline) {
+                line("next move", format!("{owner}; given up at {deadline}"));
+            }
             if self.bytes_done > 0 {
                 line("fetched", format!("{} of {} bytes", self.bytes_done, self.bytes_total));
             }

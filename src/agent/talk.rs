@@ -10,7 +10,7 @@ use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::rejected;
 use crate::core::slots::Reached;
-use crate::core::update::{Authority, LOCAL_ISSUER, SelfCheck, Staged, Target, acknowledges};
+use crate::core::update::{Authority, SelfCheck, Staged, Target, acknowledges};
 use crate::io::{clock, process};
 use crate::wire::agent_api::{AnswerWire, OrderWire, ResultWire};
 use crate::wire::records::{AcceptedWire, ResultsWire};
@@ -24,10 +24,7 @@ impl Device {
     /// Takes an order unless it is the one in force, an older one, or may not interrupt what runs.
     pub(super) fn accept(&mut self, order: OrderWire) -> Result<bool, Reason> {
         let before = self.accepted.as_ref();
-        let local_runs = before.is_some_and(|a| !a.ended && a.order.issuer.starts_with(LOCAL_ISSUER));
-        let from_director = !order.issuer.starts_with(LOCAL_ISSUER);
-        let known = before.is_some_and(|a| a.director_issuer == order.issuer && order.generation <= a.director_generation);
-        if self.on_trial() || from_director && (local_runs || known) {
+        if !AcceptedWire::takes(&order, before, self.on_trial()) {
             return Ok(false);
         }
         let wire = AcceptedWire::receive(order, &self.moment(), before);
@@ -103,6 +100,7 @@ impl Device {
             self.gap_ms = (clock::monotonic().as_millis() as u64).saturating_sub(at).max(1);
         }
         self.status.contact_at = clock::unix();
+        self.held = answer.stopping == Some(true);
         self.hear_time(answer.time)?;
         let mut news = false;
         // Heard before anything is written: a full disk must not end a trial that its authority has acknowledged.

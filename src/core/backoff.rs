@@ -4,6 +4,9 @@
 pub const FIRST_MS: u64 = 1_000;
 /// Longest own wait, milliseconds: an outage of hours must not become an outage of days.
 pub const CAP_MS: u64 = 5 * 60_000;
+/// Longest own wait of a device on trial, milliseconds: it goes back at its contact deadline, so an authority that is back
+/// must be found well before; ten tries in the default five minutes.
+pub const TRIAL_CAP_MS: u64 = 30_000;
 /// Longest wait a server may ask for, milliseconds: a hostile `Retry-After` must not silence a device.
 pub const RETRY_AFTER_CAP_MS: u64 = 60 * 60_000;
 

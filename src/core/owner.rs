@@ -24,7 +24,7 @@ impl Owner {
     /// The owner of a wait with this code. What is not listed is the agent's: it looks again at the wait's end.
     pub fn of(code: &str) -> Owner {
         match code {
-            "first_agent" | "in_flight_limit" | "earlier_order" | "repair_pending" => Owner::Director,
+            "first_agent" | "in_flight_limit" | "earlier_order" | "director_stopping" => Owner::Director,
             // What the agent cannot repair: its disk, its clock, its rights, its enrollment, its check.
             "disk_full" | "noexec" | "state_error" | "clock_ahead" | "not_enrolled" | "no_root" | "check_unusable" => Owner::Operator,
             // What stays until a person speaks.

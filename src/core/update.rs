@@ -395,15 +395,15 @@ pub fn trial_step(f: &TrialFacts) -> TrialStep {
     let silence = if f.order.unattended { f.order.trial_max_s } else { f.order.contact_deadline_s };
     let left = silence.saturating_sub(f.silent_s).min(f.order.trial_max_s.max(silence).saturating_sub(f.age_s));
     match f.self_check {
-        SelfCheck::NotRun => TrialStep::SelfCheck,
         SelfCheck::Failed(reason) => TrialStep::RollBack(Ended::SelfCheckFailed, reason.clone()),
+        _ if f.refused && !f.acknowledged => {
+            TrialStep::RollBack(Ended::Operator, Reason::new("operator", "the operator of the Director ended the trial"))
+        }
+        SelfCheck::NotRun => TrialStep::SelfCheck,
         // Nobody can tell: that is what the end for want of contact means, too.
         SelfCheck::CouldNotTell(reason) if left == 0 => TrialStep::RollBack(Ended::NoContact, reason.clone()),
         SelfCheck::CouldNotTell(reason) => TrialStep::CheckAgain { reason: reason.clone(), for_s: left.min(CHECK_AGAIN_S) },
         SelfCheck::Passed if f.acknowledged => TrialStep::Confirm,
-        SelfCheck::Passed if f.refused => {
-            TrialStep::RollBack(Ended::Operator, Reason::new("operator", "the operator of the Director ended the trial"))
-        }
         SelfCheck::Passed if left == 0 => {
             let who = if f.order.is_local() { "the operator's command" } else { "the managing Director" };
             let detail = format!("{who} did not acknowledge the new version within {silence} s");

@@ -3,7 +3,7 @@
 //!
 //! | code | when |
 //! |---|---|
-//! | `director_started`, `director_stopped` | this Director |
+//! | `director_started`, `director_stopping`, `director_stopped` | this Director; it does not stop while agents need its word |
 //! | `open_files_too_low` | the limit of open files is too low for the agents there are |
 //! | `events_left_out` | an agent's reports made more events than are kept of one agent; how many were dropped |
 //! | `connection_refused` | peers were turned away before they said anything of use; counted, a line per code and 5 minutes |

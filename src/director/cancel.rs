@@ -148,6 +148,12 @@ impl Registry {
         let refuse = trial && ask.roll_back && row.refuse_trial != Some(true);
         let retries = row.end() == Some(End::RolledBack) && row.until.is_some();
         let repairs = row.repair_at.is_some();
+        // What was cancelled may have switched before it heard: then it is sent back all the same.
+        if ask.roll_back && row.end() == Some(End::Cancelled) && row.generation > 0 && row.refuse_trial != Some(true) {
+            row.refuse_trial = Some(true);
+            self.keep_order(row);
+            return Cancelled::Nothing;
+        }
         let open = row.end().is_none() || row.end() == Some(End::Silent) || retries || repairs;
         if !open || (row.cancel_generation > 0 && !refuse) {
             return Cancelled::Nothing;

@@ -84,6 +84,9 @@ pub(super) fn store_error(e: String) -> Reason {
 /// The reason; nothing has been written yet then, unless the administrator left.
 pub async fn run(site: &Rc<Site>, request: AdminWire, who: &str, out: &mut UnixStream) -> Result<(), Reason> {
     let now = clock::unix();
+    if site.draining.get() && matches!(request.command.as_str(), "assign" | "retry") {
+        return Err(Reason::new("stopping", "this Director is about to stop; it waits for agents on trial and orders nothing new"));
+    }
     match request.command.as_str() {
         "status" => reply(out, &view(site, now)).await,
         "agents" => {

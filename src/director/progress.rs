@@ -6,6 +6,7 @@
 
 use super::records::{DETAIL_MAX, NAME_MAX, Order, clean};
 use super::registry::Registry;
+use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::rollout::{End, Step};
 use crate::core::update::LOCAL_ISSUER;
@@ -15,12 +16,19 @@ use crate::wire::agent_api::{AnswerWire, ReportWire, ResultWire};
 const NONCE_MAX: usize = 64;
 /// Why a device cannot keep an order.
 const STATE_CODES: [&str; 3] = ["disk_full", "state_not_writable", "state_error"];
+/// A message this much older than the newest one is not late: no request lives so long.
+const LATE_MAX_US: u64 = 120 * 1_000_000;
+/// Result ids that are remembered for each agent: as many results as it keeps.
+const RESULT_IDS_MAX: usize = crate::wire::records::RESULTS_MAX;
 /// Longest result id that is kept.
 const RESULT_ID_MAX: usize = 64;
 
 impl Registry {
     /// Takes a report in. True: a roll-out may go on.
     pub fn hear(&mut self, id: &str, report: &ReportWire, now: u64) -> bool {
+        if self.is_late(id, report) {
+            return false;
+        }
         self.muting.begin(id, now);
         let moved = self.take_in(id, report, now);
         if let Some(untold) = self.muting.end(id) {
@@ -59,14 +67,36 @@ impl Registry {
 
     /// Whether the report is of a trial that this store ordered.
     pub fn on_trial(&self, id: &str, report: &ReportWire) -> bool {
-        let order = self.named(id, report);
+        let order = self.order_of(id, report.generation).filter(|_| report.issuer == self.issuer);
         order.is_some_and(|order| report.trial_nonce.is_some() && report.trial_sha256.as_deref() == Some(order.sha256.as_str()))
+    }
+
+    /// Whether this report was overtaken by a newer one, or is that one again: it would undo what was heard since.
+    fn is_late(&mut self, id: &str, report: &ReportWire) -> bool {
+        let (Some(boot_id), Some(sent)) = (&report.boot_id, report.sent_us) else { return false };
+        let hash = hex::sha256(boot_id.as_bytes());
+        let boot = u64::from_le_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]]);
+        let newest = self.newest.get(id).filter(|(of, _)| *of == boot).map(|(_, newest)| *newest);
+        // Far behind is no late message but a device whose clock went back: a virtual machine that was restored.
+        if newest.is_some_and(|newest| sent <= newest && newest - sent < LATE_MAX_US) {
+            return true;
+        }
+        self.newest.insert(id.to_string(), (boot, sent));
+        false
     }
 
     /// The order in force, when the report speaks of it.
     fn named(&self, id: &str, report: &ReportWire) -> Option<&Order> {
         let (order, _) = self.order_in_force(id)?;
         (report.issuer == self.issuer && is_of(order, report.generation)).then_some(order)
+    }
+
+    /// The row of an order to this agent: the one in force, or an earlier one.
+    fn order_of(&self, id: &str, generation: u64) -> Option<&Order> {
+        let in_force = self.order_in_force(id).map(|(order, _)| order);
+        let row = |rollout: &u64| self.orders.get(&(*rollout, id.to_string()));
+        let earlier = || self.rollouts.keys().rev().filter_map(row).find(|o| is_of(o, generation));
+        in_force.filter(|o| is_of(o, generation)).or_else(earlier)
     }
 
     /// Moves the order's row to the step that the report shows.
@@ -159,15 +189,19 @@ impl Registry {
     /// Takes the end of an order in. The same id again changes nothing.
     fn take_result(&mut self, id: &str, report: &ReportWire, result: &ResultWire, now: u64) -> bool {
         let Some(agent) = self.agents.get_mut(id) else { return false };
-        if result.id.len() > RESULT_ID_MAX || result.id == agent.result_id {
+        if result.id.len() > RESULT_ID_MAX || agent.has_taken(&result.id) {
             return false;
         }
-        agent.result_id = clean(&result.id, RESULT_ID_MAX);
+        let mut ids = agent.result_ids.take().unwrap_or_default();
+        if ids.len() >= RESULT_IDS_MAX {
+            ids.remove(0);
+        }
+        ids.push(std::mem::replace(&mut agent.result_id, clean(&result.id, RESULT_ID_MAX)));
+        agent.result_ids = Some(ids);
         self.keep_agent(id);
         let ours = result.issuer == self.issuer;
         let fits = |o: &&Order| ours && o.agent == id && is_of(o, result.generation);
-        let current = self.order_in_force(id).map(|(o, _)| o).filter(fits);
-        let Some(mut row) = current.or_else(|| self.orders.values().find(fits)).cloned() else {
+        let Some(mut row) = self.order_of(id, result.generation).filter(fits).cloned() else {
             let (outcome, version) = (clean(&result.outcome, NAME_MAX), clean(&result.version, NAME_MAX));
             let (code, what) = match result.issuer.starts_with(LOCAL_ISSUER) {
                 true => ("local_update", "by an operator's command on the device"),
@@ -200,20 +234,21 @@ impl Registry {
     pub fn answer(&self, id: &str, report: &ReportWire, timestamp_version: u64, now: u64) -> AnswerWire {
         let mut answer = AnswerWire { issuer: self.issuer.clone(), time: now, timestamp_version, ..Default::default() };
         if let (Some(result), Some(agent)) = (&report.result, self.agents.get(id)) {
-            answer.result_taken = (result.id == agent.result_id).then(|| result.id.clone());
+            answer.result_taken = agent.has_taken(&result.id).then(|| result.id.clone());
         }
-        let Some((order, rollout)) = self.order_in_force(id) else { return answer };
         let ours = report.issuer == self.issuer;
-        if self.on_trial(id, report)
-            && let Some(nonce) = &report.trial_nonce
-            && nonce.len() <= NONCE_MAX
-            && nonce.bytes().all(|b| b.is_ascii_hexdigit())
-        {
-            match order.refuse_trial == Some(true) {
-                true => answer.trial_refused = Some(nonce.clone()),
-                false => answer.acknowledged = Some(nonce.clone()),
+        // Also of an order that a newer one has replaced before the news of the switch came: a manager must not send a
+        // good version back for its own sake.
+        if let Some(order) = self.order_of(id, report.generation).filter(|_| ours) {
+            let fits = |nonce: &&String| nonce.len() <= NONCE_MAX && nonce.bytes().all(|b| b.is_ascii_hexdigit());
+            let refused = order.refuse_trial == Some(true);
+            if refused && report.running_as == "trial" && report.running_sha256 == order.sha256 {
+                answer.trial_refused = report.trial_process.as_ref().or(report.trial_nonce.as_ref()).filter(fits).cloned();
+            } else if !refused && report.trial_sha256.as_deref() == Some(order.sha256.as_str()) {
+                answer.acknowledged = report.trial_nonce.as_ref().filter(fits).cloned();
             }
         }
+        let Some((order, rollout)) = self.order_in_force(id) else { return answer };
         let known = ours && report.generation == order.in_force();
         let alive = order.cancel_generation > 0 || order.step().is_some() || order.end() == Some(End::Silent);
         // A trial hears of its cancellation after its verdict: until then there is nothing it could drop.

@@ -60,6 +60,8 @@ pub struct Agent {
     pub rejected: u64,
     /// The last result taken; the same id again changes nothing.
     pub result_id: String,
+    /// The results taken before that, oldest first.
+    pub result_ids: Option<Vec<String>>,
     /// The newest files that it rejects.
     pub rejects: Option<Vec<RejectWire>>,
     /// Public key of its device, hex; absent = enrolled without one.
@@ -90,6 +92,11 @@ pub struct Second {
 }
 
 impl Agent {
+    /// Whether the result of this id was taken before.
+    pub fn has_taken(&self, id: &str) -> bool {
+        !id.is_empty() && (self.result_id == id || self.result_ids.iter().flatten().any(|taken| taken == id))
+    }
+
     /// Takes over what a report says. Returns whether anything worth keeping on the disk changed.
     pub fn hear(&mut self, report: &ReportWire, now: u64) -> bool {
         let before = self.clone();

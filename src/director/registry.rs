@@ -28,6 +28,8 @@ pub struct Registry {
     pub agents: BTreeMap<String, Agent>,
     /// Last contact in memory, by agent; newer than the one on disk.
     pub contacts: BTreeMap<String, u64>,
+    /// The newest report heard of each agent: its boot and its number, in memory only.
+    pub newest: BTreeMap<String, (u64, u64)>,
     /// Bytes of the ordered file on each device's disk.
     pub bytes: BTreeMap<String, u64>,
     /// By the token's SHA-256.

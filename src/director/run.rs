@@ -30,6 +30,8 @@ pub const STORE: &str = "director.redb";
 const QUEUE: i32 = 4096;
 /// Longest time that a stop waits for answers under way.
 const STOP_MAX: Duration = Duration::from_secs(3);
+/// How often the trials are looked at before a stop.
+const DRAIN_LOOK: Duration = Duration::from_millis(200);
 /// How often old events are removed.
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 
@@ -115,11 +117,45 @@ async fn live(
     }
     let mut byte = [0];
     let _ = stop.read(&mut byte).await;
+    drain(&site, &mut stop).await;
     log::info!("stopping: {} parked polls are answered", site.parked());
     drop(administration);
     leave(&site).await?;
     let _ = crate::io::fs::remove_if_there(&state.join(admin::SOCKET));
     Ok(())
+}
+
+/// Waits until no agent is on trial: each of them needs this Director's word, and would go back without it. Bounded by
+/// their deadlines; a second signal ends the wait.
+async fn drain(site: &Site, stop: &mut smol::Async<std::os::unix::net::UnixStream>) {
+    site.draining.set(true);
+    let mut told = 0;
+    loop {
+        let now = clock::unix();
+        let (agents, until) = site.registry.borrow().trials(now);
+        if agents == 0 {
+            return;
+        }
+        if told != agents {
+            told = agents;
+            let detail = format!("{agents} agents are on trial; stops when they are done, at {} at the latest", super::table::utc(until));
+            site.registry.borrow_mut().event(now, "", "director_stopping", detail, None);
+            site.flush();
+        }
+        let again = async {
+            let mut byte = [0];
+            let _ = stop.read(&mut byte).await;
+            true
+        };
+        let pause = async {
+            smol::Timer::after(DRAIN_LOOK).await;
+            false
+        };
+        if smol::future::or(again, pause).await {
+            log::warn!("stopping at once: a second signal; {agents} agents on trial wait for the next start");
+            return;
+        }
+    }
 }
 
 /// Answers all parked polls and writes what is pending.

@@ -88,7 +88,7 @@ fn wrong_method(allowed: &'static str) -> Response {
 }
 
 fn ready(site: &Site) -> Response {
-    if site.stopping.get() {
+    if site.stopping.get() || site.draining.get() {
         return Response::error(503, "stopping", "this Director stops").with("retry-after", "5");
     }
     if site.tree.borrow().timestamp_version == 0 {
@@ -264,6 +264,7 @@ fn report(site: Rc<Site>, request: &Request, poll: bool) -> Answer {
     site.flush();
     let timestamp_version = site.tree.borrow().timestamp_version;
     let answer = site.registry.borrow().answer(&id, &wire, timestamp_version, time);
+    let answer = site.before_stop(answer);
     if must_be_durable(&answer) {
         return Box::pin(send(site, answer));
     }
@@ -297,6 +298,7 @@ async fn parked(site: Rc<Site>, id: String, issuer: String, generation: u64, tim
         registry.contacts.insert(id.clone(), unix);
         registry.answer(&id, &report, timestamp_version, unix)
     };
+    let answer = site.before_stop(answer);
     if woken == Some(Wake::Replaced) {
         let plain = AnswerWire { order: None, ..answer };
         return Response::json(200, json::to_string(&plain));

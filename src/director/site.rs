@@ -21,6 +21,7 @@ use super::throttle::Throttle;
 use super::tree::Tree;
 use crate::core::hex;
 use crate::io::clock;
+use crate::wire::agent_api::AnswerWire;
 
 /// How often deadlines are looked at.
 pub const TICK: Duration = Duration::from_secs(1);
@@ -88,6 +89,8 @@ pub struct Site {
     pub company_error: RefCell<Option<String>>,
     /// What this Director was started with, for people.
     pub about: RefCell<About>,
+    /// It waits for its agents' trials and then stops: no new orders, and no switch that would need it.
+    pub draining: Cell<bool>,
     /// No new park: the Director stops.
     pub stopping: Cell<bool>,
     parked: RefCell<HashMap<String, Rc<Parking>>>,
@@ -113,6 +116,7 @@ impl Site {
             certificate_error: RefCell::default(),
             company_error: RefCell::default(),
             about: RefCell::default(),
+            draining: Cell::new(false),
             stopping: Cell::new(false),
             parked: RefCell::default(),
         })
@@ -147,6 +151,9 @@ impl Site {
     /// # Errors
     /// The store could not be written; the orders are sent once it can.
     pub async fn plan(&self) -> Result<(), String> {
+        if self.draining.get() {
+            return Ok(());
+        }
         let releases = self.tree.borrow().clone();
         let wake = self.registry.borrow_mut().advance_all(&releases.releases, clock::unix());
         self.deliver(wake).await
@@ -180,6 +187,15 @@ impl Site {
             let _ = self.plan().await;
             smol::Timer::after(PLAN_PAUSE).await;
         }
+    }
+
+    /// What is said while this Director waits for its stop: no new update, and that it stops.
+    pub fn before_stop(&self, mut answer: AnswerWire) -> AnswerWire {
+        if self.draining.get() {
+            answer.order = answer.order.filter(|order| order.kind == "cancel");
+            answer.stopping = Some(true);
+        }
+        answer
     }
 
     /// Answers a parked poll now.

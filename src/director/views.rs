@@ -288,6 +288,16 @@ impl Registry {
         }
     }
 
+    /// How many agents are between two versions by this Director's order and not overdue, and when the last of them is.
+    pub fn trials(&self, now: u64) -> (usize, u64) {
+        let switched = self.in_force.keys().filter(|id| self.known(id).is_ok()).filter_map(|id| {
+            let (order, rollout) = self.order_in_force(id)?;
+            order.step().filter(|s| s.has_switched())?;
+            self.move_of(order, rollout).map(|(_, deadline)| deadline).filter(|deadline| *deadline > now)
+        });
+        switched.fold((0, 0), |(n, until), deadline| (n + 1, until.max(deadline)))
+    }
+
     /// What is shown of every roll-out, newest first.
     pub fn rollouts_view(&self, now: u64) -> RolloutsView {
         let rollouts = self.rollouts.values().rev().filter(|r| r.pruned != Some(true)).map(|r| self.rollout_view(r)).collect();

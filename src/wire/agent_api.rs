@@ -129,6 +129,8 @@ pub struct ReportWire {
     pub trial_nonce: Option<String>,
     /// SHA-256 of the file on trial.
     pub trial_sha256: Option<String>,
+    /// The same nonce from the first report on, also while the self-check cannot tell yet: what a refusal echoes.
+    pub trial_process: Option<String>,
 
     /// A result that waits to be taken; repeated until [`AnswerWire::result_taken`] names its id.
     pub result: Option<ResultWire>,
@@ -151,6 +153,10 @@ pub struct ReportWire {
     pub rejected: u64,
     /// The newest of them, at most [`REJECTS_MAX`]; absent = none, or an agent that does not say.
     pub rejects: Option<Vec<RejectWire>>,
+    /// This boot of the device. With [`ReportWire::sent_us`] it tells a late or doubled report from the newest one.
+    pub boot_id: Option<String>,
+    /// Microseconds of the device's monotonic clock when this was written; rises within a boot.
+    pub sent_us: Option<u64>,
 }
 
 /// A file that an agent does not try, as it tells its Director.
@@ -221,6 +227,8 @@ pub struct AnswerWire {
     /// The same echo as a no: a person does not want this trial to win. It goes back at once; an agent that does not know
     /// the field goes back at its contact deadline, as nobody acknowledges it.
     pub trial_refused: Option<String>,
+    /// This Director is about to stop: no switch that would need it, until an answer without this word.
+    pub stopping: Option<bool>,
     /// Id of the result that is now durable at the Director.
     pub result_taken: Option<String>,
     /// Hint: the mirrored timestamp's version.

@@ -73,6 +73,14 @@ pub fn order(wire: &OrderWire, times: &Times) -> Result<Order, Reason> {
 }
 
 impl AcceptedWire {
+    /// Whether an order is news: not the one in force, none older, and nothing that may not interrupt what runs.
+    pub fn takes(order: &OrderWire, before: Option<&AcceptedWire>, on_trial: bool) -> bool {
+        let local_runs = before.is_some_and(|a| !a.ended && a.order.issuer.starts_with(LOCAL_ISSUER));
+        let from_director = !order.issuer.starts_with(LOCAL_ISSUER);
+        let known = before.is_some_and(|a| a.director_issuer == order.issuer && order.generation <= a.director_generation);
+        !on_trial && !(from_director && (local_runs || known))
+    }
+
     /// An order as it is received now.
     pub fn receive(order: OrderWire, now: &Moment, before: Option<&AcceptedWire>) -> AcceptedWire {
         let (director_issuer, director_generation) = match order.issuer.starts_with(LOCAL_ISSUER) {

@@ -9,6 +9,7 @@ use vmetric::io::fs::{PROGRAM, write_volatile};
 use crate::show::Show;
 
 /// One build of the agent.
+#[derive(Clone, Copy)]
 pub struct Variant {
     /// The version it calls itself.
     pub version: &'static str,
@@ -90,7 +91,7 @@ pub fn platform() -> String {
 }
 
 /// Builds everything into `work`.
-pub fn build(work: &Path, show: &Show) -> Result<Builds, String> {
+pub fn build(work: &Path, show: &Show, wanted: &[Variant]) -> Result<Builds, String> {
     let own = std::env::current_exe().map_err(|e| format!("where is this program: {e}"))?;
     let beside = own.parent().ok_or("this program lies in no folder")?;
     let target = beside.parent().ok_or("this program does not lie in a target folder")?;
@@ -105,7 +106,7 @@ pub fn build(work: &Path, show: &Show) -> Result<Builds, String> {
         agents: work.join("builds"),
         raised: work.join("raised"),
     };
-    for v in &VARIANTS {
+    for v in wanted {
         let agent = ["--profile", "demo", "--no-default-features", "--features", "agent,fault", "--bin", "vmetric-agent"];
         cargo(target, &agent, &[("VMETRIC_VERSION", v.version), ("VMETRIC_FAULT", v.fault)])?;
         let length = take(&target.join("demo").join("vmetric-agent"), &builds.agent(v.version), v.padded_to)?;

@@ -6,6 +6,7 @@
 
 mod build;
 mod device;
+mod fleet;
 mod relay;
 mod release;
 mod scenarios;
@@ -14,6 +15,7 @@ mod scenarios_clock;
 mod scenarios_good;
 mod scenarios_hostile;
 mod scenarios_kill;
+mod scenarios_operator;
 mod scenarios_villain;
 mod show;
 mod site;
@@ -33,10 +35,12 @@ const HELP: &str = "\
 cargo demo: updates, faults and attacks, on real processes and real TLS on loopback
 
 Usage: cargo demo [--keep] [--only a,h] [--list]
+       vmetric-demo --fleet N [--keep]
 
   --keep       keep the work folder (state, logs, keys) and say where it is
   --only LIST  only these scenarios, by letter
   --list       list the scenarios
+  --fleet N    only this: N devices on trial when their Director is killed and started again
 
 Needs no root, installs nothing, leaves nothing. Exit code 0 = every scenario passed.
 ";
@@ -48,12 +52,17 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let mut only = Vec::new();
     let mut keep = false;
+    let mut fleet = None;
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         match (arg.as_str(), rest.as_slice().first()) {
             ("--keep", _) => keep = true,
             ("--only", Some(list)) => {
                 only = list.split(',').map(String::from).collect();
+                rest.next();
+            }
+            ("--fleet", Some(n)) if n.parse::<usize>().is_ok_and(|n| n > 0) => {
+                fleet = n.parse().ok();
                 rest.next();
             }
             ("--list", _) => {
@@ -73,7 +82,7 @@ fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "programs read the environment")]
     let work = std::env::var(WORK).ok().map(PathBuf::from);
     match work {
-        Some(work) => inner(&work, &only),
+        Some(work) => inner(&work, &only, fleet),
         None => guard(&args, keep),
     }
 }
@@ -117,13 +126,25 @@ fn guard(args: &[String], keep: bool) -> ExitCode {
     }
 }
 
-fn inner(work: &Path, only: &[String]) -> ExitCode {
+fn inner(work: &Path, only: &[String], fleet: Option<usize>) -> ExitCode {
     thread::spawn(|| {
         // The guard never writes: the end of the pipe is its end.
         let _ = std::io::stdin().read(&mut [0]);
         end_group(process::id());
     });
     let show = Arc::new(show::Show::new(work));
+    if let Some(devices) = fleet {
+        return match fleet::run(work, &show, devices) {
+            Ok(said) => {
+                println!("fleet: {said}");
+                ExitCode::SUCCESS
+            }
+            Err(why) => {
+                println!("fleet: FAILED: {why}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     match scenarios::run(work, &show, only) {
         Ok((passed, failed)) => {
             println!("demo: {passed} scenarios passed, {failed} failed");

@@ -39,7 +39,9 @@ pub fn publish(work: &Path, builds: &Builds, show: &Show) -> Result<Release, Str
     run("init --repo release --keys keys --root-keys 3 --root-threshold 2 --targets-keys 2 --targets-threshold 2", None)?;
     run("add --repo release --keys keys --product vmetric-agent", Some(&builds.agents))?;
     // Counters never fall, so the release that raises it comes last.
-    run(&format!("add --repo release --keys keys --product vmetric-agent --counter {RAISED_COUNTER}"), Some(&builds.raised))?;
+    if builds.raised.exists() {
+        run(&format!("add --repo release --keys keys --product vmetric-agent --counter {RAISED_COUNTER}"), Some(&builds.raised))?;
+    }
     run("sign --repo release --keys keys", None)?;
     run("publish --repo release --out public", None)?;
     run("verify --tree public --root release/root.json", None)?;

@@ -17,7 +17,7 @@ use crate::show::{Row, Show};
 use crate::site::Site;
 use crate::{
     scenarios_bad as bad, scenarios_clock as clocks, scenarios_good as good, scenarios_hostile as hostile, scenarios_kill as kill,
-    scenarios_villain as villain,
+    scenarios_operator as operator, scenarios_villain as villain,
 };
 
 /// Times of the agents here. The release builds' own are in brackets, and nothing can lower those.
@@ -49,7 +49,7 @@ const fn supervise(letter: &'static str, what: &'static str, play: fn(&Cast) -> 
 const PUSHED: &str = "a good version is pushed";
 
 /// All of them, in the order of the table.
-const ALL: [Scenario; 34] = [
+const ALL: [Scenario; 39] = [
     exec("a", PUSHED, good::pushed),
     supervise("a", PUSHED, good::pushed),
     exec("a", "roll-out to 5 devices, one first", good::rolled_out),
@@ -84,6 +84,11 @@ const ALL: [Scenario; 34] = [
     exec("u", "a Director that answers anything", villain::answers),
     exec("u", "a Director that orders anything", villain::orders),
     exec("u", "proxies and names that fail", villain::proxies),
+    exec("r", "the operator's own check says no, then retry", operator::check_says_no),
+    exec("s", "sent back on trial by cancel --roll-back", operator::sent_back),
+    exec("w", "the Director stops, but not during a trial", operator::drained),
+    exec("x", "roll-out while the mirror's source is away", operator::upstream_away),
+    exec("y", "a file rejected by hash, then allowed", operator::rejected),
 ];
 
 /// Prints the list.
@@ -127,7 +132,7 @@ pub fn run(work: &Path, show: &Arc<Show>, only: &[String]) -> Result<(usize, usi
     show.plain("lowered, in builds with the feature `fault`, which no release build has (in brackets what is shipped):");
     TIMES.iter().for_each(|(name, s, what)| show.plain(&format!("  {name:<9} {s:>3} s  {what}")));
     show.plain("");
-    let builds = build::build(work, show)?;
+    let builds = build::build(work, show, &build::VARIANTS)?;
     let release = release::publish(work, &builds, show)?;
     let built = show.seconds();
     let site = Arc::new(Site::start(&work.join("site"), &builds, &release, show)?);

@@ -46,19 +46,24 @@ struct Follow {
 impl Site {
     /// A new Director in `folder`, running, with the release mirrored.
     pub fn start(folder: &Path, builds: &Builds, release: &Release, show: &Arc<Show>) -> Result<Site, String> {
-        Site::begin(folder, builds, release, show, true)
+        Site::begin(folder, builds, release, show, true, "127.0.0.1:0")
+    }
+
+    /// The same at a given address.
+    pub fn start_at(folder: &Path, builds: &Builds, release: &Release, show: &Arc<Show>, listen: &str) -> Result<Site, String> {
+        Site::begin(folder, builds, release, show, true, listen)
     }
 
     /// A new Director without a link to anywhere.
     pub fn start_without_link(folder: &Path, builds: &Builds, release: &Release, show: &Arc<Show>) -> Result<Site, String> {
-        Site::begin(folder, builds, release, show, false)
+        Site::begin(folder, builds, release, show, false, "127.0.0.1:0")
     }
 
-    fn begin(folder: &Path, builds: &Builds, release: &Release, show: &Arc<Show>, linked: bool) -> Result<Site, String> {
+    fn begin(folder: &Path, builds: &Builds, release: &Release, show: &Arc<Show>, linked: bool, listen: &str) -> Result<Site, String> {
         let text = |p: &Path| p.display().to_string();
         let mirror = linked.then(|| ["--mirror".into(), text(&release.tree)]).into_iter().flatten();
         let root = ["--root".into(), text(&release.root)];
-        let address = ["--listen".into(), "127.0.0.1:0".into(), "--name".into(), "127.0.0.1".into()];
+        let address = ["--listen".into(), listen.into(), "--name".into(), "127.0.0.1".into()];
         let follow = Follow {
             show: show.clone(),
             names: Mutex::default(),
@@ -100,6 +105,20 @@ impl Site {
     /// SIGKILL: no stop, no last words.
     pub fn kill(&self) {
         self.end(|child| child.kill().unwrap_or_default());
+    }
+
+    /// SIGTERM, and goes on.
+    pub fn ask_to_stop(&self) {
+        if let Ok(process) = self.process.lock()
+            && let Some(child) = process.as_ref()
+        {
+            vmetric::io::process::stop(child.id());
+        }
+    }
+
+    /// Whether the process has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.process.lock().is_ok_and(|mut p| p.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None))))
     }
 
     /// SIGTERM, and waits for the end.

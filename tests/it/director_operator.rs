@@ -160,7 +160,6 @@ fn a_rejected_file_is_withdrawn_in_every_state() {
 fn what_a_person_rejected_only_a_person_allows() {
     let mut world = World::new(3);
     world.registry.by = Some("uid 7".into());
-    world.finish_all("1.0.0");
     let (view, _) = world.registry.reject(&reject("2.0.0", &[]), world.now).unwrap();
     assert!(view.running.is_empty());
     world.restart();
@@ -182,16 +181,6 @@ fn what_a_person_rejected_only_a_person_allows() {
     world.finish("a1", "updated");
     let id = world.assign(&all("2.0.0"));
     assert_eq!(world.state(id, "a0").0, "ordered");
-}
-
-impl World {
-    fn finish_all(&mut self, _: &str) {
-        self.registry.take_changes();
-        // What a restart needs of the set-up: everything, as if it had been written.
-        for id in self.registry.agents.keys().cloned().collect::<Vec<_>>() {
-            self.registry.keep_agent(&id);
-        }
-    }
 }
 
 #[test]

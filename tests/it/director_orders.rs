@@ -19,6 +19,8 @@ pub struct World {
     pub registry: Registry,
     pub releases: Releases,
     pub now: u64,
+    /// Everything that was written so far.
+    disk: Vec<Change>,
 }
 
 pub fn sha(version: &str) -> String {
@@ -37,6 +39,11 @@ fn artifact(version: &str, platform: &str) -> Artifact {
     }
 }
 
+/// The file of a version for this machine's platform.
+pub fn artifact_here(version: &str) -> Artifact {
+    artifact(version, &vmetric::core::release::Platform::here().to_string())
+}
+
 /// Both derives of miniserde bring a `default`; this is the usual one.
 fn blank<T: Default>() -> T {
     Default::default()
@@ -46,7 +53,7 @@ impl World {
     /// Agents `a0`, `a1`, ... that run 1.0.0.
     pub fn new(agents: usize) -> World {
         let releases = Releases { artifacts: ["1.0.0", "2.0.0", "2.1.0"].map(|v| artifact(v, "linux-amd64")).to_vec(), ..blank() };
-        let mut world = World { registry: Registry::default(), releases, now: 1_000_000 };
+        let mut world = World { registry: Registry::default(), releases, now: 1_000_000, disk: Vec::new() };
         world.registry.issuer = "issuer-1".into();
         world.registry.started_at = world.now;
         world.registry.create_token("t", 100_000, 86_400, world.now).unwrap();
@@ -142,6 +149,12 @@ impl World {
         order.wire(&self.registry.issuer, rollout, self.now)
     }
 
+    /// The agent ends this order.
+    pub fn finish_by(&mut self, order: &OrderWire, id: &str, outcome: &str) {
+        let report = self.ended(order, id, outcome);
+        assert!(self.hear(&report).result_taken.is_some());
+    }
+
     pub fn state(&self, rollout: u64, id: &str) -> (String, String) {
         let order = &self.registry.orders[&(rollout, id.to_string())];
         (order.state.clone(), order.code.clone())
@@ -164,7 +177,8 @@ impl World {
         let meta =
             Change { table: vmetric::director::store::Table::Meta, key: "issuer".into(), value: Some(miniserde::json::to_string(&issuer)) };
         store.queue(vec![meta]);
-        store.queue(self.registry.take_changes());
+        self.disk.extend(self.registry.take_changes());
+        store.queue(self.disk.clone());
         smol::block_on(store.commit()).unwrap();
         self.registry = vmetric::director::site::load(&store, self.now).unwrap();
     }

@@ -31,6 +31,8 @@ mod http_client;
 #[cfg(unix)]
 mod install;
 mod launcher;
+#[cfg(unix)]
+mod lossy;
 mod power_cut;
 #[cfg(unix)]
 mod release;

@@ -697,8 +697,8 @@ proptest! {
             TrialStep::RollBack(ended, reason) => {
                 prop_assert!(is_code(&reason.code) && !reason.detail.is_empty());
                 let expected = match self_check {
-                    SelfCheck::Passed if refused => Ended::Operator,
                     SelfCheck::Failed(_) => Ended::SelfCheckFailed,
+                    _ if refused && !acknowledged => Ended::Operator,
                     _ => Ended::NoContact,
                 };
                 prop_assert_eq!(ended, expected);
