@@ -6,8 +6,9 @@
 //!                agent.json.copy  device.key.copy    the same, written when an agent starts with whole ones
 //! ```
 //!
-//! A copy only ever stands in for a file that is there and damaged. One that is missing was removed: by somebody who makes
-//! an image, or enrolls the device anew, and does not want the old identity back.
+//! The configuration's copy only ever stands in for a file that is there and damaged. One that is missing was removed: by
+//! somebody who makes an image, or enrolls the device anew, and does not want the old identity back. The key's copy stands
+//! in whenever the configuration names its key.
 
 use super::device_key::{self, KEY};
 use super::fs::{PRIVATE, read_limited, set_aside, write_durable};
@@ -52,10 +53,10 @@ pub fn keep(state: &State) -> Vec<Reason> {
     let public = state.config().ok().flatten().and_then(|(config, _)| config.device_key);
     if let Some(public) = public {
         let is_it = |name| device_key::read(state, name).ok().flatten().is_some_and(|key| key.public() == public);
-        let there = std::fs::symlink_metadata(state.path(KEY)).is_ok();
         match (is_it(KEY), is_it(KEY_COPY)) {
             (true, false) => copy_file(state, KEY, KEY_COPY),
-            (false, true) if there => {
+            // A configuration that names the key is there: nobody wanted the identity gone.
+            (false, true) => {
                 let damage = Reason::new("device_key_damaged", format!("{}: is another key or none", state.path(KEY).display()));
                 restored.extend(restore(state, KEY_COPY, KEY, &damage));
             }
@@ -123,6 +124,8 @@ mod tests {
             assert_eq!(read_config(&state, CONFIG).unwrap().unwrap().0, config);
             fs::write(state.path(KEY), damage).unwrap();
             assert_eq!(keep(&state).len(), 1);
+            fs::remove_file(state.path(KEY)).unwrap();
+            assert_eq!(keep(&state).len(), 1, "the configuration names it");
             assert_eq!(device_key::of(&state, &key).unwrap().public(), key);
         }
         fs::remove_file(state.path(CONFIG)).unwrap();

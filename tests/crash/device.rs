@@ -11,7 +11,7 @@ use vmetric::core::slots::{Condition, Image};
 use vmetric::io::clock;
 use vmetric::io::state::State;
 use vmetric::wire::agent_api::ResultWire;
-use vmetric::wire::records::{AcceptedWire, ResultsWire};
+use vmetric::wire::records::{AcceptedWire, ResultsWire, StatusWire};
 
 use crate::build::FACTORY;
 use crate::mount::Mount;
@@ -214,6 +214,12 @@ impl Device {
             pause(10);
         }
         Err(last)
+    }
+
+    /// Waits for the first word of the running program, which comes after the launcher.
+    pub fn until_it_speaks(&self) {
+        let spoken = || State::look(&self.state).status::<StatusWire>().filter(|s| Some(s.pid) == self.pid());
+        crate::wait(10, spoken);
     }
 
     fn look(&self, stage: &Stage) -> Result<String, String> {

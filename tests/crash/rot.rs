@@ -80,6 +80,8 @@ fn play(stage: &Stage, seed: u64, folder: &Path, both: &Path, said: &mut Vec<Str
     }
     let mut agent = device.spawn("boot-4", None)?;
     let runs = device.truth(stage, &mut agent);
+    // It has read, and repaired, everything when it says what it does.
+    device.until_it_speaks();
     // An operator's look at a damaged device must not make it worse, and must say what to do.
     let asked = device.agent(&["-validate"]);
     device.stop(&mut agent);
