@@ -7,7 +7,7 @@ use std::time::Duration;
 use miniserde::json;
 
 use super::build;
-use crate::core::hex;
+use crate::core::hex::{self, Sha256};
 use crate::core::proof::{DeviceKey, SEPARATOR};
 use crate::core::reason::Reason;
 use crate::io::http::{Download, Http, HttpConfig, HttpError};
@@ -24,6 +24,10 @@ pub struct Link {
     http: Http,
     base: String,
     credential: String,
+    pins: Vec<Sha256>,
+    candidates: bool,
+    way: (Option<i32>, fn()),
+    second: Cell<bool>,
     key: Option<DeviceKey>,
     instance: RefCell<String>,
     sequence: Cell<u64>,
@@ -85,6 +89,10 @@ impl Link {
             http: client(config, ca_of(config, state)?.as_deref(), wake_fd, tick)?,
             base: config.director.trim_end_matches('/').to_string(),
             credential: config.credential.clone(),
+            pins: config.pin_hashes(),
+            candidates: config.candidates.is_some(),
+            way: (wake_fd, tick),
+            second: Cell::new(false),
             contact: Cell::new(None),
             busy: Cell::new(None),
         })
@@ -103,6 +111,34 @@ impl Link {
     /// A second connection of one process is the same instance.
     pub fn speak_as(&self, first: &Link) {
         self.instance.replace(first.instance.borrow().clone());
+        self.second.set(true);
+    }
+
+    /// Not the second connection of a download, which ends with it.
+    pub fn is_first(&self) -> bool {
+        !self.second.get()
+    }
+
+    /// Whether a pin is held that waits for a connection under it.
+    pub fn has_candidates(&self) -> bool {
+        self.candidates
+    }
+
+    /// The pins under which the connection was verified.
+    pub fn pins_used(&self) -> Vec<Sha256> {
+        self.http.pins_used()
+    }
+
+    /// A link for a changed configuration, which goes on where this one is; `None`: nothing that concerns it has changed.
+    pub fn renewed(&self, config: &ConfigWire, state: &State) -> Result<Option<Link>, Reason> {
+        if self.pins == config.pin_hashes() && self.credential == config.credential && self.candidates == config.candidates.is_some() {
+            return Ok(None);
+        }
+        let link = Link::new(config, state, self.way.0, self.way.1)?;
+        link.instance.replace(self.instance.borrow().clone());
+        link.contact.set(self.contact.get());
+        link.busy.set(self.busy.get());
+        Ok(Some(link))
     }
 
     /// The credential with the proof for one request. The sequence follows the monotonic clock, so that a restarted program

@@ -31,6 +31,7 @@ pub mod fault;
 pub mod host;
 pub mod launcher;
 pub mod link;
+pub mod pins;
 pub mod run;
 pub mod source;
 pub mod status;

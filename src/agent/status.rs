@@ -28,9 +28,11 @@ impl Device {
         let trial = self.on_trial() && self.self_check == SelfCheck::Passed;
         let trusted = self.trust.as_ref().map_or([0; 4], |(_, t)| t.versions());
         let now = clock::unix();
+        let config = self.state.config().ok().flatten().map(|(c, _)| c).unwrap_or_default();
         ReportWire {
             protocol: PROTOCOL,
-            agent_id: self.state.config().ok().flatten().map(|(c, _)| c.agent_id).unwrap_or_default(),
+            pins: Some(self.confirmed_pins(&config)),
+            agent_id: config.agent_id,
             version: self.running.version.to_string(),
             scheduled_version: open.filter(|a| a.order.kind == "update").map(|a| a.order.version.clone()),
             architecture: here.arch,

@@ -102,6 +102,7 @@ impl Device {
         self.status.contact_at = clock::unix();
         self.held = answer.stopping == Some(true);
         self.hear_time(answer.time)?;
+        self.keep_identity(&answer);
         let mut news = false;
         // Heard before anything is written: a full disk must not end a trial that its authority has acknowledged.
         if let Some(said) = &answer.acknowledged {

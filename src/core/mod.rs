@@ -10,6 +10,7 @@ pub mod clock;
 pub mod hex;
 pub mod identity;
 pub mod owner;
+pub mod pins;
 pub mod proof;
 pub mod reason;
 pub mod rejected;

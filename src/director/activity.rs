@@ -10,6 +10,7 @@
 //! | `token_created`, `token_revoked` | an enrollment token was made, taken back |
 //! | `enrolled`, `enrolled_again`, `removed` | an agent came, asked again for the same answer, was removed |
 //! | `agent_returned` | its credential is of this site, and this (restored) registry did not know it |
+//! | `ca_rotated`, `ca_retired` | the site went over to another CA; the former one's key was removed |
 //! | `identity_twice`, `identity_replaced` | a second device showed the same identity; a person decided for it |
 //! | `enrollment_refused`, `access_refused` | somebody was turned down; once per code and five minutes, with the count |
 //! | `rollout_created`, `rollout_halted`, `rollout_done`, `rollout_cancelled` | a roll-out; agent is empty |

@@ -69,6 +69,10 @@ pub struct AdminWire {
     pub serials: Option<Vec<String>>,
     /// A token to take back, by its id.
     pub revoke: Option<String>,
+    /// `ca`: `status`, `rotate`, `retire`.
+    pub act: Option<String>,
+    /// Although it loses somebody.
+    pub force: Option<bool>,
     /// List instead of making one.
     pub list: Option<bool>,
     /// Go on with new events.

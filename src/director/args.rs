@@ -65,6 +65,8 @@ Act
   mirror --file BUNDLE|TREE [--accept-expired] [--json]
       Take releases from a medium (`vmetric-release bundle`), checked like any mirror. What expired on its way
       (timestamp, snapshot) is taken only with --accept-expired; the activity keeps the dates.
+  ca status | rotate | retire [--force] [--json]
+      rotate: a new CA for agents; both are good until `retire`, which waits for everybody and names who is missing.
   remove-agent ID                   refuse its credential from now on
   replace-agent ID                  of two devices with this identity, serve the one that is refused now
 
@@ -241,6 +243,11 @@ fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
             }
             let missing = || format!("{word} needs the file's SHA-256, or its first digits; `agents --json` and `explain` show it");
             request.hash = Some(words.word()?.ok_or_else(missing)?);
+        }
+        "ca" => {
+            let act = words.word()?.filter(|act| matches!(act.as_str(), "status" | "rotate" | "retire"));
+            request.act = Some(act.ok_or("expected `ca status`, `ca rotate` or `ca retire [--force]`")?);
+            request.force = Some(words.flag("--force"));
         }
         "remove-agent" | "replace-agent" => {
             let id = words.word()?.ok_or_else(|| format!("{word} needs the agent's ID; `agents` lists them"))?;
@@ -430,6 +437,8 @@ mod tests {
             ("token", "token create"),
             ("mirror --accept-expired", "--file"),
             ("token revoke", "token list"),
+            ("ca", "ca rotate"),
+            ("ca fly", "ca retire"),
             ("replace-agent", "ID"),
             ("run --mirror http://x --root r.json", "https"),
             ("run --mirror /r", "--root"),

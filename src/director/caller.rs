@@ -14,6 +14,8 @@
 //! | `identity_checking` | a new instance; the present one is called first |
 //! | `identity_in_use` | another device speaks with this identity |
 
+use miniserde::{Deserialize, Serialize};
+
 use super::pki::credential::Claims;
 use super::records::{Agent, NAME_MAX, Second, clean};
 use super::registry::{AGENTS_MAX, Registry};
@@ -23,6 +25,7 @@ use crate::core::identity::{Claim, REMEMBERED, Seat};
 use crate::core::proof::{Proof, SEPARATOR};
 use crate::core::reason::Reason;
 use crate::io::serve::{Digest, Request};
+use crate::wire::agent_api::AnswerWire;
 
 /// How often the activity is told of refusals with one code, seconds: one line says how many there were.
 pub const STRANGERS_EVERY_S: u64 = 300;
@@ -36,6 +39,19 @@ pub struct Caller {
     pub id: String,
     /// What the proof claims, when the agent has a key.
     pub proof: Option<Proof>,
+}
+
+/// Who is not over at the site's present CA yet.
+#[derive(Serialize, Deserialize, Debug, Clone, Default)]
+pub struct Behind {
+    /// Identity.
+    pub id: String,
+    /// Host name.
+    pub hostname: String,
+    /// Seconds since 1970.
+    pub last_contact: u64,
+    /// `pin_unconfirmed`, `credential_old`, `not_heard`.
+    pub why: String,
 }
 
 /// Who spoke last with an identity.
@@ -54,6 +70,21 @@ pub struct Heard {
 pub struct Strangers {
     told_at: u64,
     untold: u64,
+}
+
+/// Adds to an answer what the agent has to know of the site's CAs. Never worth an answer of its own: agents hear it within
+/// the length of a poll, one after the other.
+pub fn tell_ca(site: &Site, id: &str, answer: &mut AnswerWire, now: u64) {
+    let registry = site.registry.borrow();
+    let Some(agent) = registry.agents.get(id) else { return };
+    let said = site.ca.pins();
+    if let Some(held) = &agent.pins {
+        let has = |pin: &String| held.contains(pin);
+        answer.pins = (!said.trust.iter().all(has) || said.retired.iter().any(has)).then_some(said);
+    }
+    if agent.outdated == Some(true) {
+        answer.credential = Some(site.ca.issue(id, now, agent.device_key.as_deref()));
+    }
 }
 
 /// The agent behind a request.
@@ -83,6 +114,7 @@ pub fn caller(site: &Site, request: &Request, now: u64) -> Result<Caller, Reason
     } else if registered.is_none() && claims.device_key.is_some() {
         registry.learn_key(&claims);
     }
+    registry.note_ca(&claims);
     Ok(Caller { id: claims.agent_id, proof })
 }
 
@@ -130,6 +162,41 @@ impl Registry {
         Ok(())
     }
 
+    /// Whether the agent's credential is of the present CA.
+    fn note_ca(&mut self, claims: &Claims) {
+        let Some(agent) = self.agents.get_mut(&claims.agent_id) else { return };
+        if agent.outdated.unwrap_or(false) != claims.outdated {
+            agent.outdated = Some(claims.outdated);
+            self.keep_agent(&claims.agent_id);
+        }
+    }
+
+    /// The site has another CA: every credential is of the former one.
+    pub fn ca_rotated(&mut self, now: u64, detail: String) {
+        let ids: Vec<String> = self.agents.values().filter(|a| a.removed_at.is_none()).map(|a| a.id.clone()).collect();
+        for id in ids {
+            if let Some(agent) = self.agents.get_mut(&id) {
+                agent.outdated = Some(true);
+            }
+            self.keep_agent(&id);
+        }
+        self.event(now, "", "ca_rotated", detail, None);
+    }
+
+    /// Who would be lost without the former CA. `pin`: the present one's.
+    pub fn behind(&self, pin: &str) -> Vec<Behind> {
+        let why = |agent: &Agent| match &agent.pins {
+            None => Some("not_heard"),
+            Some(pins) if !pins.iter().any(|p| p == pin) => Some("pin_unconfirmed"),
+            _ => agent.outdated.unwrap_or(false).then_some("credential_old"),
+        };
+        let row = |agent: &Agent| {
+            let last_contact = self.last_contact(&agent.id);
+            Some(Behind { why: why(agent)?.into(), id: agent.id.clone(), hostname: agent.hostname.clone(), last_contact })
+        };
+        self.agents.values().filter(|a| a.removed_at.is_none()).filter_map(row).collect()
+    }
+
     fn learn_key(&mut self, claims: &Claims) {
         let (Some(agent), Some(key)) = (self.agents.get_mut(&claims.agent_id), &claims.device_key) else { return };
         agent.device_key = Some(key.clone());
@@ -163,6 +230,7 @@ impl Registry {
     /// Keeps what a claim changed and says what the claimant hears.
     fn seated(&mut self, id: &str, seat: Seat, heard: &mut Heard, here: Second, claim: Claim) -> Result<(), Reason> {
         let now = here.at;
+        let speaker = here.clone();
         let newcomer = heard.calling.take().map(|(_, place)| place);
         let second = match &claim {
             Claim::Call => {
@@ -175,6 +243,9 @@ impl Registry {
             Claim::Two { .. } => Some(newcomer.unwrap_or_else(|| heard.place.clone())),
             Claim::Known | Claim::Moved => None,
         };
+        if claim != Claim::Refused {
+            heard.place = speaker;
+        }
         if let Some(agent) = self.agents.get_mut(id) {
             let before = agent.clone();
             (agent.instance, agent.former, agent.refused) = (seat.current, Some(seat.former), Some(seat.refused));
@@ -195,7 +266,6 @@ impl Registry {
                 Err(Reason::new("identity_in_use", detail))
             }
             (Claim::Two { .. }, Some(second)) => {
-                heard.place = if second == heard.place { Second::default() } else { heard.place.clone() };
                 let detail = format!(
                     "a second device with this identity is refused: '{}' at {} (a copied disk, or a snapshot that was taken back); \
                      `replace-agent {id}` decides for it",

@@ -20,7 +20,7 @@ const TELL_AGAIN_S: u64 = 86_400;
 const ELSEWHERE: &str = "192.0.2.1:9";
 
 /// What the certificates come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Naming {
     /// `--name`.
     pub name: Option<String>,

@@ -111,6 +111,7 @@ pub async fn run(site: &Rc<Site>, request: AdminWire, who: &str, out: &mut UnixS
             reply(out, &view).await
         }
         "mirror" => mirror(site, &request, out).await,
+        "ca" => super::ca::run(site, &request, who, now, out).await,
         "replace-agent" => replace(site, &request, who, now, out).await,
         "remove-agent" => remove(site, &request, who, now, out).await,
         other => {

@@ -223,6 +223,7 @@ impl Registry {
             last_contact: now,
             device_key: device.map(String::from),
             enrolled_with: Some(key),
+            outdated: None,
             serial: wire.serial.as_deref().map(|s| clean(s, SERIAL_MAX)),
             ..before
         };

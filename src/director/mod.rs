@@ -18,6 +18,8 @@ pub mod admin;
 #[cfg(unix)]
 pub mod args;
 pub mod bell;
+#[cfg(unix)]
+pub mod ca;
 pub mod caller;
 pub mod cancel;
 pub mod certificates;

@@ -7,8 +7,10 @@
 //!             leaf-p256.key, leaf-p256.pem
 //! ```
 //!
-//! Keys are PKCS#8 PEM of mode 0600; a CA's is never replaced by us, a leaf's is new with each leaf. A missing `ca.pem` is
-//! made again from its key.
+//!             ca-former.key, retired      while the site goes over to another CA ([`rotate`])
+//!
+//! Keys are PKCS#8 PEM of mode 0600; a CA's is never replaced but by `ca rotate`, a leaf's is new with each leaf. A missing
+//! `ca.pem` is made again from its key.
 //!
 //! **Why a twin.** Browsers and schannel cannot verify Ed25519, so a P-256 leaf under an Ed25519 CA is as good as none to
 //! them. One P-256 CA for all would put P-256 into every agent (its code, and another key to sign credentials with) and
@@ -22,8 +24,10 @@ pub mod authority;
 pub mod company;
 pub mod credential;
 pub mod leaf;
+pub mod rotate;
 pub mod show;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::fs;
 use std::net::IpAddr;
@@ -41,9 +45,8 @@ use show::Shown;
 /// The site's own certificate authority, its current leaves, and the key that signs agent credentials.
 pub struct SiteCa {
     dir: PathBuf,
-    agents: Authority,
+    agents: RefCell<rotate::Agents>,
     browsers: Authority,
-    signer: credential::Signer,
     shown: Arc<Shown>,
     company: RwLock<Option<Company>>,
 }
@@ -77,21 +80,14 @@ impl SiteCa {
     /// `pki_unreadable`, `pki_unwritable`: which file and why. An existing CA is never replaced.
     pub fn open_or_create(dir: &Path, names: &Names, now: u64) -> Result<SiteCa, Reason> {
         fs::create_dir_all(dir).map_err(|e| unwritable(dir, &e))?;
-        let agents = Authority::open_or_create(dir, Kind::Ed25519)?;
-        let browsers = Authority::open_or_create(dir, Kind::P256)?;
-        let seed = agents.seed().ok_or_else(|| unreadable(&Kind::Ed25519.file(dir, "ca", "key"), &"not an Ed25519 key in PKCS#8"))?;
-        let ca = SiteCa {
-            dir: dir.to_path_buf(),
-            agents,
-            browsers,
-            signer: credential::Signer::new(seed),
-            shown: Arc::default(),
-            company: RwLock::default(),
-        };
-        for authority in [&ca.agents, &ca.browsers] {
-            if let Some(leaf) = Leaf::read(dir, authority) {
-                ca.shown.set(authority.kind, leaf);
-            }
+        let agents = RefCell::new(rotate::Agents::open_or_create(dir)?);
+        let browsers = Authority::open_or_create(dir, Kind::P256, None)?;
+        let ca = SiteCa { dir: dir.to_path_buf(), agents, browsers, shown: Arc::default(), company: RwLock::default() };
+        if let Some(leaf) = Leaf::read(dir, &ca.agents.borrow().ca) {
+            ca.show(leaf)?;
+        }
+        if let Some(leaf) = Leaf::read(dir, &ca.browsers) {
+            ca.shown.set(Kind::P256, leaf);
         }
         ca.renew_if_due(names, now)?;
         Ok(ca)
@@ -99,14 +95,14 @@ impl SiteCa {
 
     /// SHA-256 of the SubjectPublicKeyInfo of the agents' CA: what they pin.
     pub fn pin(&self) -> Pin {
-        self.agents.pin
+        self.agents.borrow().ca.pin
     }
 
     /// Both CA certificates (and the operator's chain, if there is one), for `curl --cacert` and the like; the one that browsers can use first, since some readers take only
     /// one. The first line, which readers of PEM skip, ties them to the pin.
     pub fn bundle(&self) -> String {
         let company = self.company().map_or(String::new(), |c| c.pem);
-        format!("vmetric site CA pin {}\n{}{}{company}", tls::pin_text(&self.pin()), self.browsers.pem, self.agents.pem)
+        format!("vmetric site CA pin {}\n{}{}{company}", tls::pin_text(&self.pin()), self.browsers.pem, self.agents.borrow().ca.pem)
     }
 
     /// From the next handshake on, the operator's certificate for everybody but agents with a pin.
@@ -138,11 +134,14 @@ impl SiteCa {
         let renew = |ca: &Authority| -> Result<Option<Reason>, Reason> {
             let Some(why) = why_renew(self.shown.facts(ca.kind).as_ref(), names, now) else { return Ok(None) };
             let leaf = Leaf::make(&self.dir, ca, names, now)?;
-            self.shown.set(ca.kind, leaf);
+            match ca.kind {
+                Kind::Ed25519 => self.show(leaf)?,
+                Kind::P256 => self.shown.set(Kind::P256, leaf),
+            }
             Ok(Some(why))
         };
         // One that cannot be written does not keep the other from being tried.
-        let (agents, browsers) = (renew(&self.agents), renew(&self.browsers));
+        let (agents, browsers) = (renew(&self.agents.borrow().ca), renew(&self.browsers));
         Ok(agents?.or(browsers?))
     }
 
@@ -154,7 +153,7 @@ impl SiteCa {
 
     /// A credential for an enrolled agent, compact text, for the holder of this key only. `issued_at`: seconds since 1970.
     pub fn issue(&self, agent_id: &str, issued_at: u64, device_key: Option<&str>) -> String {
-        self.signer.issue(agent_id, issued_at, device_key)
+        self.agents.borrow().signer.issue(agent_id, issued_at, device_key)
     }
 
     /// Whose credential this is.
@@ -162,7 +161,12 @@ impl SiteCa {
     /// # Errors
     /// `credential_unknown`: not ours, altered, or no credential at all; one code for all, so that a guesser learns nothing.
     pub fn check(&self, text: &str) -> Result<credential::Claims, Reason> {
-        self.signer.check(text)
+        let agents = self.agents.borrow();
+        let by_former = || {
+            let claims = agents.former.as_ref()?.1.check(text).ok()?;
+            Some(credential::Claims { outdated: true, ..claims })
+        };
+        agents.signer.check(text).or_else(|reason| by_former().ok_or(reason))
     }
 }
 

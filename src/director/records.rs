@@ -4,6 +4,7 @@ use miniserde::{Deserialize, Serialize};
 
 use crate::core::rollout::{End, ROLLOUT_LIFE_S, Step, Terms};
 use crate::wire::agent_api::{OrderWire, REJECTS_MAX, RejectWire, ReportWire};
+use crate::wire::config::PINS_MAX;
 
 /// An enrolled agent and what it last said. Every text came over the network and is cleaned ([`clean`]) before it gets here.
 #[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
@@ -78,6 +79,10 @@ pub struct Agent {
     pub refused: Option<Vec<String>>,
     /// The second device with this identity, as it was seen last.
     pub second: Option<Second>,
+    /// Pins that work for it, by its own word.
+    pub pins: Option<Vec<String>>,
+    /// Its credential is signed by a former CA.
+    pub outdated: Option<bool>,
 }
 
 /// A device that shows the identity of another one.
@@ -121,6 +126,7 @@ impl Agent {
         self.targets_version = report.targets_version;
         self.clock = text(&report.clock);
         self.rejected = report.rejected;
+        self.pins = report.pins.as_ref().map(|pins| pins.iter().take(PINS_MAX).map(|pin| text(pin)).collect());
         self.rejects = report.rejects.as_ref().map(|list| list.iter().take(REJECTS_MAX).map(reject).collect());
         // The detail of a download changes with each report; it is not worth a write.
         let quiet = Agent { detail: before.detail.clone(), last_contact: before.last_contact, ..self.clone() };

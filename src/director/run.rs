@@ -56,6 +56,7 @@ pub fn run(args: &Run) -> Result<(), String> {
     let site = Site::new(registry, store, ca, found.tree);
     let addresses = &naming.addresses;
     let url = format!("https://{}", with_port(&naming.name(), addresses.first().map_or(0, SocketAddr::port)));
+    *site.naming.borrow_mut() = naming.clone();
     *site.about.borrow_mut() =
         About { listen: addresses.iter().map(|a| a.to_string()).collect(), url, mirror: args.mirror.clone().unwrap_or_default() };
     greet(&site, &args.state);

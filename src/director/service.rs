@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use miniserde::json;
 
-use super::caller::{Caller, caller, vouch};
+use super::caller::{Caller, caller, tell_ca, vouch};
 use super::dl;
 use super::progress::{must_be_durable, says_something};
 use super::records::{NAME_MAX, clean};
@@ -264,7 +264,8 @@ fn report(site: Rc<Site>, request: &Request, poll: bool) -> Answer {
     site.flush();
     let timestamp_version = site.tree.borrow().timestamp_version;
     let answer = site.registry.borrow().answer(&id, &wire, timestamp_version, time);
-    let answer = site.before_stop(answer);
+    let mut answer = site.before_stop(answer);
+    tell_ca(&site, &id, &mut answer, time);
     if must_be_durable(&answer) {
         return Box::pin(send(site, answer));
     }
@@ -298,7 +299,8 @@ async fn parked(site: Rc<Site>, id: String, issuer: String, generation: u64, tim
         registry.contacts.insert(id.clone(), unix);
         registry.answer(&id, &report, timestamp_version, unix)
     };
-    let answer = site.before_stop(answer);
+    let mut answer = site.before_stop(answer);
+    tell_ca(&site, &id, &mut answer, unix);
     if woken == Some(Wake::Replaced) {
         let plain = AnswerWire { order: None, ..answer };
         return Response::json(200, json::to_string(&plain));

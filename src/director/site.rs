@@ -12,6 +12,7 @@ use std::time::Duration;
 use miniserde::json;
 
 use super::bell::{Bell, Bells};
+use super::certificates::Naming;
 use super::pki::SiteCa;
 use super::records::{Agent, Event, Order, Quarantine, Rollout, Token};
 use super::refresh::{Import, Last};
@@ -91,6 +92,8 @@ pub struct Site {
     pub about: RefCell<About>,
     /// It waits for its agents' trials and then stops: no new orders, and no switch that would need it.
     pub draining: Cell<bool>,
+    /// What the names in its certificates come from.
+    pub naming: RefCell<Naming>,
     /// No new park: the Director stops.
     pub stopping: Cell<bool>,
     parked: RefCell<HashMap<String, Rc<Parking>>>,
@@ -117,6 +120,7 @@ impl Site {
             company_error: RefCell::default(),
             about: RefCell::default(),
             draining: Cell::new(false),
+            naming: RefCell::default(),
             stopping: Cell::new(false),
             parked: RefCell::default(),
         })
@@ -203,6 +207,11 @@ impl Site {
         if let Some(parking) = self.parked.borrow().get(agent) {
             parking.bell.ring();
         }
+    }
+
+    /// Answers some parked polls now.
+    pub fn wake_some(&self, most: usize) {
+        self.parked.borrow().values().take(most).for_each(|parking| parking.bell.ring());
     }
 
     /// Answers an agent's parked poll, which is as good as a question: if it lives, it asks again at once.

@@ -2,7 +2,8 @@
 //!
 //! **Pins.** `--pin sha256:<64 hex>` is the SHA-256 of the site CA's DER SubjectPublicKeyInfo, the same number that
 //! `openssl x509 -pubkey -noout | openssl pkey -pubin -outform der | sha256sum` prints. The server sends leaf and CA; the
-//! verifier looks for a presented CA whose key is pinned and checks that the leaf was signed by it.
+//! verifier looks for a presented CA whose key is pinned and checks that the leaf was signed by it. While a site goes over to
+//! another CA it shows two certificates of one leaf key, each with its CA: whoever pins either of them is at home.
 //!
 //! **Dates never refuse under a pin.** A device whose clock says 1970 or 2090 must still be able to update, and a pin is a
 //! statement about a key, not about a date. Chains are checked at a fixed time at which every certificate of a site CA is
@@ -99,24 +100,34 @@ pub fn client_config(verifier: Arc<PinVerifier>) -> Arc<ClientConfig> {
 #[derive(Debug)]
 pub struct PinVerifier {
     pins: Vec<Pin>,
-    matched: Mutex<Option<Pin>>,
+    matched: Mutex<Vec<Pin>>,
 }
 
 impl PinVerifier {
     /// A verifier for these pins.
     pub fn new(pins: Vec<Pin>) -> PinVerifier {
-        PinVerifier { pins, matched: Mutex::new(None) }
+        PinVerifier { pins, matched: Mutex::default() }
     }
 
-    /// The pin under which the last handshake was accepted.
-    pub fn matched(&self) -> Option<Pin> {
-        *self.matched.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The pins under which the last handshake was accepted.
+    pub fn matched(&self) -> Vec<Pin> {
+        self.matched.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
 
-    fn accept(&self, pin: Pin) -> ServerCertVerified {
-        *self.matched.lock().unwrap_or_else(PoisonError::into_inner) = Some(pin);
-        ServerCertVerified::assertion()
-    }
+/// Whether this CA has signed the leaf, or another presented certificate of the leaf's key.
+fn vouches(ca: &CertificateDer<'_>, leaf: &ParsedCertificate<'_>, others: &[CertificateDer<'_>]) -> Result<(), Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.clone().into_owned())?;
+    let at = UnixTime::since_unix_epoch(CHECKED_AT);
+    let signed =
+        |certificate: &ParsedCertificate<'_>| verify_server_cert_signed_by_trust_anchor(certificate, &roots, &[], at, ALGORITHMS.all);
+    let first = signed(leaf);
+    let twin = |other: &CertificateDer<'_>| {
+        let Ok(other) = ParsedCertificate::try_from(other) else { return false };
+        other.subject_public_key_info() == leaf.subject_public_key_info() && signed(&other).is_ok()
+    };
+    if first.is_err() && others.iter().take(CHAIN_MAX).any(twin) { Ok(()) } else { first }
 }
 
 impl ServerCertVerifier for PinVerifier {
@@ -131,19 +142,21 @@ impl ServerCertVerifier for PinVerifier {
         let parsed = ParsedCertificate::try_from(leaf)?;
         let mut presented = hex::sha256(&parsed.subject_public_key_info());
         let mut failure = None;
+        let mut matched = Vec::new();
         for ca in others.iter().take(CHAIN_MAX) {
             let Some(pin) = pin_of(ca) else { continue };
             presented = pin;
             if !self.pins.contains(&pin) {
                 continue;
             }
-            let mut roots = RootCertStore::empty();
-            roots.add(ca.clone().into_owned())?;
-            let at = UnixTime::since_unix_epoch(CHECKED_AT);
-            match verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], at, ALGORITHMS.all) {
-                Ok(()) => return Ok(self.accept(pin)),
+            match vouches(ca, &parsed, others) {
+                Ok(()) => matched.push(pin),
                 Err(error) => failure = Some(error),
             }
+        }
+        if !matched.is_empty() {
+            *self.matched.lock().unwrap_or_else(PoisonError::into_inner) = matched;
+            return Ok(ServerCertVerified::assertion());
         }
         Err(failure.unwrap_or_else(|| CertificateError::Other(OtherError(Arc::new(NotPinned { presented }))).into()))
     }

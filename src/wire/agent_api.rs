@@ -151,6 +151,8 @@ pub struct ReportWire {
     pub park_s: u64,
     /// How many hashes this agent rejects.
     pub rejected: u64,
+    /// Pins under which a connection of this agent has succeeded, or that a person gave.
+    pub pins: Option<Vec<String>>,
     /// The newest of them, at most [`REJECTS_MAX`]; absent = none, or an agent that does not say.
     pub rejects: Option<Vec<RejectWire>>,
     /// This boot of the device. With [`ReportWire::sent_us`] it tells a late or doubled report from the newest one.
@@ -233,6 +235,19 @@ pub struct AnswerWire {
     pub result_taken: Option<String>,
     /// Hint: the mirrored timestamp's version.
     pub timestamp_version: u64,
+    /// The site goes over to another CA ([`crate::core::pins`]).
+    pub pins: Option<PinsWire>,
+    /// A new credential for the same identity, by the site's present CA; it replaces the old one.
+    pub credential: Option<String>,
+}
+
+/// What the Director says of its CAs, as `sha256:<hex>`.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct PinsWire {
+    /// Those it stands by.
+    pub trust: Vec<String>,
+    /// Those whose keys are gone.
+    pub retired: Vec<String>,
 }
 
 /// What to do. Names only what the release plane signed; times are relative, so that no clock needs to agree.

@@ -7,6 +7,7 @@ use miniserde::json::{self, Value};
 use miniserde::{Deserialize, Serialize};
 
 use crate::core::hex::{self, Sha256};
+use crate::core::pins::Held;
 use crate::core::reason::Reason;
 
 /// Longest configuration, bytes: a credential, four pins and an address are about 700.
@@ -37,13 +38,15 @@ pub struct ConfigWire {
     pub device_key: Option<String>,
     /// File beside this one with the CAs of the Director, instead of pins; `ca-<hex>.pem`, needs the cargo feature `company-ca`.
     pub ca: Option<String>,
+    /// Those of `pins` under which no connection has succeeded yet.
+    pub candidates: Option<Vec<String>>,
 }
 
 /// Most days of `--offline-site`: a year and a month.
 pub const OFFLINE_SITE_MAX: u64 = 400;
 
-const FIELDS: [&str; 10] =
-    ["format", "director", "pins", "agent_id", "credential", "issuer", "proxy", "offline_site_days", "device_key", "ca"];
+const FIELDS: [&str; 11] =
+    ["format", "director", "pins", "agent_id", "credential", "issuer", "proxy", "offline_site_days", "device_key", "ca", "candidates"];
 
 /// A pin from `sha256:<64 lower-case hex digits>`.
 pub fn parse_pin(text: &str) -> Result<Sha256, Reason> {
@@ -91,6 +94,20 @@ impl ConfigWire {
             Some(days) if days > OFFLINE_SITE_MAX => bad(format!("field offline_site_days: {days}, at most {OFFLINE_SITE_MAX}")),
             _ => Ok(()),
         }
+    }
+
+    /// The pins, each with whether it is confirmed.
+    pub fn held(&self) -> Vec<Held> {
+        let candidate = |text: &String| self.candidates.iter().flatten().any(|c| c == text);
+        self.pins.iter().filter_map(|p| Some(Held { pin: parse_pin(p).ok()?, confirmed: !candidate(p) })).collect()
+    }
+
+    /// Holds these pins from now on.
+    pub fn hold(&mut self, held: &[Held]) {
+        let text = |h: &Held| format!("sha256:{}", hex::encode(&h.pin));
+        self.pins = held.iter().map(text).collect();
+        let candidates: Vec<String> = held.iter().filter(|h| !h.confirmed).map(text).collect();
+        self.candidates = (!candidates.is_empty()).then_some(candidates);
     }
 
     /// The pins.
@@ -145,6 +162,7 @@ mod tests {
             offline_site_days: None,
             device_key: None,
             ca: None,
+            candidates: None,
         }
     }
 

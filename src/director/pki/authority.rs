@@ -62,11 +62,12 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Reads key and certificate, and makes what is missing.
+    /// Reads key and certificate, and makes what is missing. `former`: the CA that this one came after; where a crash left
+    /// its certificate beside the new key, the certificate is made again.
     ///
     /// # Errors
     /// `pki_unreadable`, `pki_unwritable`: which file and why. An existing CA is never replaced.
-    pub fn open_or_create(dir: &Path, kind: Kind) -> Result<Authority, Reason> {
+    pub fn open_or_create(dir: &Path, kind: Kind, former: Option<Pin>) -> Result<Authority, Reason> {
         let (key_file, file) = (kind.file(dir, "ca", "key"), kind.file(dir, "ca", "pem"));
         let (key, made) = read_or_make_key(dir, kind)?;
         let params = ca_params(kind, &key);
@@ -75,6 +76,10 @@ impl Authority {
         let (certificate, pem) = match read(&file) {
             // The very bytes that people have told their browsers to trust, whatever version made them.
             Ok((there, pem)) if tls::pin_of(&there) == Some(pin) => (there, pem),
+            Ok((there, _)) if former.is_some() && tls::pin_of(&there) == former => {
+                write_durable(&file, fresh.pem().as_bytes(), PUBLIC).map_err(|e| unwritable(&file, &e))?;
+                (fresh.der().clone(), fresh.pem())
+            }
             Ok(_) => return Err(unreadable(&file, &"it does not belong to the .key file beside it; restore both from one backup")),
             Err(e) if !made && file.exists() => return Err(unreadable(&file, &e)),
             Err(_) => {
@@ -83,6 +88,17 @@ impl Authority {
             }
         };
         Ok(Authority { kind, issuer: rcgen::Issuer::new(params, key), certificate, pin, pem })
+    }
+
+    /// From a key alone.
+    ///
+    /// # Errors
+    /// What is wrong with the key.
+    pub fn of_key(kind: Kind, key: rcgen::KeyPair) -> Result<Authority, String> {
+        let params = ca_params(kind, &key);
+        let made = params.self_signed(&key).map_err(|e| e.to_string())?;
+        let pin = tls::pin_of(made.der()).ok_or("not an X.509 certificate")?;
+        Ok(Authority { kind, certificate: made.der().clone(), pem: made.pem(), pin, issuer: rcgen::Issuer::new(params, key) })
     }
 
     /// The seed of an Ed25519 key.
@@ -147,7 +163,7 @@ fn pkcs8(seed: &[u8; 32]) -> PrivatePkcs8KeyDer<'static> {
 }
 
 /// The key pair of a PKCS#8 document, if it is of this kind.
-fn key_pair(kind: Kind, der: &PrivatePkcs8KeyDer<'_>) -> Result<rcgen::KeyPair, &'static str> {
+pub fn key_pair(kind: Kind, der: &PrivatePkcs8KeyDer<'_>) -> Result<rcgen::KeyPair, &'static str> {
     let (algorithm, else_it_is) = match kind {
         Kind::Ed25519 => (&rcgen::PKCS_ED25519, "not an Ed25519 key in PKCS#8"),
         Kind::P256 => (&rcgen::PKCS_ECDSA_P256_SHA256, "not a P-256 key in PKCS#8"),

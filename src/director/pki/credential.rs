@@ -41,6 +41,8 @@ pub struct Claims {
     pub issued_at: u64,
     /// Public key of the device that may use it, hex; absent = it was enrolled without one.
     pub device_key: Option<String>,
+    /// Signed by a CA that this site goes away from.
+    pub outdated: bool,
 }
 
 /// Issues and checks.
@@ -101,6 +103,7 @@ impl Signer {
             agent_id: agent_id.to_string(),
             issued_at: issued_at.parse().ok()?,
             device_key: device_key.map(String::from),
+            outdated: false,
         })
     }
 }

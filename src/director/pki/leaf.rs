@@ -12,8 +12,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixT
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 
-use super::authority::Authority;
-use super::{Names, unwritable};
+use super::authority::{Authority, key_pair};
+use super::{Names, unreadable, unwritable};
 use crate::core::reason::Reason;
 use crate::core::time;
 use crate::io::fs::{PRIVATE, PUBLIC, write_durable};
@@ -107,6 +107,32 @@ impl Leaf {
         write_durable(&key_file, key.serialize_pem().as_bytes(), PRIVATE).map_err(|e| unwritable(&key_file, &e))?;
         write_durable(&file, pem.as_bytes(), PUBLIC).map_err(|e| unwritable(&file, &e))?;
         Ok(Leaf { facts, certified: Arc::new(certified) })
+    }
+}
+
+impl Leaf {
+    /// The same leaf, which a former CA vouches for too: whoever pins that one is at home. The second certificate of the leaf's
+    /// key and that CA come last in the chain.
+    ///
+    /// # Errors
+    /// `pki_unreadable`: the leaf's key.
+    pub fn vouched(self, dir: &Path, ca: &Authority, former: &Authority) -> Result<Leaf, Reason> {
+        let file = ca.kind.file(dir, "leaf", "key");
+        let der = PrivatePkcs8KeyDer::from_pem_file(&file).map_err(|e| unreadable(&file, &e))?;
+        let key = key_pair(ca.kind, &der).map_err(|e| unreadable(&file, &e))?;
+        let mut names = Names::default();
+        for name in &self.facts.names {
+            match name.parse() {
+                Ok(ip) => names.ips.push(ip),
+                Err(_) => names.dns.push(name.clone()),
+            }
+        }
+        let twin = params(&names, self.facts.expires()).and_then(|p| p.signed_by(&key, &former.issuer));
+        let twin = twin.map_err(|e| unreadable(&file, &e))?;
+        let mut chain: Vec<CertificateDer<'static>> = self.certified.cert.iter().take(2).cloned().collect();
+        chain.extend([twin.der().clone(), former.certificate.clone()]);
+        let certified = certified(chain, der.into()).map_err(|e| unreadable(&file, &e))?;
+        Ok(Leaf { certified: Arc::new(certified), ..self })
     }
 }
 

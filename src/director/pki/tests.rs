@@ -138,7 +138,8 @@ fn a_leaf_that_cannot_be_written_leaves_the_old_one_in_use() {
 fn a_damaged_leaf_is_made_again() {
     let good = |place: &Place| {
         let ca = place.open(NOW).unwrap();
-        shown(&ca).iter().all(|c| c.keys_match().is_ok()) && ca.shown.certified(Kind::Ed25519).unwrap().cert[1] == ca.agents.certificate
+        shown(&ca).iter().all(|c| c.keys_match().is_ok())
+            && ca.shown.certified(Kind::Ed25519).unwrap().cert[1] == ca.agents.borrow().ca.certificate
     };
     for (name, bytes) in [("leaf.pem", b"".as_slice()), ("leaf.key", b"junk"), ("leaf.pem", b"vmetric leaf until x for y\n")] {
         for name in [name.to_string(), name.replace("leaf", "leaf-p256")] {
@@ -223,5 +224,78 @@ fn the_pin_is_what_openssl_says() {
         let out = std::process::Command::new("sh").args(["-c", verify]).arg(place.file(ca)).arg(place.file(leaf)).output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout);
         assert!(out.status.success() && text.contains("1970") && text.contains("DNS:a.example, IP Address:10.0.0.1"), "{text}");
+    }
+}
+
+fn verifies(ca: &SiteCa, pins: &[Pin]) -> Vec<Pin> {
+    use rustls::client::danger::ServerCertVerifier;
+    let shown = ca.shown.certified(Kind::Ed25519).unwrap();
+    let verifier = tls::PinVerifier::new(pins.to_vec());
+    let name = rustls::pki_types::ServerName::try_from("x").unwrap();
+    let at = rustls::pki_types::UnixTime::since_unix_epoch(std::time::Duration::ZERO);
+    let _ = verifier.verify_server_cert(&shown.cert[0], &shown.cert[1..], &name, &[], at);
+    verifier.matched()
+}
+
+#[test]
+fn a_rotation_loses_nobody_until_it_is_retired() {
+    let place = Place::new();
+    let ca = place.open(NOW).unwrap();
+    let (old, credential) = (ca.pin(), ca.issue("edge-1", NOW, None));
+    assert_eq!(ca.retire(&names("a.example"), NOW).unwrap_err().code, "no_rotation");
+    ca.rotate(&names("a.example"), NOW).unwrap();
+    let new = ca.pin();
+    assert_ne!(old, new);
+    assert_eq!(ca.rotate(&names("a.example"), NOW).unwrap_err().code, "rotation_open");
+    // Also after a restart, and after the leaf was renewed by either.
+    for ca in [ca, place.open(NOW + 80 * DAY).unwrap(), place.open(NOW + 81 * DAY).unwrap()] {
+        assert_eq!((verifies(&ca, &[old]), verifies(&ca, &[new])), (vec![old], vec![new]));
+        assert_eq!(verifies(&ca, &[old, new]), [new, old], "an agent with both sees that both are good");
+        assert!(verifies(&ca, &[[7; 32]]).is_empty());
+        assert!(ca.check(&credential).unwrap().outdated && !ca.check(&ca.issue("edge-1", NOW, None)).unwrap().outdated);
+        assert_eq!(ca.pins().trust, [tls::pin_text(&new), tls::pin_text(&old)]);
+    }
+    let ca = place.open(NOW + 82 * DAY).unwrap();
+    assert_eq!(ca.retire(&names("a.example"), NOW + 82 * DAY).unwrap(), old);
+    for ca in [ca, place.open(NOW + 83 * DAY).unwrap()] {
+        assert_eq!((verifies(&ca, &[old]), verifies(&ca, &[new])), (vec![], vec![new]));
+        assert!(ca.check(&credential).is_err());
+        assert_eq!((ca.pins().trust, ca.pins().retired), (vec![tls::pin_text(&new)], vec![tls::pin_text(&old)]));
+    }
+    assert!(!place.file("ca-former.key").exists());
+}
+
+#[test]
+fn a_rotation_survives_a_crash_between_any_two_writes() {
+    let files = ["ca.key", "ca.pem", "ca-former.key", "leaf.key", "leaf.pem", "retired"];
+    let read = |place: &Place| files.map(|f| fs::read(place.file(f)).ok());
+    let lay = |place: &Place, name: &str, bytes: &Option<Vec<u8>>| match bytes {
+        Some(bytes) => place.put(name, bytes),
+        None => drop(fs::remove_file(place.file(name))),
+    };
+    let place = Place::new();
+    let ca = place.open(NOW).unwrap();
+    let (old, credential, before) = (ca.pin(), ca.issue("edge-1", NOW, None), read(&place));
+    ca.rotate(&names("a.example"), NOW).unwrap();
+    let (new, rotated) = (ca.pin(), read(&place));
+    ca.retire(&names("a.example"), NOW).unwrap();
+    let retired = read(&place);
+    // The order in which the files are written; a prefix of it is what a crash leaves.
+    let plans = [(&before, &rotated, [2, 0, 1, 3, 4, 5]), (&rotated, &retired, [5, 2, 3, 4, 0, 1])];
+    for (from, to, order) in plans {
+        for done in 0..=order.len() {
+            for (n, file) in order.iter().enumerate() {
+                lay(&place, files[*file], if n < done { &to[*file] } else { &from[*file] });
+            }
+            let ca = place.open(NOW).unwrap_or_else(|e| panic!("{done}: {e}"));
+            let over = ca.pin() == new;
+            assert_eq!(over, from == &rotated || done >= 2, "{done}");
+            assert_eq!(verifies(&ca, &[ca.pin()]), [ca.pin()], "{done}");
+            if to == &rotated || done < 2 {
+                assert_eq!(verifies(&ca, &[old]), [old], "{done}: an agent with the old pin only");
+                assert!(ca.check(&credential).is_ok(), "{done}");
+            }
+            assert!(!ca.pins().retired.iter().any(|pin| ca.pins().trust.contains(pin)), "{done}");
+        }
     }
 }

@@ -198,8 +198,13 @@ impl Http {
         Download::new(answer?, limit, &peer, self.shared.clone(), Some(MinRate::default()))
     }
 
-    /// The pin under which the last handshake succeeded.
+    /// The pin under which the last handshake succeeded; the first of them.
     pub fn pin_used(&self) -> Option<Pin> {
+        self.verifier.matched().first().copied()
+    }
+
+    /// All pins under which the last handshake succeeded.
+    pub fn pins_used(&self) -> Vec<Pin> {
         self.verifier.matched()
     }
 
