@@ -28,6 +28,7 @@ pub struct Link {
     candidates: bool,
     way: (Option<i32>, fn()),
     second: Cell<bool>,
+    asked: Cell<bool>,
     key: Option<DeviceKey>,
     instance: RefCell<String>,
     sequence: Cell<u64>,
@@ -44,11 +45,13 @@ pub struct LinkError {
     pub retry_after_s: Option<u64>,
     /// A signal ended the wait.
     pub woken: bool,
+    /// The Director was there and turned this device down.
+    pub refused: bool,
 }
 
 impl From<HttpError> for LinkError {
     fn from(error: HttpError) -> LinkError {
-        LinkError { woken: error == HttpError::Woken, reason: error.reason(), retry_after_s: None }
+        LinkError { woken: error == HttpError::Woken, reason: error.reason(), retry_after_s: None, refused: false }
     }
 }
 
@@ -93,6 +96,7 @@ impl Link {
             candidates: config.candidates.is_some(),
             way: (wake_fd, tick),
             second: Cell::new(false),
+            asked: Cell::new(false),
             contact: Cell::new(None),
             busy: Cell::new(None),
         })
@@ -124,6 +128,12 @@ impl Link {
         self.candidates
     }
 
+    /// Whether it should say something at once instead of parking: a candidate is confirmed by the first answer that comes
+    /// over a connection under it. Once per link: a candidate that never works must not become a loop.
+    pub fn is_curious(&self) -> bool {
+        self.candidates && !self.asked.get()
+    }
+
     /// The pins under which the connection was verified.
     pub fn pins_used(&self) -> Vec<Sha256> {
         self.http.pins_used()
@@ -152,6 +162,7 @@ impl Link {
 
     /// Sends a report, parked for as long as it says.
     pub fn exchange(&self, path: &str, report: &ReportWire) -> Result<AnswerWire, LinkError> {
+        self.asked.set(true);
         let body = json::to_string(report);
         let timeout = Duration::from_secs(super::fault::times().answer_s.saturating_add(report.park_s));
         let bearer = self.bearer(path, body.as_bytes());
@@ -162,6 +173,7 @@ impl Link {
                 reason: Reason::new("bad_answer", format!("{}{path}: the answer is not of the agent protocol", self.base)),
                 retry_after_s: None,
                 woken: false,
+                refused: false,
             })?;
             self.contact.set(Some(clock::monotonic()));
             return Ok(answer);
@@ -178,7 +190,12 @@ impl Link {
             self.instance.replace(hex::encode(&random::bytes::<16>()));
         }
         let detail = format!("{}{path}: {} {}", self.base, reply.status, said.detail);
-        Err(LinkError { reason: Reason::received(code, detail), retry_after_s: reply.retry_after_s, woken: false })
+        Err(LinkError {
+            reason: Reason::received(code, detail),
+            retry_after_s: reply.retry_after_s,
+            woken: false,
+            refused: (400..429).contains(&reply.status),
+        })
     }
 
     /// A file of the mirrored release tree.

@@ -134,6 +134,7 @@ pub struct StatusReport {
     /// `ok`, `unsure` (before signed times), `ahead` (over a day ahead of the Director).
     clock: String,
     director_time: Option<String>,
+    refused: Option<String>,
     last_result: Option<LastResult>,
     rejected: Vec<RejectedReport>,
     security_floor: u64,
@@ -332,6 +333,7 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
         next_contact: now.link_until.and_then(when),
         clock: now.clock.unwrap_or_default(),
         director_time: now.director_time.and_then(when),
+        refused: now.refused,
         last_result: last.map(|r| last_result(r, &results)),
         rejected: rejected.into_iter().map(rejected_report).collect(),
         security_floor: marks.floor,
@@ -383,6 +385,9 @@ impl StatusReport {
         let director = if self.enrolled { format!("{} as {}", self.director, self.agent_id) } else { "not enrolled".into() };
         line("director", director);
         line("last contact", self.last_contact.clone().unwrap_or_else(|| "none by this process".into()));
+        if let Some(refused) = &self.refused {
+            line("refused", refused.clone());
+        }
         if self.runs && !self.contact_code.is_empty() {
             let next = self.next_contact.as_ref().map_or(String::new(), |at| format!(", next try at {at}"));
             line(

@@ -73,15 +73,23 @@ impl Device {
     pub(super) fn exchange(&mut self, path: &str, park_s: u64) -> Result<bool, LinkError> {
         if fault::built_in() == Fault::NoContact {
             let reason = Reason::new("unreachable", "this build does not find its Director");
-            return Err(LinkError { reason, retry_after_s: None, woken: false });
+            return Err(LinkError { reason, retry_after_s: None, woken: false, refused: false });
         }
         let report = self.report(park_s);
         let Some(link) = &self.link else {
             let reason = Reason::new("not_enrolled", "no Director is configured; run `vmetric-agent enroll`");
-            return Err(LinkError { reason, retry_after_s: None, woken: false });
+            return Err(LinkError { reason, retry_after_s: None, woken: false, refused: false });
         };
-        let answer = link.exchange(path, &report).inspect_err(|error| self.status.note_failure(error))?;
+        let answer = match link.exchange(path, &report) {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.status.note_failure(&error);
+                self.turned_down(&error);
+                return Err(error);
+            }
+        };
         self.status.note_contact();
+        self.status.refused = None;
         match self.take_answer(answer) {
             Ok(news) => {
                 self.failures = 0;
@@ -90,8 +98,18 @@ impl Device {
             Err(reason) => {
                 // What was said cannot be kept: the next report says so, or the Director would only see it asked again.
                 self.doing("waiting", &reason, None);
-                Err(LinkError { reason, retry_after_s: None, woken: false })
+                Err(LinkError { reason, retry_after_s: None, woken: false, refused: false })
             }
+        }
+    }
+
+    /// The Director answered and turned this device down: an operator has to see it here too.
+    fn turned_down(&mut self, error: &LinkError) {
+        let refused = error.refused.then(|| error.reason.to_string());
+        if refused.is_some() && self.status.refused != refused {
+            log::error!("the Director does not serve this device: {}", error.reason);
+            self.status.refused = refused;
+            self.publish_status();
         }
     }
 

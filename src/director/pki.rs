@@ -27,12 +27,11 @@ pub mod leaf;
 pub mod rotate;
 pub mod show;
 
-use std::cell::RefCell;
 use std::fmt;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::core::hex;
 use crate::core::reason::Reason;
@@ -45,7 +44,7 @@ use show::Shown;
 /// The site's own certificate authority, its current leaves, and the key that signs agent credentials.
 pub struct SiteCa {
     dir: PathBuf,
-    agents: RefCell<rotate::Agents>,
+    agents: RwLock<rotate::Agents>,
     browsers: Authority,
     shown: Arc<Shown>,
     company: RwLock<Option<Company>>,
@@ -80,10 +79,10 @@ impl SiteCa {
     /// `pki_unreadable`, `pki_unwritable`: which file and why. An existing CA is never replaced.
     pub fn open_or_create(dir: &Path, names: &Names, now: u64) -> Result<SiteCa, Reason> {
         fs::create_dir_all(dir).map_err(|e| unwritable(dir, &e))?;
-        let agents = RefCell::new(rotate::Agents::open_or_create(dir)?);
+        let agents = RwLock::new(rotate::Agents::open_or_create(dir)?);
         let browsers = Authority::open_or_create(dir, Kind::P256, None)?;
         let ca = SiteCa { dir: dir.to_path_buf(), agents, browsers, shown: Arc::default(), company: RwLock::default() };
-        if let Some(leaf) = Leaf::read(dir, &ca.agents.borrow().ca) {
+        if let Some(leaf) = Leaf::read(dir, &ca.agents().ca) {
             ca.show(leaf)?;
         }
         if let Some(leaf) = Leaf::read(dir, &ca.browsers) {
@@ -93,16 +92,20 @@ impl SiteCa {
         Ok(ca)
     }
 
+    fn agents(&self) -> RwLockReadGuard<'_, rotate::Agents> {
+        self.agents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// SHA-256 of the SubjectPublicKeyInfo of the agents' CA: what they pin.
     pub fn pin(&self) -> Pin {
-        self.agents.borrow().ca.pin
+        self.agents().ca.pin
     }
 
     /// Both CA certificates (and the operator's chain, if there is one), for `curl --cacert` and the like; the one that browsers can use first, since some readers take only
     /// one. The first line, which readers of PEM skip, ties them to the pin.
     pub fn bundle(&self) -> String {
         let company = self.company().map_or(String::new(), |c| c.pem);
-        format!("vmetric site CA pin {}\n{}{}{company}", tls::pin_text(&self.pin()), self.browsers.pem, self.agents.borrow().ca.pem)
+        format!("vmetric site CA pin {}\n{}{}{company}", tls::pin_text(&self.pin()), self.browsers.pem, self.agents().ca.pem)
     }
 
     /// From the next handshake on, the operator's certificate for everybody but agents with a pin.
@@ -141,7 +144,7 @@ impl SiteCa {
             Ok(Some(why))
         };
         // One that cannot be written does not keep the other from being tried.
-        let (agents, browsers) = (renew(&self.agents.borrow().ca), renew(&self.browsers));
+        let (agents, browsers) = (renew(&self.agents().ca), renew(&self.browsers));
         Ok(agents?.or(browsers?))
     }
 
@@ -153,7 +156,7 @@ impl SiteCa {
 
     /// A credential for an enrolled agent, compact text, for the holder of this key only. `issued_at`: seconds since 1970.
     pub fn issue(&self, agent_id: &str, issued_at: u64, device_key: Option<&str>) -> String {
-        self.agents.borrow().signer.issue(agent_id, issued_at, device_key)
+        self.agents().signer.issue(agent_id, issued_at, device_key)
     }
 
     /// Whose credential this is.
@@ -161,7 +164,7 @@ impl SiteCa {
     /// # Errors
     /// `credential_unknown`: not ours, altered, or no credential at all; one code for all, so that a guesser learns nothing.
     pub fn check(&self, text: &str) -> Result<credential::Claims, Reason> {
-        let agents = self.agents.borrow();
+        let agents = self.agents();
         let by_former = || {
             let claims = agents.former.as_ref()?.1.check(text).ok()?;
             Some(credential::Claims { outdated: true, ..claims })

@@ -219,6 +219,8 @@ pub struct StatusWire {
     pub bytes_total: u64,
     /// Last authenticated answer of the Director, seconds since 1970; 0 = none by this process.
     pub contact_at: u64,
+    /// Why the Director does not serve this device, since its last answer; absent = it does.
+    pub refused: Option<String>,
     /// Nonce of the running trial: the operator's command acknowledges a local update with it.
     pub trial_nonce: Option<String>,
     /// Why the Director could not be asked last; stable code. Absent = it answered.

@@ -25,21 +25,28 @@ fn variant(tail: &str) -> Vec<u8> {
 }
 
 /// A device: an image folder and a state folder.
-struct Device<'a> {
-    site: &'a Site,
-    process: Option<Child>,
+pub struct Device<'a> {
+    pub site: &'a Site,
+    pub name: String,
+    pub process: Option<Child>,
 }
 
 impl<'a> Device<'a> {
-    fn enrolled(site: &'a Site) -> Device<'a> {
+    pub fn enrolled(site: &'a Site) -> Device<'a> {
         Device::enrolled_with(site, &[])
     }
 
-    fn enrolled_with(site: &'a Site, more: &[&str]) -> Device<'a> {
-        let device = Device { site, process: None };
+    /// One with an image and nothing else.
+    pub fn bare(site: &'a Site, name: &str) -> Device<'a> {
+        let device = Device { site, name: name.into(), process: None };
         fs::create_dir_all(device.path("image")).unwrap();
         fs::copy(AGENT, device.path("image/vmetric-agent")).unwrap();
         fs::copy(site.bench.path("release/root.json"), device.path("image/root.json")).unwrap();
+        device
+    }
+
+    fn enrolled_with(site: &'a Site, more: &[&str]) -> Device<'a> {
+        let device = Device::bare(site, "device");
         let pin = pin_text(&site.pin);
         let words = [&["enroll", "--director", &site.url, "--pin", &pin], more].concat();
         let out = device.run(&words);
@@ -49,32 +56,32 @@ impl<'a> Device<'a> {
         device
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.site.bench.path("device").join(name)
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.site.bench.path(&self.name).join(name)
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(self.path("image/vmetric-agent"));
         command.args(words).arg("--state").arg(self.path("state")).stdin(Stdio::null());
         command
     }
 
-    fn run(&self, words: &[&str]) -> Output {
+    pub fn run(&self, words: &[&str]) -> Output {
         self.command(words).output().unwrap()
     }
 
     /// As a service manager does that starts it again: in exec mode every orderly switch keeps this process.
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         let mut command = self.command(&["run"]);
         self.process = Some(command.env("VMETRIC_RESPAWN", "1").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     }
 
-    fn status(&self) -> Value {
+    pub fn status(&self) -> Value {
         let out = self.run(&["status", "--json"]);
         json::from_str(&said(&out)).unwrap_or_else(|_| panic!("{}", said(&out)))
     }
 
-    fn wait(&self, what: &str, done: impl Fn(&Value) -> bool) -> Value {
+    pub fn wait(&self, what: &str, done: impl Fn(&Value) -> bool) -> Value {
         let end = clock::monotonic() + LIMIT;
         loop {
             let status = self.status();
@@ -96,7 +103,7 @@ impl Drop for Device<'_> {
     }
 }
 
-fn said(out: &Output) -> String {
+pub fn said(out: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }
 
@@ -107,7 +114,7 @@ fn field<'v>(value: &'v Value, path: &str) -> &'v Value {
     })
 }
 
-fn text(value: &Value, path: &str) -> String {
+pub fn text(value: &Value, path: &str) -> String {
     match field(value, path) {
         Value::String(s) => s.clone(),
         other => json::to_string(other),
@@ -161,7 +168,7 @@ fn an_update_from_a_folder_needs_no_director_and_no_network() {
     site.kill();
     let site = site;
     // Enrollment needs the Director; this device never had one.
-    let mut device = Device { site: &site, process: None };
+    let mut device = Device { site: &site, name: "device".into(), process: None };
     fs::create_dir_all(device.path("image")).unwrap();
     fs::copy(AGENT, device.path("image/vmetric-agent")).unwrap();
     fs::copy(site.bench.path("release/root.json"), device.path("image/root.json")).unwrap();
@@ -191,7 +198,7 @@ fn an_update_from_a_bundle_is_the_same_in_one_file() {
     let mut site = Site::with(&[("2.0.0", variant("two")), ("2.1.0", variant("newest"))]);
     site.kill();
     let site = site;
-    let mut device = Device { site: &site, process: None };
+    let mut device = Device { site: &site, name: "device".into(), process: None };
     fs::create_dir_all(device.path("image")).unwrap();
     fs::copy(AGENT, device.path("image/vmetric-agent")).unwrap();
     fs::copy(site.bench.path("release/root.json"), device.path("image/root.json")).unwrap();

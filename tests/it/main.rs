@@ -2,6 +2,8 @@
 
 #[cfg(unix)]
 mod agent;
+#[cfg(unix)]
+mod agent_identity;
 mod canonical;
 #[cfg(unix)]
 mod certificates;

@@ -17,6 +17,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
@@ -93,7 +94,7 @@ fn remove(file: &Path) -> Result<(), Reason> {
 impl SiteCa {
     /// Shows an agents' leaf, with the former CA's word for it.
     pub(super) fn show(&self, leaf: Leaf) -> Result<(), Reason> {
-        let agents = self.agents.borrow();
+        let agents = self.agents();
         let leaf = match &agents.former {
             Some((former, _)) => leaf.vouched(&self.dir, &agents.ca, former)?,
             None => leaf,
@@ -113,7 +114,7 @@ impl SiteCa {
         }
         let file = Kind::Ed25519.file(&self.dir, "ca", "key");
         let former = former_file(&self.dir);
-        let old = self.agents.borrow().ca.issuer.key().serialize_pem();
+        let old = self.agents().ca.issuer.key().serialize_pem();
         write_durable(&former, old.as_bytes(), PRIVATE).map_err(|e| unwritable(&former, &e))?;
         let key = Kind::Ed25519.make_key().map_err(|e| unwritable(&file, &e))?;
         write_durable(&file, key.serialize_pem().as_bytes(), PRIVATE).map_err(|e| unwritable(&file, &e))?;
@@ -126,7 +127,7 @@ impl SiteCa {
     /// `no_rotation`, `pki_unwritable`.
     pub fn retire(&self, names: &Names, now: u64) -> Result<Pin, Reason> {
         let former = self.former_pin().ok_or_else(|| Reason::new("no_rotation", "there is no former CA; `ca rotate` makes a new one"))?;
-        let mut pins = self.agents.borrow().retired.clone();
+        let mut pins = self.agents().retired.clone();
         pins.push(former);
         let first = pins.len().saturating_sub(RETIRED_MAX);
         let text: String = pins[first..].iter().map(|pin| pin_text(pin) + "\n").collect();
@@ -138,20 +139,21 @@ impl SiteCa {
     }
 
     fn reopen(&self, names: &Names, now: u64) -> Result<(), Reason> {
-        *self.agents.borrow_mut() = Agents::open_or_create(&self.dir)?;
-        let leaf = Leaf::read(&self.dir, &self.agents.borrow().ca);
-        let leaf = leaf.map_or_else(|| Leaf::make(&self.dir, &self.agents.borrow().ca, names, now), Ok)?;
+        let agents = Agents::open_or_create(&self.dir)?;
+        *self.agents.write().unwrap_or_else(PoisonError::into_inner) = agents;
+        let leaf = Leaf::read(&self.dir, &self.agents().ca);
+        let leaf = leaf.map_or_else(|| Leaf::make(&self.dir, &self.agents().ca, names, now), Ok)?;
         self.show(leaf)
     }
 
     /// The pin of the former CA, while its key is kept.
     pub fn former_pin(&self) -> Option<Pin> {
-        self.agents.borrow().former.as_ref().map(|(former, _)| former.pin)
+        self.agents().former.as_ref().map(|(former, _)| former.pin)
     }
 
     /// What agents are told of the CAs.
     pub fn pins(&self) -> PinsWire {
-        let agents = self.agents.borrow();
+        let agents = self.agents();
         let trust = std::iter::once(agents.ca.pin).chain(agents.former.as_ref().map(|(former, _)| former.pin));
         PinsWire { trust: trust.map(|p| pin_text(&p)).collect(), retired: agents.retired.iter().map(pin_text).collect() }
     }

@@ -139,7 +139,7 @@ fn a_damaged_leaf_is_made_again() {
     let good = |place: &Place| {
         let ca = place.open(NOW).unwrap();
         shown(&ca).iter().all(|c| c.keys_match().is_ok())
-            && ca.shown.certified(Kind::Ed25519).unwrap().cert[1] == ca.agents.borrow().ca.certificate
+            && ca.shown.certified(Kind::Ed25519).unwrap().cert[1] == ca.agents().ca.certificate
     };
     for (name, bytes) in [("leaf.pem", b"".as_slice()), ("leaf.key", b"junk"), ("leaf.pem", b"vmetric leaf until x for y\n")] {
         for name in [name.to_string(), name.replace("leaf", "leaf-p256")] {
