@@ -39,7 +39,10 @@ impl Device {
         let mut next = before.clone();
         let said = answer.pins.clone().unwrap_or_default();
         let pins = |texts: &[String]| texts.iter().take(2 * PINS_MAX).filter_map(|t| parse_pin(t).ok()).collect::<Vec<Sha256>>();
-        next.hold(&learn(&before.held(), &link.pins_used(), &pins(&said.trust), &pins(&said.retired), PINS_MAX));
+        // A device that goes by the company's CA holds no pins and begins with none.
+        if !before.pins.is_empty() {
+            next.hold(&learn(&before.held(), &link.pins_used(), &pins(&said.trust), &pins(&said.retired), PINS_MAX));
+        }
         if let Some(credential) = answer.credential.as_ref().filter(|c| !c.is_empty() && c.len() <= CREDENTIAL_MAX) {
             next.credential = credential.clone();
         }

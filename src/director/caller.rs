@@ -78,7 +78,7 @@ pub fn tell_ca(site: &Site, id: &str, answer: &mut AnswerWire, now: u64) {
     let registry = site.registry.borrow();
     let Some(agent) = registry.agents.get(id) else { return };
     let said = site.ca.pins();
-    if let Some(held) = &agent.pins {
+    if let Some(held) = agent.pins.as_ref().filter(|held| !held.is_empty()) {
         let has = |pin: &String| held.contains(pin);
         answer.pins = (!said.trust.iter().all(has) || said.retired.iter().any(has)).then_some(said);
     }
@@ -187,7 +187,7 @@ impl Registry {
     pub fn behind(&self, pin: &str) -> Vec<Behind> {
         let why = |agent: &Agent| match &agent.pins {
             None => Some("not_heard"),
-            Some(pins) if !pins.iter().any(|p| p == pin) => Some("pin_unconfirmed"),
+            Some(pins) if !pins.is_empty() && !pins.iter().any(|p| p == pin) => Some("pin_unconfirmed"),
             _ => agent.outdated.unwrap_or(false).then_some("credential_old"),
         };
         let row = |agent: &Agent| {
