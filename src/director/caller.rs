@@ -128,7 +128,7 @@ pub fn vouch(request: &Request) {
 
 /// What a connection is known by.
 fn digest(credential: &str) -> Digest {
-    let mut out = Digest::default();
+    let mut out: Digest = [0; 16];
     out.copy_from_slice(&hex::sha256(credential.as_bytes())[..16]);
     out
 }
