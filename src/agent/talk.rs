@@ -138,11 +138,11 @@ impl Device {
         if let Some(said) = &answer.trial_refused {
             news |= self.hear_refusal(said);
         }
-        if let Some(order) = answer.order {
-            if self.accept(order)? {
-                news = true;
-                process::sleep(Duration::from_millis(self.pace.wait_ms(clock::awake().as_millis() as u64)));
-            }
+        if let Some(order) = answer.order
+            && self.accept(order)?
+        {
+            news = true;
+            process::sleep(Duration::from_millis(self.pace.wait_ms(clock::awake().as_millis() as u64)));
         }
         self.reached(Reached::Contact)?;
         self.publish_status();
