@@ -151,6 +151,7 @@ struct Reading {
 }
 
 /// What is being read.
+#[expect(clippy::large_enum_variant, reason = "one per request on its way, in a box of its own already")]
 enum Part {
     Head(Reply<RecvRequest>),
     Body { head: Head<()>, reply: Reply<RecvBody>, body: Vec<u8>, limit: usize },
