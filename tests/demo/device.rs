@@ -1,4 +1,5 @@
 //! A device: a state folder, a factory image, a wire to its Director, and something that starts the agent again.
+#![expect(clippy::disallowed_methods, reason = "what a test writes need not outlive a power cut")]
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
