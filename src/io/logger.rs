@@ -1,7 +1,9 @@
 //! The log goes to stderr, and nothing that happens to stderr may happen to the program: a full disk behind it, a log
 //! collector that died or hangs. A line that cannot be written at once is counted and left out; the next one that can be
-//! written says how many were lost. (`eprintln!` panics on the first error, and waits for ever on a pipe that nobody reads.)
+//! written says how many were lost. On a terminal, where a person reads along, `simple_logger` writes instead: its `eprintln!`
+//! panics on the first error and waits for ever on a pipe that nobody reads, and neither happens there.
 
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use log::{LevelFilter, Log, Metadata, Record};
@@ -44,7 +46,9 @@ impl Log for Stderr {
 
 /// Logs to stderr from now on. A log that is there already stays.
 pub fn install(level: LevelFilter) {
-    if log::set_logger(&Stderr).is_ok() {
+    if std::io::stderr().is_terminal() {
+        let _ = simple_logger::SimpleLogger::new().with_level(level).init();
+    } else if log::set_logger(&Stderr).is_ok() {
         log::set_max_level(level);
     }
 }
