@@ -72,6 +72,8 @@ pub struct Device {
     pub(super) pace: Pace,
     /// Failed exchanges in a row.
     pub(super) failures: u32,
+    /// What the Director named last ([`AnswerWire::spread_s`](crate::wire::agent_api::AnswerWire)).
+    pub(super) spread_s: Option<u64>,
     /// Failed fetches of metadata or artifact in a row, for this order: reports in between that succeed do not count.
     pub(super) fetch_failures: u32,
     pub(super) switched_at_ms: Option<u64>,

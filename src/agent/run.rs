@@ -285,6 +285,7 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         director_time: None,
         pace: Pace::default(),
         failures: 0,
+        spread_s: None,
         fetch_failures: 0,
         switched_at_ms: args.env.switched_at,
         gap_ms: 0,
@@ -400,7 +401,11 @@ fn listen(device: &mut Device, for_s: u64) {
             Err(error) => {
                 kept_nothing |= is_of_state(&error.reason);
                 device.failures = device.failures.saturating_add(1);
-                let wait_ms = backoff::wait_ms(device.failures, random::seed(), error.retry_after_s);
+                let seed = random::seed();
+                let mut wait_ms = backoff::wait_ms(device.failures, seed, error.retry_after_s);
+                if !device.on_trial() {
+                    wait_ms += backoff::spread_ms(device.failures, seed, error.retry_after_s, device.spread_s);
+                }
                 let patient = !device.on_trial() || error.retry_after_s.is_some();
                 let wait = Duration::from_millis(if patient { wait_ms } else { wait_ms.min(backoff::TRIAL_CAP_MS) });
                 if device.failures <= 3 || device.failures.is_multiple_of(10) {

@@ -119,6 +119,7 @@ impl Device {
         }
         self.status.contact_at = clock::unix();
         self.held = answer.stopping == Some(true);
+        self.spread_s = answer.spread_s;
         self.hear_time(answer.time)?;
         self.keep_identity(&answer);
         let mut news = false;

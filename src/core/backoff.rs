@@ -20,6 +20,29 @@ pub fn wait_ms(failures: u32, seed: u64, retry_after_s: Option<u64>) -> u64 {
     own.max(asked + if asked > 0 { seed % (asked / 10 + 1) } else { 0 })
 }
 
+/// Connections that a Director takes in per second without keeping those waiting that have one: a handshake with the first
+/// report costs it a third of a millisecond to one of CPU.
+pub const RECONNECTS_PER_S: u64 = 800;
+/// Longest spread of first reconnects, seconds: what a Director may ask for, and what a device grants at most. An order
+/// reaches it that much later after an outage; a trial, which has a deadline, does not wait for it.
+pub const SPREAD_MAX_S: u64 = 30;
+
+/// Over how many seconds a fleet of `agents` should come back after it lost its Director; `None` = it is too small to matter.
+pub fn spread_s(agents: usize) -> Option<u64> {
+    let s = (agents as u64).div_ceil(RECONNECTS_PER_S).min(SPREAD_MAX_S);
+    (s > 1).then_some(s)
+}
+
+/// Milliseconds to add to [`wait_ms`] before the first try after a loss: anything up to the spread that the Director named
+/// in its last answer. Later tries are as far apart as the first ones were. Nothing is added to what the server asked for.
+pub fn spread_ms(failures: u32, seed: u64, retry_after_s: Option<u64>, spread_s: Option<u64>) -> u64 {
+    if failures != 1 || retry_after_s.is_some() {
+        return 0;
+    }
+    // Other bits than the wait's own: the two must not go up and down together.
+    seed.rotate_left(32) % (spread_s.unwrap_or(0).min(SPREAD_MAX_S) * 1_000 + 1)
+}
+
 /// Seconds for the next park: `base` spread by 10 % either way.
 pub fn park_s(base: u64, seed: u64) -> u64 {
     let spread = base / 10;
@@ -78,6 +101,36 @@ mod tests {
         assert!(wait_ms(1, 3, Some(120)) >= 120_000);
         assert!(wait_ms(1, u64::MAX, Some(u64::MAX)) <= RETRY_AFTER_CAP_MS * 11 / 10 + 1);
         assert_eq!(wait_ms(1, 0, Some(0)), wait_ms(1, 0, None));
+    }
+
+    #[test]
+    fn a_large_fleet_comes_back_spread_and_a_small_one_at_once() {
+        assert_eq!((spread_s(0), spread_s(800), spread_s(10_000), spread_s(usize::MAX)), (None, None, Some(13), Some(SPREAD_MAX_S)));
+        for hostile in [None, Some(0), Some(13), Some(31), Some(u64::MAX)] {
+            let most = hostile.unwrap_or(0).min(SPREAD_MAX_S) * 1_000;
+            assert!((0..2_000).all(|n: u64| spread_ms(1, n.wrapping_mul(0x9e37_79b9_7f4a_7c15), None, hostile) <= most), "{hostile:?}");
+            assert_eq!(spread_ms(2, u64::MAX, None, hostile), 0, "only the first try");
+            assert_eq!(spread_ms(1, u64::MAX, Some(0), hostile), 0, "the server named its own time");
+        }
+    }
+
+    #[test]
+    fn ten_thousand_agents_begin_no_more_than_1500_connections_in_a_second() {
+        let mut begun = [0; 64];
+        for n in 1..=10_000_u64 {
+            let seed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut at = 0;
+            // The Director is away for a second; whoever comes sooner tries again.
+            for failures in 1.. {
+                at += wait_ms(failures, seed.wrapping_mul(u64::from(failures)), None) + spread_ms(failures, seed, None, spread_s(10_000));
+                begun[(at / 1_000) as usize] += 1;
+                if at >= 1_000 {
+                    break;
+                }
+            }
+        }
+        assert!(begun.iter().all(|n| *n <= 1_500), "{begun:?}");
+        assert!(begun[16..].iter().all(|n| *n == 0), "all are back in time: {begun:?}");
     }
 
     #[test]

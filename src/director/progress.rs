@@ -6,6 +6,7 @@
 
 use super::records::{DETAIL_MAX, NAME_MAX, Order, clean};
 use super::registry::Registry;
+use crate::core::backoff::spread_s;
 use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::rollout::{End, Step};
@@ -232,7 +233,13 @@ impl Registry {
 
     /// The answer to a report that [`Registry::hear`] has taken in. Nothing in it may be sent before it is durable.
     pub fn answer(&self, id: &str, report: &ReportWire, timestamp_version: u64, now: u64) -> AnswerWire {
-        let mut answer = AnswerWire { issuer: self.issuer.clone(), time: now, timestamp_version, ..Default::default() };
+        let mut answer = AnswerWire {
+            issuer: self.issuer.clone(),
+            time: now,
+            timestamp_version,
+            spread_s: spread_s(self.agents.len()),
+            ..Default::default()
+        };
         if let (Some(result), Some(agent)) = (&report.result, self.agents.get(id)) {
             answer.result_taken = agent.has_taken(&result.id).then(|| result.id.clone());
         }

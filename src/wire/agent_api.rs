@@ -239,6 +239,9 @@ pub struct AnswerWire {
     pub pins: Option<PinsWire>,
     /// A new credential for the same identity, by the site's present CA; it replaces the old one.
     pub credential: Option<String>,
+    /// Whoever loses this Director comes back after a random time of up to so many seconds more, at most
+    /// [`crate::core::backoff::SPREAD_MAX_S`]; absent = at once. A device on trial does not wait for it.
+    pub spread_s: Option<u64>,
 }
 
 /// What the Director says of its CAs, as `sha256:<hex>`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use vmetric::core::backoff::{CAP_MS, RETRY_AFTER_CAP_MS, park_s, wait_ms};
+use vmetric::core::backoff::{CAP_MS, RETRY_AFTER_CAP_MS, SPREAD_MAX_S, park_s, spread_ms, wait_ms};
 use vmetric::core::clock::Moment;
 use vmetric::core::hex;
 use vmetric::core::reason::{DETAIL_MAX, Reason};
@@ -173,6 +173,7 @@ proptest! {
         prop_assert!(wait >= 500 && wait <= CAP_MS.max(RETRY_AFTER_CAP_MS + RETRY_AFTER_CAP_MS / 10));
         prop_assert!(wait >= asked.unwrap_or(0).saturating_mul(1_000).min(RETRY_AFTER_CAP_MS));
         prop_assert!((48..=58).contains(&park_s(53, seed)));
+        prop_assert!(spread_ms(failures, seed, None, asked) <= asked.unwrap_or(0).min(SPREAD_MAX_S) * 1_000);
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub struct Agent {
     sequence: u64,
     report: ReportWire,
     failures: u32,
+    spread_s: Option<u64>,
 }
 
 /// Why there was no answer.
@@ -101,7 +102,7 @@ impl Agent {
             ..Default::default()
         };
         let instance = hex::encode(&random::bytes::<16>());
-        Ok(Agent { credential: enrolled.credential, key, instance, sequence: 0, report, failures: 0 })
+        Ok(Agent { credential: enrolled.credential, key, instance, sequence: 0, report, failures: 0, spread_s: None })
     }
 
     /// Polls until the task is dropped.
@@ -141,7 +142,9 @@ impl Agent {
     async fn back_off(&mut self, fleet: &Fleet, code: &str, retry_after_s: Option<u64>) {
         self.failures = self.failures.saturating_add(1);
         fleet.refused(code);
-        Timer::after(Duration::from_millis(backoff::wait_ms(self.failures, random::seed(), retry_after_s))).await;
+        let seed = random::seed();
+        let spread_ms = backoff::spread_ms(self.failures, seed, retry_after_s, self.spread_s);
+        Timer::after(Duration::from_millis(backoff::wait_ms(self.failures, seed, retry_after_s) + spread_ms)).await;
     }
 
     /// One report or poll. The outer error is the connection's end.
@@ -162,7 +165,7 @@ impl Agent {
             return Ok(Err(Failed { retry_after_s: reply.retry_after_s }));
         }
         let answer: AnswerWire = read(&reply).map_err(io::Error::other)?;
-        self.failures = 0;
+        (self.failures, self.spread_s) = (0, answer.spread_s);
         if answer.result_taken.is_some() && answer.result_taken == self.report.result.as_ref().map(|r| r.id.clone()) {
             self.report.result = None;
             fleet.seen.borrow_mut().ended.push(clock::monotonic());
