@@ -170,7 +170,9 @@ async fn leave(site: &Site) -> Result<(), String> {
     smol::Timer::after(Duration::from_millis(100)).await;
     site.registry.borrow_mut().event(clock::unix(), "", "director_stopped", "", None);
     site.flush();
-    site.store.durable().await
+    site.store.durable().await?;
+    site.store.close();
+    Ok(())
 }
 
 async fn keep_house(site: Rc<Site>) {
