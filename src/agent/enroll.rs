@@ -13,6 +13,7 @@ use miniserde::json;
 use super::build;
 use super::command::running_agent;
 use super::link::{CA_FILE_MAX, client};
+use crate::core::copies::KeyFile;
 use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::release::Platform;
@@ -64,7 +65,7 @@ pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
     config.ca = ca.as_ref().map(|pem| format!("ca-{}.pem", &hex::encode(&hex::sha256(pem))[..16]));
     config.check()?;
     check(args)?;
-    let key_file = if args.replace { device_key::NEW_KEY } else { device_key::KEY };
+    let key_file = if args.replace { KeyFile::New } else { KeyFile::Key };
     let key = device_key::read_or_make(&state, key_file)?;
     let here = Platform::here();
     let request = EnrollWire {
@@ -89,12 +90,7 @@ pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
         crate::io::fs::make_folder(&state.path("config")).and_then(|()| write_durable(&path, pem, PUBLIC)).map_err(failed)?;
     }
     state.write_config(&config)?;
-    if args.replace
-        && let Err(reason) = device_key::settle(&state)
-    {
-        log::warn!("{reason}; the next start tries again");
-    }
-    // The second copies; an agent that starts makes them, too, if they cannot be made now.
+    // A replacement's key goes to its place; an agent that starts does that, too, if it cannot be done now.
     identity::keep(&state);
     if let Some(pid) = running_agent(&state) {
         // The agent reads its configuration at its start.

@@ -16,6 +16,7 @@ use super::link::{Link, tick};
 use super::world::World;
 use super::{build, trial};
 use crate::core::backoff::{self, Pace};
+use crate::core::copies::KeyFile;
 use crate::core::hex::{self, Sha256};
 use crate::core::reason::Reason;
 use crate::core::rejected::Rejected;
@@ -243,12 +244,16 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
     let results = told(state.read::<ResultsWire>("results.json")).unwrap_or_default().results;
     let rejected = told(state.read::<RejectedListWire>("rejected.json")).unwrap_or_default().rejected;
     identity::keep(&state).iter().for_each(|reason| log::warn!("{reason}"));
-    let config = told(state.config());
+    let config = state.config();
+    let may_make_key = matches!(&config, Ok(found) if found.as_ref().is_none_or(|(config, _)| config.device_key.is_none()));
+    let config = told(config);
     if let Some((_, unknown)) = &config {
         unknown.iter().for_each(|field| log::warn!("config/agent.json: unknown field {field} is ignored"));
     }
     // Made at the first boot, enrolled or not: never in an image, whatever is copied into one.
-    told(device_key::read_or_make(&state, device_key::KEY).map(Some));
+    if may_make_key {
+        told(device_key::read_or_make(&state, KeyFile::Key).map(Some));
+    }
     let link = config.as_ref().and_then(|(config, _)| told(Link::new(config, &state, wake_fd, tick).map(Some)));
     let (trust, trust_note) = open_trust(image, &state);
     let request: Option<RequestWire> = told(state.read("tree.json"));

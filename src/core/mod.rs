@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod bundle;
 pub mod canonical;
 pub mod clock;
+pub mod copies;
 pub mod hex;
 pub mod identity;
 pub mod owner;

@@ -3,26 +3,37 @@
 //! ```text
 //! <state>/config/device.key   the seed in hex, 0600; its public half is what the Director registered
 //!                device.new   the key of an `enroll --replace` that has not been answered yet
+//!                device.key.copy  device.new.copy   the same once more: one bad sector must not cost a visit
 //! ```
 //!
-//! A key is on the disk before it is first used: a lost answer or a power cut is followed by the same request again, which
-//! the Director answers with the same identity.
+//! A key and its copy are on the disk before it is first used: a lost answer or a power cut is followed by the same request
+//! again, which the Director answers with the same identity. [`crate::core::copies`] says which file counts.
 
 use std::os::unix::fs::MetadataExt;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::fs::{PRIVATE, read_limited, sync_folder_of, write_durable};
+use super::fs::{PRIVATE, read_limited, remove_durable, write_durable};
 use super::state::{State, file_error};
 use super::{clock, random};
+use crate::core::copies::{self, Found, KeyFile, KeyStep};
 use crate::core::hex;
 use crate::core::proof::{DeviceKey, INSTANCE_DIGITS};
 use crate::core::reason::Reason;
 
 /// The key in use.
-pub const KEY: &str = "config/device.key";
-/// The key of a replacement under way.
-pub const NEW_KEY: &str = "config/device.new";
+pub const KEY: &str = path_of(KeyFile::Key);
+
+/// Where a key is, below the state folder.
+pub const fn path_of(file: KeyFile) -> &'static str {
+    match file {
+        KeyFile::Key => "config/device.key",
+        KeyFile::New => "config/device.new",
+        KeyFile::KeyCopy => "config/device.key.copy",
+        KeyFile::NewCopy => "config/device.new.copy",
+    }
+}
+
 /// A seed in hex, and a line's end.
 const KEY_MAX: u64 = 66;
 
@@ -30,8 +41,8 @@ const KEY_MAX: u64 = 66;
 ///
 /// # Errors
 /// `device_key_damaged`, or that of the file.
-pub fn read(state: &State, name: &str) -> Result<Option<DeviceKey>, Reason> {
-    let path = state.path(name);
+pub fn read(state: &State, file: KeyFile) -> Result<Option<DeviceKey>, Reason> {
+    let path = state.path(path_of(file));
     let damaged = || {
         let detail = format!("{}: is no key; remove it and run `vmetric-agent enroll --replace`", path.display());
         Reason::new("device_key_damaged", detail)
@@ -47,53 +58,86 @@ pub fn read(state: &State, name: &str) -> Result<Option<DeviceKey>, Reason> {
     }
 }
 
-/// The key of this file, made durable now if there is none.
+/// The key of this file, made durable now if there is none. Never called for the key in use while a configuration names
+/// another one: its copy would be lost.
 ///
 /// # Errors
 /// `device_key_damaged`, `no_randomness`, or that of the file.
-pub fn read_or_make(state: &State, name: &str) -> Result<DeviceKey, Reason> {
-    if let Some(key) = read(state, name)? {
-        return Ok(key);
+pub fn read_or_make(state: &State, file: KeyFile) -> Result<DeviceKey, Reason> {
+    match read(state, file) {
+        Ok(Some(key)) => return Ok(key),
+        // A copy without its file: the key was removed, or is not in use yet.
+        Ok(None) => {}
+        Err(damage) => match read(state, file.copy()) {
+            Ok(Some(key)) => return Ok(key),
+            // Nothing depends on a replacement's key.
+            _ if file == KeyFile::New => {}
+            _ => return Err(damage),
+        },
     }
     let mut seed = [0; 32];
     // A guessable key would be worse than none: no zeros here.
     SystemRandom::new()
         .fill(&mut seed)
         .map_err(|_| Reason::new("no_randomness", "the system gives no randomness for the device's key; try again after its boot"))?;
-    let path = state.path(name);
-    write_durable(&path, hex::encode(&seed).as_bytes(), PRIVATE).map_err(|e| file_error(&path, "write", &e))?;
+    write(state, file.copy(), &seed)?;
+    write(state, file, &seed)?;
     Ok(DeviceKey::new(seed))
 }
 
-/// The key that the configuration speaks of. One of a replacement that a power cut interrupted after its last durable
-/// write goes to its place now.
+fn write(state: &State, file: KeyFile, seed: &[u8; 32]) -> Result<(), Reason> {
+    let path = state.path(path_of(file));
+    write_durable(&path, hex::encode(seed).as_bytes(), PRIVATE).map_err(|e| file_error(&path, "write", &e))
+}
+
+fn found(state: &State) -> [Found<String>; 4] {
+    KeyFile::ALL.map(|file| match read(state, file) {
+        Ok(None) => Found::Missing,
+        Ok(Some(key)) => Found::Whole(key.public()),
+        Err(_) => Found::Damaged,
+    })
+}
+
+/// The key that the configuration speaks of, wherever it is.
 ///
 /// # Errors
-/// `device_key_missing`: neither file holds it; else that of the files.
+/// `device_key_missing`: no file holds it; `device_key_damaged`.
 pub fn of(state: &State, public: &str) -> Result<DeviceKey, Reason> {
-    let is_it = |key: &DeviceKey| key.public() == public;
-    let known = read(state, KEY);
-    if let Ok(Some(key)) = &known
-        && is_it(key)
+    if let Some(file) = copies::holder(public, &found(state))
+        && let Some(key) = read(state, file)?
     {
-        return Ok(key.clone());
-    }
-    if let Some(key) = read(state, NEW_KEY)?.filter(is_it) {
-        settle(state)?;
         return Ok(key);
     }
-    known?;
+    read(state, KeyFile::Key)?;
     let detail = format!("{}: the enrolled key is not there; run `vmetric-agent enroll --replace`", state.path(KEY).display());
     Err(Reason::new("device_key_missing", detail))
 }
 
-/// The replacement is answered and configured: its key is the device's.
+/// Brings the key that the configuration names to its place and to its copy. True: it was restored from a copy.
 ///
 /// # Errors
-/// That of the files; nothing is lost then, [`of`] looks in both places.
-pub fn settle(state: &State) -> Result<(), Reason> {
-    let (from, to) = (state.path(NEW_KEY), state.path(KEY));
-    std::fs::rename(&from, &to).and_then(|()| sync_folder_of(&to)).map_err(|e| file_error(&to, "rename", &e))
+/// That of the files; nothing is lost then, [`of`] looks in all places.
+pub fn settle(state: &State, public: &str) -> Result<bool, Reason> {
+    let mut restored = false;
+    for step in copies::key_steps(public, &found(state)) {
+        match step {
+            KeyStep::Copy(from, to) => {
+                let path = state.path(path_of(to));
+                let bytes = read_limited(&state.path(path_of(from)), KEY_MAX).map_err(|e| file_error(&path, "copy to", &e))?;
+                if to == KeyFile::Key && from != KeyFile::New {
+                    restored = true;
+                    // What is left of it stays for people to look at.
+                    super::fs::link_aside(&path);
+                }
+                write_durable(&path, &bytes.unwrap_or_default(), PRIVATE).map_err(|e| file_error(&path, "write", &e))?;
+            }
+            KeyStep::Remove(file) => {
+                let path = state.path(path_of(file));
+                remove_durable(&path).map_err(|e| file_error(&path, "remove", &e))?;
+            }
+        }
+    }
+    Ok(restored)
 }
 
 /// Which of the devices that may have this key this is: another boot, another disk or another copy of the folder gives
@@ -118,9 +162,9 @@ mod tests {
     #[test]
     fn made_once_for_the_owner_only() {
         let (_dir, state) = state();
-        assert!(read(&state, KEY).unwrap().is_none());
-        let key = read_or_make(&state, KEY).unwrap();
-        assert_eq!(read_or_make(&state, KEY).unwrap().public(), key.public());
+        assert!(read(&state, KeyFile::Key).unwrap().is_none());
+        let key = read_or_make(&state, KeyFile::Key).unwrap();
+        assert_eq!(read_or_make(&state, KeyFile::Key).unwrap().public(), key.public());
         let mode = std::fs::metadata(state.path(KEY)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(of(&state, &key.public()).unwrap().public(), key.public());
@@ -129,11 +173,12 @@ mod tests {
     #[test]
     fn a_replacement_is_found_at_every_point_of_a_power_cut() {
         let (_dir, state) = state();
-        let old = read_or_make(&state, KEY).unwrap().public();
-        let new = read_or_make(&state, NEW_KEY).unwrap().public();
+        let old = read_or_make(&state, KeyFile::Key).unwrap().public();
+        let new = read_or_make(&state, KeyFile::New).unwrap().public();
         assert_eq!(of(&state, &old).unwrap().public(), old, "not answered yet");
         assert_eq!(of(&state, &new).unwrap().public(), new, "configured, not settled");
-        assert!(!state.path(NEW_KEY).exists());
+        assert!(!settle(&state, &new).unwrap() && !settle(&state, &new).unwrap());
+        assert!(!state.path(path_of(KeyFile::New)).exists() && !state.path(path_of(KeyFile::NewCopy)).exists());
         assert_eq!(of(&state, &new).unwrap().public(), new);
         assert_eq!(of(&state, &old).unwrap_err().code, "device_key_missing");
     }
@@ -141,9 +186,10 @@ mod tests {
     #[test]
     fn damage_is_named() {
         let (_dir, state) = state();
+        write_durable(&state.path(path_of(KeyFile::KeyCopy)), b"?", PRIVATE).unwrap();
         for bad in [&b""[..], b"00", &[0xff; 64], &[b'0'; 4096]] {
             write_durable(&state.path(KEY), bad, PRIVATE).unwrap();
-            let reason = read_or_make(&state, KEY).unwrap_err();
+            let reason = read_or_make(&state, KeyFile::Key).unwrap_err();
             assert!(reason.code == "device_key_damaged" && reason.detail.contains("device.key"), "{reason}");
         }
     }
@@ -151,7 +197,7 @@ mod tests {
     #[test]
     fn a_copy_of_the_folder_is_another_instance() {
         let (dir, state) = state();
-        read_or_make(&state, KEY).unwrap();
+        read_or_make(&state, KeyFile::Key).unwrap();
         let copy = State::open(&dir.path().join("copy")).unwrap();
         std::fs::copy(state.path(KEY), copy.path(KEY)).unwrap();
         assert_eq!(instance(&state), instance(&state));

@@ -24,6 +24,8 @@ pub fn write_volatile(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 }
 
 fn replace(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()> {
+    #[cfg(test)]
+    cut::spend()?;
     let temp = temp_name(path);
     let result = write_temp(&temp, bytes, mode, durable).and_then(|()| match fs::rename(&temp, path) {
         // A folder in a file's place would refuse every write from now on.
@@ -106,6 +108,14 @@ pub fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes a file durably; none is fine.
+pub fn remove_durable(path: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    cut::spend()?;
+    remove_if_there(path)?;
+    sync_folder_of(path)
+}
+
 /// Removes whatever has this name: a file, a link (not what it leads to), a folder with all that is in it.
 pub fn remove_all(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
@@ -121,6 +131,15 @@ pub fn set_aside(path: &Path) -> io::Result<()> {
     let aside = path.with_file_name(name);
     remove_all(&aside)?;
     fs::rename(path, aside)
+}
+
+/// Gives a file that is about to be replaced the second name `<name>.damaged`, for people to look at. It keeps its own:
+/// one that is missing for a moment could be missing after a power cut. Where links cannot be made, there is none.
+pub fn link_aside(path: &Path) {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".damaged");
+    let aside = path.with_file_name(name);
+    let _ = remove_all(&aside).and_then(|()| fs::hard_link(path, aside));
 }
 
 /// Makes a folder and those above it, private to the owner; one that is there keeps its mode.
@@ -170,6 +189,36 @@ pub fn room(path: &Path) -> io::Result<Room> {
     #[allow(clippy::unnecessary_cast, reason = "the field types differ between platforms")]
     let files = (stat.f_files > 0).then_some(stat.f_favail as u64);
     Ok(Room { free, exec, read_only: stat.f_flag & libc::ST_RDONLY != 0, files })
+}
+
+/// A power cut after so many changes of this thread, for tests: each later one fails, and has changed nothing.
+#[cfg(test)]
+pub mod cut {
+    use std::cell::Cell;
+    use std::io;
+
+    thread_local!(static LEFT: Cell<usize> = const { Cell::new(usize::MAX) });
+
+    /// Cuts after this many changes; `usize::MAX`: not at all.
+    pub fn after(changes: usize) {
+        LEFT.set(changes);
+    }
+
+    /// Whether the power is off by now.
+    pub fn is_cut() -> bool {
+        LEFT.get() == 0
+    }
+
+    pub(super) fn spend() -> io::Result<()> {
+        match LEFT.get() {
+            0 => Err(io::Error::other("the power is cut")),
+            usize::MAX => Ok(()),
+            left => {
+                LEFT.set(left - 1);
+                Ok(())
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -295,9 +295,10 @@ impl State {
         identity::read_config(self, identity::CONFIG)
     }
 
-    /// Writes the configuration after a strict check.
+    /// Writes the configuration after a strict check; its copy first, which is never older then.
     pub fn write_config(&self, config: &ConfigWire) -> Result<(), Reason> {
         config.check()?;
+        self.write(identity::CONFIG_COPY, config)?;
         self.write(identity::CONFIG, config)
     }
 }

@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn no_failure_makes_a_record_too_long_for_its_file() {
-        // Found by fuzzing: a control character takes six bytes when it is escaped.
+        // A control character takes six bytes when it is escaped.
         let reason = Reason::new("self_check_failed", "\u{1}\0\u{1f}".repeat(200));
         let mut marks = busy();
         (marks.a.failure, marks.b.failure) = (Some(reason.clone()), Some(reason));
