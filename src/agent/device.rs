@@ -52,6 +52,8 @@ pub struct Device {
     pub(super) refused: bool,
     /// The Director's last answer said that it is about to stop.
     pub(super) held: bool,
+    /// The order on the disk is older than the one in memory: its end could not be written yet.
+    pub(super) unsaved: bool,
     pub(super) nonce: String,
     pub(super) started: Duration,
     /// When its self-check had run for the first time.
@@ -324,6 +326,7 @@ impl World for Device {
         if link.is_some() {
             self.link = link;
         }
+        // Only progress: the slot's file says itself how far it is.
         let _ = self.save_order();
         if result == Ok(Fetched::Verified) {
             self.staged = Staged::Verified;
@@ -391,7 +394,7 @@ impl World for Device {
             accepted.ended = true;
         }
         self.status.bytes_done = 0;
-        self.save_order()
+        self.save_end()
     }
 
     fn self_check(&self) -> SelfCheck {

@@ -29,7 +29,9 @@ pub struct Link {
     way: (Option<i32>, fn()),
     second: Cell<bool>,
     asked: Cell<bool>,
-    key: Option<DeviceKey>,
+    key: RefCell<Option<DeviceKey>>,
+    /// Public half of the key that the configuration speaks of, and where to look for it.
+    enrolled: Option<(String, State)>,
     instance: RefCell<String>,
     sequence: Cell<u64>,
     contact: Cell<Option<Duration>>,
@@ -80,13 +82,9 @@ fn ca_of(config: &ConfigWire, state: &State) -> Result<Option<Vec<u8>>, Reason> 
 impl Link {
     /// From the configuration; connects to nothing yet.
     pub fn new(config: &ConfigWire, state: &State, wake_fd: Option<i32>, tick: fn()) -> Result<Link, Reason> {
-        let key = config.device_key.as_ref().map(|public| device_key::of(state, public)).transpose().unwrap_or_else(|reason| {
-            // The Director refuses what comes without a proof, and says so too; the running version goes on.
-            log::error!("{reason}");
-            None
-        });
         Ok(Link {
-            key,
+            key: RefCell::default(),
+            enrolled: config.device_key.clone().map(|public| (public, state.clone())),
             instance: RefCell::new(device_key::instance(state)),
             sequence: Cell::new(0),
             http: client(config, ca_of(config, state)?.as_deref(), wake_fd, tick)?,
@@ -151,10 +149,26 @@ impl Link {
         Ok(Some(link))
     }
 
+    /// Makes sure of the device's key. Looked for until it is there: one failed read must not leave the device without a proof.
+    ///
+    /// # Errors
+    /// That of the file. A key that is gone or damaged is none: the Director refuses what comes without a proof and says so
+    /// too, and the running version goes on.
+    fn find_key(&self) -> Result<(), Reason> {
+        let Some((public, state)) = self.enrolled.as_ref().filter(|_| self.key.borrow().is_none()) else { return Ok(()) };
+        match device_key::of(state, public) {
+            Ok(key) => drop(self.key.replace(Some(key))),
+            Err(reason) if matches!(&*reason.code, "device_key_missing" | "device_key_damaged") => log::error!("{reason}"),
+            Err(reason) => return Err(reason),
+        }
+        Ok(())
+    }
+
     /// The credential with the proof for one request. The sequence follows the monotonic clock, so that a restarted program
     /// goes on above what the one before it used.
     fn bearer(&self, path: &str, body: &[u8]) -> String {
-        let Some(key) = &self.key else { return self.credential.clone() };
+        let key = self.key.borrow();
+        let Some(key) = &*key else { return self.credential.clone() };
         let sequence = (clock::monotonic().as_micros() as u64).max(self.sequence.get() + 1);
         self.sequence.set(sequence);
         format!("{}{SEPARATOR}{}", self.credential, key.prove(path, &self.instance.borrow(), sequence, body))
@@ -163,6 +177,7 @@ impl Link {
     /// Sends a report, parked for as long as it says.
     pub fn exchange(&self, path: &str, report: &ReportWire) -> Result<AnswerWire, LinkError> {
         self.asked.set(true);
+        self.find_key().map_err(|reason| LinkError { reason, retry_after_s: None, woken: false, refused: false })?;
         let body = json::to_string(report);
         let timeout = Duration::from_secs(super::fault::times().answer_s.saturating_add(report.park_s));
         let bearer = self.bearer(path, body.as_bytes());
@@ -200,6 +215,9 @@ impl Link {
 
     /// A file of the mirrored release tree.
     pub fn get(&self, path: &str, from: Option<u64>, limit: u64, timeout: Duration) -> Result<Download, HttpError> {
+        if let Err(reason) = self.find_key() {
+            log::warn!("{reason}");
+        }
         self.http.get(&format!("{}{path}", self.base), Some(&self.bearer(path, b"")), from, limit, timeout)
     }
 

@@ -276,6 +276,7 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         acknowledged: false,
         refused: false,
         held: false,
+        unsaved: false,
         nonce: hex::encode(&random::bytes::<16>()),
         started: clock::awake(),
         checked: None,
@@ -328,7 +329,7 @@ fn work(device: &mut Device) -> Reason {
             return reason;
         }
         settle(device);
-        let turn = turn(device);
+        let turn = if device.unsaved { device.save_end().map(|()| Turn::Again) } else { turn(device) };
         let (step, reason, for_s) = match turn {
             Ok(Turn::Relaunch(reason)) => return reason,
             Ok(Turn::Again) => continue,
@@ -349,6 +350,9 @@ fn work(device: &mut Device) -> Reason {
         }
     }
 }
+
+/// Between two tries to write the end of an order: somebody has to make room first, and each try costs a report.
+const UNSAVED_WAIT: Duration = Duration::from_secs(5);
 
 /// Ten minutes of passed checks settle a start even without contact.
 fn settle(device: &mut Device) {
@@ -383,7 +387,8 @@ fn listen(device: &mut Device, for_s: u64) {
         // The first words of a process are not parked: contact settles its start, and that must not take a minute, or a
         // few power cuts in a row would count as a crash loop.
         let first = device.link.as_ref().is_some_and(|link| link.contact_age_s().is_none());
-        let at_once = device.on_trial() || first || device.link.as_ref().is_some_and(Link::is_curious);
+        // Nor when the state could not be written: once it can be, the next turn goes on at once.
+        let at_once = device.on_trial() || first || kept_nothing || device.unsaved || device.link.as_ref().is_some_and(Link::is_curious);
         let park = if at_once { 0 } else { backoff::park_s(device.times.park_s, random::seed()).min(left.as_secs().max(1)) };
         let path = if park == 0 { "/agent/v1/report" } else { "/agent/v1/poll" };
         let began = clock::monotonic();
@@ -391,6 +396,10 @@ fn listen(device: &mut Device, for_s: u64) {
             Ok(true) => return,
             // There is room again, and nothing to be kept any more: the next turn says what is done now.
             Ok(false) if kept_nothing => return,
+            Ok(false) if device.unsaved => {
+                sleep(UNSAVED_WAIT.min(left));
+                return;
+            }
             Ok(false) if first && !device.on_trial() => device.publish_status(),
             Ok(false) => {
                 // An answer that is early and says nothing new must not become a loop.

@@ -21,6 +21,15 @@ impl Device {
         self.accepted.as_ref().map_or(Ok(()), |a| self.state.write("order.json", a))
     }
 
+    /// Saves the end of an order. If that fails it is tried again before anything else is done: an order that has ended must
+    /// not be shown as open, nor be taken up by the next start.
+    pub(super) fn save_end(&mut self) -> Result<(), Reason> {
+        self.unsaved = true;
+        self.save_order()?;
+        self.unsaved = false;
+        Ok(())
+    }
+
     /// Takes an order unless it is the one in force, an older one, or may not interrupt what runs.
     pub(super) fn accept(&mut self, order: OrderWire) -> Result<bool, Reason> {
         let before = self.accepted.as_ref();

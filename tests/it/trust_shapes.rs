@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use miniserde::json::{self, Value};
 use proptest::prelude::*;
+use vmetric::core::canonical::canonicalize;
 use vmetric::core::trust::{Fetched, Goal, Refresh, Trusted, Want};
 
 use crate::trust_repo::*;
@@ -351,6 +352,12 @@ proptest! {
     }
 }
 
+/// What a signer can write at any depth: the others have no canonical form; `of_every_wrong_shape` has them all.
+fn signable(wrong: &&str) -> bool {
+    let written = json::from_str::<Value>(wrong).map(|value| json::to_string(&value));
+    !wrong.starts_with("[[[[[") && written.is_ok_and(|text| canonicalize(text.as_bytes(), &mut |_| ()).is_ok())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -359,7 +366,7 @@ proptest! {
     fn signed_nonsense_gets_an_answer(
         role in 0usize..5,
         pick in any::<prop::sample::Index>(),
-        wrong in prop::sample::select(WRONG.to_vec()),
+        wrong in prop::sample::select(WRONG.into_iter().filter(signable).collect::<Vec<_>>()),
         key in "[a-z.]{0,6}",
     ) {
         let (mut repo, factory) = (base().clone(), base().bootstrap());
