@@ -40,7 +40,7 @@ impl<'a> Device<'a> {
     pub fn bare(site: &'a Site, name: &str) -> Device<'a> {
         let device = Device { site, name: name.into(), process: None };
         fs::create_dir_all(device.path("image")).unwrap();
-        fs::copy(AGENT, device.path("image/vmetric-agent")).unwrap();
+        crate::place_program(AGENT, device.path("image/vmetric-agent"));
         fs::copy(site.bench.path("release/root.json"), device.path("image/root.json")).unwrap();
         device
     }
@@ -170,7 +170,7 @@ fn an_update_from_a_folder_needs_no_director_and_no_network() {
     // Enrollment needs the Director; this device never had one.
     let mut device = Device { site: &site, name: "device".into(), process: None };
     fs::create_dir_all(device.path("image")).unwrap();
-    fs::copy(AGENT, device.path("image/vmetric-agent")).unwrap();
+    crate::place_program(AGENT, device.path("image/vmetric-agent"));
     fs::copy(site.bench.path("release/root.json"), device.path("image/root.json")).unwrap();
     let tree = site.bench.path("public");
     let tree = tree.to_str().unwrap();
@@ -200,7 +200,7 @@ fn an_update_from_a_bundle_is_the_same_in_one_file() {
     let site = site;
     let mut device = Device { site: &site, name: "device".into(), process: None };
     fs::create_dir_all(device.path("image")).unwrap();
-    fs::copy(AGENT, device.path("image/vmetric-agent")).unwrap();
+    crate::place_program(AGENT, device.path("image/vmetric-agent"));
     fs::copy(site.bench.path("release/root.json"), device.path("image/root.json")).unwrap();
     site.bench.good(&format!("bundle --tree public --out site.vmb --now {}", now()));
     site.bench.good(&format!("bundle --tree public --out old.vmb --version 2.0.0 --now {}", now()));

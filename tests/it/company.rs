@@ -186,7 +186,7 @@ fn an_agent_enrolls_and_runs_under_the_company_ca() {
     let port = site.url.rsplit(':').next().unwrap();
     let (state, image) = (company.path("state"), company.path("image"));
     fs::create_dir_all(&image).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_vmetric-agent"), image.join("vmetric-agent")).unwrap();
+    crate::place_program(env!("CARGO_BIN_EXE_vmetric-agent"), image.join("vmetric-agent"));
     fs::copy(site.bench.path("release/root.json"), image.join("root.json")).unwrap();
     let agent = |words: &[&str]| {
         let mut command = Command::new(image.join("vmetric-agent"));

@@ -299,7 +299,7 @@ fn an_image_that_is_cloned_before_enrollment_holds_no_secret() {
     let site = Site::with(&[("2.0.0", b"any".to_vec())]);
     let device = Device::new();
     fs::create_dir_all(device.path("image")).unwrap();
-    fs::copy(AGENT, device.path("image/vmetric-agent")).unwrap();
+    crate::place_program(AGENT, device.path("image/vmetric-agent"));
     fs::copy(site.bench.path("release/root.json"), device.path("image/root.json")).unwrap();
     let agent = |state: &Path, words: &[&str]| {
         let mut command = Command::new(device.path("image/vmetric-agent"));

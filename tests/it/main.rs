@@ -73,3 +73,24 @@ fn left_out(why: &str) {
     assert!(std::env::var_os("VMETRIC_ALL_TESTS").is_none(), "left out: {why}");
     eprintln!("left out: {why}");
 }
+
+/// Puts a copy of a program there. Another process writes it: a descriptor of this one that is open for writing would be
+/// inherited by whatever a test beside this one starts at that moment, and the copy could not be executed as long
+/// ("Text file busy").
+#[cfg(unix)]
+fn place_program(from: impl AsRef<std::path::Path>, to: impl AsRef<std::path::Path>) {
+    let done = std::process::Command::new("cp").arg("-p").arg("--").args([from.as_ref(), to.as_ref()]).status().unwrap();
+    assert!(done.success(), "cp {} {}", from.as_ref().display(), to.as_ref().display());
+}
+
+/// The same for a program that a test made.
+#[cfg(unix)]
+fn write_program(to: &std::path::Path, bytes: &[u8]) {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "rm -f \"$0\" && cat > \"$0\" && chmod 755 \"$0\""]).arg(to).stdin(Stdio::piped());
+    let mut child = shell.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(bytes).unwrap();
+    assert!(child.wait().unwrap().success(), "{}", to.display());
+}

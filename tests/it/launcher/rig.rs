@@ -2,7 +2,6 @@
 #![allow(clippy::disallowed_methods, reason = "tests write files, wait, and read the clock")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -133,9 +132,7 @@ impl Rig {
             build_sig: build_sig(&path, program, seed),
         };
         let file = self.in_slot(slot, "vmetric-agent");
-        let _ = fs::remove_file(&file);
-        fs::write(&file, program).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        crate::write_program(&file, program);
         fs::write(self.in_slot(slot, "slot.json"), miniserde::json::to_string(&SlotWire::new(&artifact, "site", 1))).unwrap();
         fs::write(self.in_slot(slot, "confirmed"), confirmed_text(&artifact.sha256, 5 - slot as u64)).unwrap();
     }
