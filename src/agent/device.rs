@@ -406,6 +406,10 @@ impl World for Device {
             Image::Slot(slot) => Some(self.marks.slot(slot).sha256),
             Image::Factory => None,
         };
+        if self.trust.is_none() {
+            // What could not be read at the start may be readable by now.
+            (self.trust, self.trust_note) = super::run::open_trust(&self.image, &self.state);
+        }
         self.self_check = trial::self_check(&self.state, &self.running.sha256, expected.as_ref(), &self.trust_note);
         if self.on_trial() && self.self_check == SelfCheck::Passed {
             self.doing("trial", &Reason::new("checking", "on trial: the operator's check runs"), Some(self.times.check_s));

@@ -10,6 +10,7 @@ use super::{build, download, fault, trial};
 use crate::core::hex::Sha256;
 use crate::core::reason::Reason;
 use crate::core::slots::{Condition, Marks, Slot};
+use crate::core::trust::Trusted;
 use crate::io::fs::{open_plain, read_limited};
 use crate::io::lock::Lock;
 use crate::io::state::State;
@@ -21,6 +22,8 @@ const ROOT_MAX: u64 = 64 * 1024;
 /// A system short of memory or descriptors right after boot may have them a moment later: tries and pause of an exec.
 const EXEC_TRIES: u32 = 4;
 const EXEC_PAUSE: Duration = Duration::from_millis(100);
+/// The root could not be read now; it may be a moment later.
+pub const ROOT_UNREADABLE: &str = "root_unreadable";
 
 /// The launcher's device.
 pub struct Host<'a> {
@@ -38,6 +41,12 @@ impl<'a> Host<'a> {
     /// `words` are the arguments for the next program, `image` is the factory image's path, `own_hash` its hash.
     pub fn new(words: &'a [String], state: State, lock: &'a Lock, image: PathBuf, own_hash: Sha256) -> Host<'a> {
         Host { words, state, lock, image, own_hash, copy: None, sequence: 0, confirmed: [false; 2] }
+    }
+}
+
+impl Host<'_> {
+    fn roots(&self) -> Result<Trusted, Reason> {
+        factory_root(&self.image).and_then(|root| load_root_chain(&self.state.path("trust"), &root))
     }
 }
 
@@ -74,7 +83,13 @@ impl Site for Host<'_> {
         let path = self.state.slot_program(slot);
         let damaged = |why: String| Reason::new("slot_damaged", format!("{}: {why}", path.display()));
         let mut file = open_plain(&path).map_err(|e| Reason::new("slot_missing", format!("{}: {e}", path.display())))?;
-        let trusted = factory_root(&self.image).and_then(|root| load_root_chain(&self.state.path("trust"), &root));
+        let trusted = (1..EXEC_TRIES).fold(self.roots(), |roots, _| match roots {
+            Err(reason) if reason.code == ROOT_UNREADABLE => {
+                process::sleep(EXEC_PAUSE);
+                self.roots()
+            }
+            roots => roots,
+        });
         match trusted {
             Ok(trusted) => {
                 let key = trusted.build_key(&artifact.build_keyid);
@@ -136,6 +151,7 @@ pub fn factory_root(image: &Path) -> Result<Vec<u8>, Reason> {
             "no_root",
             format!("{}: is missing; put the root.json of `vmetric-release init` beside the image", path.display()),
         )),
+        Err(e) if trial::is_lack(&e) => Err(Reason::new(ROOT_UNREADABLE, format!("{}: {e}", path.display()))),
         Err(e) => Err(Reason::new("no_root", format!("{}: {e}", path.display()))),
     }
 }

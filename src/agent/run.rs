@@ -358,7 +358,7 @@ const UNSAVED_WAIT: Duration = Duration::from_secs(5);
 fn settle(device: &mut Device) {
     let age = clock::awake().saturating_sub(device.started).as_secs();
     if !device.on_trial() && age >= device.times.settled_s && device.image_reached() < Reached::Contact {
-        if device.self_check == SelfCheck::NotRun {
+        if matches!(device.self_check, SelfCheck::NotRun | SelfCheck::CouldNotTell(_)) {
             device.run_self_check();
         }
         if device.self_check == SelfCheck::Passed && device.reached(Reached::Contact).is_err() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::build;
 use super::fault::{Fault, built_in};
+use super::host::ROOT_UNREADABLE;
 use super::world::Tested;
 use crate::core::hex::{self, Sha256};
 use crate::core::reason::Reason;
@@ -56,11 +57,23 @@ pub fn self_test() -> Result<String, Reason> {
 }
 
 /// Runs a staged file's self-test, bounded.
+///
+/// *Bad* is what the file did: a code, SIGSEGV, SIGILL, SIGABRT, a file that is no program here. *Could not tell* is what
+/// was done to it: SIGKILL (the system was out of memory) and SIGTERM come from somebody else, because this process kills
+/// its child only when the time is over, and a lack of anything at its start. No end in time is *bad*: the test takes
+/// milliseconds, and a device on which it takes [`crate::core::times::Times::self_test_s`] could not keep its trial's time
+/// either.
 pub fn run_self_test(program: &Path, limit_s: u64) -> Tested {
     let bad = |what: String| Tested::Bad(Reason::new("self_test_failed", what));
     match run_limited(program, &["--self-test"], Duration::from_secs(limit_s)) {
         ChildEnd::Exited(0, _) => Tested::Passed,
         ChildEnd::Exited(code, said) => bad(format!("the staged file's self-test ended with {code}: {}", last_line(&said))),
+        ChildEnd::Signal(signal @ (libc::SIGKILL | libc::SIGTERM), _) => Tested::CouldNotTell(Reason::new(
+            "self_test_killed",
+            format!(
+                "the staged file's self-test was killed from outside by signal {signal}, for want of memory or by a person; look at the kernel's log"
+            ),
+        )),
         ChildEnd::Signal(signal, said) => bad(format!("the staged file's self-test was killed by signal {signal}: {}", last_line(&said))),
         ChildEnd::TimedOut => bad(format!("the staged file's self-test did not end within {limit_s} s")),
         ChildEnd::NotStarted(e) if is_lack(&e) => {
@@ -74,7 +87,7 @@ pub fn run_self_test(program: &Path, limit_s: u64) -> Tested {
 }
 
 /// The device lacks something for the moment; the file is not at fault.
-fn is_lack(e: &io::Error) -> bool {
+pub fn is_lack(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock | io::ErrorKind::ExecutableFileBusy)
         || matches!(e.raw_os_error(), Some(libc::ENFILE | libc::EMFILE | libc::EIO))
 }
@@ -82,6 +95,9 @@ fn is_lack(e: &io::Error) -> bool {
 fn last_line(text: &str) -> String {
     text.lines().last().unwrap_or("no output").chars().take(160).collect()
 }
+
+/// What could not be read now, for a cause outside the file.
+const UNREADABLE: [&str; 2] = [ROOT_UNREADABLE, "state_error"];
 
 /// The self-check of a running program: its own file is the one that the marks speak of, its configuration and trust
 /// store can be read. That its state can be written shows when the marks note how far it came: without that there is no
@@ -99,6 +115,64 @@ pub fn self_check(state: &State, own: &Sha256, expected: Option<&Sha256>, trust:
     };
     match check() {
         Ok(()) => SelfCheck::Passed,
+        // A disk that did not answer once says nothing of the file: done again while the trial's time lasts.
+        Err(reason) if UNREADABLE.contains(&reason.code.as_ref()) => SelfCheck::CouldNotTell(reason),
         Err(reason) => SelfCheck::Failed(reason),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests write scripts that are not durable")]
+mod tests {
+    use std::fs::{Permissions, set_permissions, write};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn tested(program: &[u8]) -> (&'static str, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        write(&path, program).unwrap();
+        set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        loop {
+            match run_self_test(&path, 20) {
+                Tested::Passed => return ("passed", String::new()),
+                Tested::Bad(reason) => return ("bad", reason.code.to_string()),
+                // A test beside this one may have forked while the script was open for writing.
+                Tested::CouldNotTell(reason) if reason.detail.contains("busy") => {}
+                Tested::CouldNotTell(reason) => return ("could_not_tell", reason.code.to_string()),
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_done_to_a_self_test_is_not_what_it_did() {
+        let ended = |how: &str| tested(format!("#!/bin/sh\n{how}\n").as_bytes());
+        assert_eq!(ended("exit 0").0, "passed");
+        for signal in ["KILL", "TERM"] {
+            assert_eq!(ended(&format!("kill -{signal} $$")), ("could_not_tell", "self_test_killed".into()));
+        }
+        for how in ["kill -SEGV $$", "kill -ILL $$", "kill -ABRT $$", "kill -BUS $$", "exit 1", "exit 75", "exit 137"] {
+            assert_eq!(ended(how), ("bad", "self_test_failed".into()), "{how}");
+        }
+        assert_eq!(tested(b"#!/no/such/interpreter\n").0, "bad");
+        assert_eq!(tested(b"\x7fELF\x02\x01\x01 of another processor").0, "bad");
+        for errno in [libc::EIO, libc::ENOMEM, libc::EAGAIN, libc::EMFILE, libc::ENFILE, libc::ETXTBSY] {
+            assert!(is_lack(&io::Error::from_raw_os_error(errno)), "{errno}");
+        }
+        for errno in [libc::ENOEXEC, libc::ENOENT, libc::EACCES, libc::ELIBBAD, libc::EINVAL, libc::EISDIR] {
+            assert!(!is_lack(&io::Error::from_raw_os_error(errno)), "{errno}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_now_is_no_fault_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path()).unwrap();
+        let checked = |trust: Result<(), Reason>| self_check(&state, &[1; 32], Some(&[1; 32]), &trust);
+        assert_eq!(checked(Ok(())), SelfCheck::Passed);
+        assert!(matches!(checked(Err(Reason::new(ROOT_UNREADABLE, "x"))), SelfCheck::CouldNotTell(_)));
+        assert!(matches!(checked(Err(Reason::new("no_root", "x"))), SelfCheck::Failed(_)));
+        assert!(matches!(self_check(&state, &[1; 32], Some(&[2; 32]), &Ok(())), SelfCheck::Failed(_)));
     }
 }

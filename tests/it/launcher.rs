@@ -40,7 +40,7 @@ const EXEC_ERRORS: [i32; 22] = [
 ];
 
 /// Codes a slot's check fails with, in `agent::run` and below it.
-const CHECK_CODES: [&str; 5] = ["slot_damaged", "slot_missing", "slot_signature", "no_root", "hash_mismatch"];
+const CHECK_CODES: [&str; 6] = ["slot_damaged", "slot_missing", "slot_signature", "no_root", "root_unreadable", "hash_mismatch"];
 
 /// A device that writes down what the launcher does.
 struct Played {

@@ -34,6 +34,10 @@ enum Kindof {
     NoContact,
     FailsSelfCheck,
     FailsSelfTest,
+    /// Its first self-test is killed for want of memory.
+    KilledSelfTest,
+    /// The root cannot be read at the first self-check of each of its processes.
+    Unreadable,
     /// The Director's operator says no to its trial.
     Refused,
     /// The operator's check never can tell.
@@ -76,6 +80,7 @@ struct Device {
     booted_at: u64,
     taken: Vec<ResultWire>,
     order_given: Order,
+    killed: bool,
     // the running process
     running: Running,
     current: Option<usize>,
@@ -151,6 +156,7 @@ impl Device {
             booted_at: 1_899_999_000,
             taken: vec![],
             order_given: Order { switch_in_s: if release == Kindof::Withdrawn { 3600 } else { 0 }, ..order() },
+            killed: false,
             running: running(FACTORY),
             current: None,
             marks: Marks::default(),
@@ -409,6 +415,10 @@ impl World for Device {
         if self.release == Kindof::FailsSelfTest {
             return Tested::Bad(Reason::new("self_test_failed", "exit code 1"));
         }
+        if self.release == Kindof::KilledSelfTest && !self.killed {
+            self.killed = true;
+            return Tested::CouldNotTell(Reason::new("self_test_killed", "model"));
+        }
         self.staged = Staged::Tested;
         Tested::Passed
     }
@@ -453,6 +463,7 @@ impl World for Device {
             Kindof::FailsSelfCheck => SelfCheck::Failed(Reason::new("self_check_failed", "model")),
             Kindof::FailsCheck => SelfCheck::Failed(Reason::new("check_failed", "its last line")),
             Kindof::Unsure => SelfCheck::CouldNotTell(Reason::new("check_unsure", "its last line")),
+            Kindof::Unreadable if self.now == self.started_at => SelfCheck::CouldNotTell(Reason::new("root_unreadable", "model")),
             Kindof::Slow if self.now < self.started_at + 20 => SelfCheck::CouldNotTell(Reason::new("check_unsure", "not yet")),
             _ => SelfCheck::Passed,
         };
@@ -490,7 +501,11 @@ fn check(device: &Device, rest: &Reason, fresh: bool) {
     assert_eq!(last.running_sha256, hex::encode(&device.running.sha256), "untrue report: {what}");
     assert!(device.trial_starts <= 6, "{what}");
     match device.release {
-        Kindof::Good | Kindof::Slow => {
+        Kindof::KilledSelfTest => {
+            assert_eq!((device.running.sha256, last.outcome.as_str()), (NEW, "updated"), "{what}");
+            assert!(device.is_confirmed(device.running.image) && !device.disk.rejected.iter().any(|r| r.bad), "{what}");
+        }
+        Kindof::Good | Kindof::Slow | Kindof::Unreadable => {
             assert_eq!(device.running.sha256, NEW, "a good release did not land: {what}");
             assert!(device.is_confirmed(device.running.image), "{what}");
             assert_eq!((last.outcome.as_str(), device.marks.floor), ("updated", 5), "{what}");
@@ -529,13 +544,15 @@ fn check(device: &Device, rest: &Reason, fresh: bool) {
     }
 }
 
-const KINDS: [Kindof; 11] = [
+const KINDS: [Kindof; 13] = [
     Kindof::Good,
     Kindof::Crashes,
     Kindof::Hangs,
     Kindof::NoContact,
     Kindof::FailsSelfCheck,
     Kindof::FailsSelfTest,
+    Kindof::KilledSelfTest,
+    Kindof::Unreadable,
     Kindof::Refused,
     Kindof::Unsure,
     Kindof::FailsCheck,
@@ -545,7 +562,12 @@ const KINDS: [Kindof; 11] = [
 
 fn run_with(release: Kindof, fresh: bool, cuts: Vec<u32>) -> Device {
     let mut device = Device::new(release, fresh, cuts);
-    let rest = device.run();
+    let mut rest = device.run();
+    if release == Kindof::KilledSelfTest && rest.code == "cooldown" {
+        assert_eq!(device.trial_starts, 0, "started without a self-test: {:?}", device.cuts);
+        device.now += 600;
+        rest = device.run();
+    }
     check(&device, &rest, fresh);
     device
 }
