@@ -47,6 +47,7 @@ impl Registry {
         if agent.hear(report, now) {
             self.keep_agent(id);
         }
+        self.order_above(id, report, now);
         let mut moved = self.follow_step(id, report, now);
         self.note_not_taken(id, report, now);
         let mut lost = self.lost_without_a_word(id, report);
@@ -98,6 +99,32 @@ impl Registry {
         let row = |rollout: &u64| self.orders.get(&(*rollout, id.to_string()));
         let earlier = || self.rollouts.keys().rev().filter_map(row).find(|o| is_of(o, generation));
         in_force.filter(|o| is_of(o, generation)).or_else(earlier)
+    }
+
+    /// This store was restored from a backup: the device has taken a later order of it, and takes the one in force for an old
+    /// one. It is ordered anew, above that. A trial is waited for: the device takes nothing meanwhile.
+    fn order_above(&mut self, id: &str, report: &ReportWire, now: u64) {
+        if report.issuer != self.issuer || report.running_as == "trial" {
+            return;
+        }
+        let Some(mut row) = self.order_in_force(id).map(|(o, _)| o.clone()) else { return };
+        if !row.end().is_none_or(|end| end == End::Silent) || report.generation <= row.in_force() {
+            return;
+        }
+        let next = self.next_generation(id);
+        let detail = format!(
+            "the device has taken order {} of this Director, which knows of {} only (a restored backup); ordered anew as {next}",
+            report.generation,
+            row.in_force()
+        );
+        self.event(now, id, "order_overtaken", detail, Some(&row));
+        match row.cancel_generation {
+            0 => row.generation = next,
+            _ => row.cancel_generation = next,
+        }
+        (row.state, row.since, row.until) = (Step::Ordered.word().into(), now, None);
+        (row.code, row.detail) = (Step::Ordered.word().into(), Step::Ordered.sentence().into());
+        self.keep_order(row);
     }
 
     /// Moves the order's row to the step that the report shows.
@@ -259,7 +286,9 @@ impl Registry {
         let known = ours && report.generation == order.in_force();
         let alive = order.cancel_generation > 0 || order.step().is_some() || order.end() == Some(End::Silent);
         // A trial hears of its cancellation after its verdict: until then there is nothing it could drop.
-        if !known && alive {
+        // One below what the device has taken would be ignored there, again and again.
+        let old = ours && report.generation > order.in_force();
+        if !known && !old && alive {
             answer.order = Some(order.wire(&self.issuer, rollout, now));
         }
         answer

@@ -464,3 +464,19 @@ impl World {
         self.releases.withdrawn.push(Withdrawn { path: artifact.path, sha256: artifact.sha256, reason: reason.into() });
     }
 }
+
+#[test]
+fn an_order_below_what_the_device_has_taken_is_given_anew() {
+    let mut world = World::new(1);
+    world.assign(&all("2.0.0"));
+    let first = world.order("a0").unwrap();
+    // The store is an old backup: the device has taken five more orders since, and one of them is on trial.
+    let later = OrderWire { generation: first.generation + 5, sha256: sha("2.1.0"), version: "2.1.0".into(), ..first.clone() };
+    assert!(world.hear(&world.trial(&later, "a0")).order.is_none(), "a trial takes no order");
+    let idle = world.about(&later, "a0", "idle");
+    let anew = world.hear(&idle).order.unwrap();
+    assert_eq!((anew.generation, &anew.sha256, &anew.kind), (later.generation + 1, &first.sha256, &first.kind));
+    assert_eq!(world.hear(&idle).order.unwrap().generation, anew.generation, "given once, offered until it is taken");
+    // From here on it is an order like any other.
+    assert!(world.hear(&world.about(&anew, "a0", "accepted")).order.is_none());
+}
