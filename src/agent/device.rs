@@ -59,6 +59,8 @@ pub struct Device {
     /// When its self-check had run for the first time.
     pub(super) checked: Option<Duration>,
     pub(super) link: Option<Link>,
+    /// Under which it is enrolled.
+    pub(super) agent_id: Option<String>,
     /// The factory image's file; the root of the factory date lies beside it.
     pub(super) image: PathBuf,
     pub(super) trust: Option<(TrustStore, Trusted)>,

@@ -178,6 +178,8 @@ fn program(args: &RunArgs, state: State, lock: Lock, image: PathBuf, running: Im
     let wake_fd = process::wake_pipe().map_err(|e| Reason::new("signals", e.to_string()))?;
     show_fault(&state);
     let mut device = load(args, state, &image, running, own_hash, Some(wake_fd))?;
+    // Not before it could be noted; the next start tries again.
+    device.end_left_over().unwrap_or_else(|reason| log::warn!("{reason}"));
     device.prepare_stop();
     process::install_signals();
     log::info!("vmetric-agent {} runs: {} ({})", build::VERSION, running.name(), running_as(&device));
@@ -281,6 +283,7 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         started: clock::awake(),
         checked: None,
         link,
+        agent_id: config.as_ref().map(|(config, _)| config.agent_id.clone()),
         image: image.to_path_buf(),
         trust,
         trust_note,

@@ -36,7 +36,8 @@ impl Device {
         if !AcceptedWire::takes(&order, before, self.on_trial()) {
             return Ok(false);
         }
-        let wire = AcceptedWire::receive(order, &self.moment(), before);
+        let mut wire = AcceptedWire::receive(order, &self.moment(), before);
+        wire.agent_id = self.agent_id.clone();
         // An order that cannot be obeyed is kept, ended, so that it is not sent for ever; its refusal is a result.
         let refusal = wire.accepted(&self.times).err();
         self.state.write("order.json", &wire)?;
@@ -46,6 +47,19 @@ impl Device {
             self.refuse_unreadable(reason)?;
         }
         Ok(true)
+    }
+
+    /// At the start: ends an order that this device was given under an identity that it has no more.
+    pub(super) fn end_left_over(&mut self) -> Result<(), Reason> {
+        let left = self.accepted.as_ref().filter(|a| a.is_left_over(self.agent_id.as_deref(), self.on_trial()));
+        match left.map(|a| a.order.clone()) {
+            None => Ok(()),
+            Some(order) => {
+                let what = "this device was enrolled anew before the order was carried out; order it again where it is enrolled now";
+                self.add_result(self.refusal(order, Reason::new("identity_replaced", what)))?;
+                self.end_order()
+            }
+        }
     }
 
     fn refuse_unreadable(&mut self, reason: Reason) -> Result<(), Reason> {

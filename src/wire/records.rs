@@ -36,6 +36,8 @@ pub struct AcceptedWire {
     pub director_issuer: String,
     /// Its generation.
     pub director_generation: u64,
+    /// The identity that it was given to.
+    pub agent_id: Option<String>,
 }
 
 /// An order that may not be obeyed: which field, and why.
@@ -97,7 +99,15 @@ impl AcceptedWire {
             bytes: 0,
             director_issuer,
             director_generation,
+            agent_id: None,
         }
+    }
+
+    /// Whether it was given to another identity of this device, before an `enroll --replace`: nobody waits for it any more.
+    /// A trial goes on, its own deadline ends it.
+    pub fn is_left_over(&self, own: Option<&str>, on_trial: bool) -> bool {
+        let other = matches!((self.agent_id.as_deref(), own), (Some(of), Some(own)) if of != own);
+        other && !self.ended && !on_trial && !self.order.issuer.starts_with(LOCAL_ISSUER)
     }
 
     /// The core's view of it.
@@ -319,5 +329,21 @@ mod tests {
         let local = AcceptedWire::receive(OrderWire { issuer: "local:1".into(), generation: 1, ..wire() }, &now, Some(&accepted));
         assert_eq!((local.director_issuer.as_str(), local.director_generation), ("site", 4), "a local update hides no order");
         assert_eq!(accepted.accepted(&Times::DEFAULT).unwrap().at, now);
+    }
+
+    #[test]
+    fn an_order_to_another_identity_is_left_over_unless_it_is_on_trial() {
+        let now = Moment { unix: 1, monotonic: 1, boot_id: "b".into(), director: None };
+        let of = |agent: Option<&str>, issuer: &str, ended| {
+            let order = OrderWire { issuer: issuer.into(), ..Default::default() };
+            AcceptedWire { agent_id: agent.map(String::from), ended, ..AcceptedWire::receive(order, &now, None) }
+        };
+        assert!(of(Some("old"), "i", false).is_left_over(Some("new"), false));
+        assert!(!of(Some("old"), "i", false).is_left_over(Some("new"), true), "on trial");
+        assert!(!of(Some("old"), "i", true).is_left_over(Some("new"), false), "ended");
+        assert!(!of(Some("old"), LOCAL_ISSUER, false).is_left_over(Some("new"), false), "a command's");
+        for (agent, own) in [(Some("a"), Some("a")), (None, Some("a")), (Some("a"), None)] {
+            assert!(!of(agent, "i", false).is_left_over(own, false), "{agent:?} {own:?}");
+        }
     }
 }
