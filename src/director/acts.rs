@@ -51,8 +51,10 @@ impl Act<'_> {
 
     /// Makes what was done durable and tells the agents.
     async fn settle(&self, wake: Vec<String>) -> Result<(), Reason> {
+        // The plan afterwards: it looks at everybody, while those who have news wait for the disk already.
+        let delivered = self.site.deliver(wake).await;
         self.site.planner.ring();
-        self.site.deliver(wake).await.map_err(store_error)?;
+        delivered.map_err(store_error)?;
         self.site.store.durable().await.map_err(store_error)
     }
 

@@ -247,13 +247,13 @@ impl Registry {
             heard.place = speaker;
         }
         if let Some(agent) = self.agents.get_mut(id) {
-            let before = agent.clone();
+            let moved = agent.instance != seat.current || agent.refused.as_ref() != Some(&seat.refused);
+            let fresh = second.as_ref().is_some_and(|s| agent.second.as_ref().is_none_or(|b| s.at >= b.at + SECOND_KEPT_S));
             (agent.instance, agent.former, agent.refused) = (seat.current, Some(seat.former), Some(seat.refused));
-            let fresh = second.as_ref().is_some_and(|s| before.second.as_ref().is_none_or(|b| s.at >= b.at + SECOND_KEPT_S));
             if let Some(second) = &second {
                 agent.second = Some(second.clone());
             }
-            if claim != Claim::Known && (fresh || before.instance != agent.instance || before.refused != agent.refused) {
+            if claim != Claim::Known && (fresh || moved) {
                 self.keep_agent(id);
             }
         }

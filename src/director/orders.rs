@@ -143,10 +143,8 @@ impl Registry {
 
     fn advance(&mut self, id: u64, releases: &Releases, now: u64, wake: &mut Vec<String>) {
         let Some(rollout) = self.rollouts.get(&id).cloned() else { return };
-        let range = (id, String::new())..(id + 1, String::new());
-        let keys: Vec<String> = self.orders.range(range).map(|((_, agent), _)| agent.clone()).collect();
-        let facts: Vec<AgentFacts> =
-            keys.iter().map(|agent| self.facts(&self.orders[&(id, agent.clone())], &rollout, releases, now)).collect();
+        let mut finder = Finder { rollout: &rollout, releases, last: None };
+        let facts: Vec<AgentFacts> = self.rows(id).map(|row| self.facts(row, &mut finder, now)).collect();
         let limits = rollout::Rollout {
             state: state_of(&rollout),
             max_in_flight: rollout.max_in_flight as usize,
@@ -154,53 +152,67 @@ impl Registry {
             expires_at: rollout.expires_at(),
         };
         let plan = rollout::plan(&limits, &facts, now);
-        for (agent, decision) in keys.iter().zip(plan.decisions) {
-            self.apply(id, agent, decision, releases, now, wake);
+        // Of thousands of rows most stay as they are, and this comes ten times a second.
+        let news = |(row, decision): (&Order, Decision)| is_news(row, &decision).then(|| (row.agent.clone(), decision));
+        let news: Vec<(String, Decision)> = self.rows(id).zip(plan.decisions).filter_map(news).collect();
+        for (agent, decision) in news {
+            self.apply(id, &agent, decision, releases, now, wake);
         }
         if plan.state != limits.state {
             self.close(rollout, plan.state, now, wake);
         }
         let over = self.rollouts.get(&id).is_none_or(|r| r.state != "running");
-        if over && keys.into_iter().all(|agent| self.orders[&(id, agent)].end().is_some()) {
+        if over && self.rows(id).all(|row| row.end().is_some()) {
             self.open.remove(&id);
         }
     }
 
+    /// A roll-out's rows.
+    fn rows(&self, id: u64) -> impl Iterator<Item = &Order> {
+        self.orders.range((id, String::new())..(id + 1, String::new())).map(|(_, row)| row)
+    }
+
     /// What is known of one agent of a roll-out.
-    fn facts(&self, row: &Order, rollout: &Rollout, releases: &Releases, now: u64) -> AgentFacts {
-        let last_contact = self.last_contact(&row.agent).max(self.started_at);
-        let standing = match (row.step(), row.end()) {
-            (Some(step), _) => Standing::Moving {
-                reason: Reason::received(row.code.clone(), row.detail.clone()),
-                deadline: rollout::deadline(step, row.since.max(self.started_at), last_contact, &rollout.terms(row.issued_at)),
-            },
-            (_, Some(end)) => Standing::Ended(end),
-            _ => Standing::Waiting,
-        };
+    fn facts(&self, row: &Order, finder: &mut Finder, now: u64) -> AgentFacts {
         let mut facts = AgentFacts {
-            standing,
+            standing: Standing::Waiting,
             runs_target: false,
             left_target: false,
             no_artifact: None,
             quarantined: None,
             busy: None,
-            last_contact: self.last_contact(&row.agent),
+            last_contact: 0,
         };
-        let Some(agent) = self.agents.get(&row.agent) else { return facts };
-        let current = self.in_force.get(&row.agent) == Some(&row.rollout);
-        let runs = !agent.running_sha256.is_empty();
-        facts.left_target = current && runs && agent.running_sha256 != row.sha256 && agent.running_as != "manual";
-        if facts.standing == Standing::Waiting {
-            match find(agent, rollout, releases) {
-                Ok(artifact) => {
-                    let sha256 = hex::encode(&artifact.sha256);
-                    facts.runs_target = agent.running_sha256 == sha256 && agent.running_as != "trial";
-                    facts.quarantined = self.quarantined(&sha256, &row.agent, rollout.retry, now);
-                }
-                Err(reason) => facts.no_artifact = Some(reason),
+        if let Some(end) = row.end() {
+            facts.standing = Standing::Ended(end);
+            // Only this end can be undone by what the agent runs now.
+            let current = || self.in_force.get(&row.agent) == Some(&row.rollout);
+            if let Some(agent) = self.agents.get(&row.agent).filter(|_| end == End::Updated && current()) {
+                let runs = !agent.running_sha256.is_empty();
+                facts.left_target = runs && agent.running_sha256 != row.sha256 && agent.running_as != "manual";
             }
-            facts.busy = self.busy(&row.agent);
+            return facts;
         }
+        facts.last_contact = self.last_contact(&row.agent);
+        if let Some(step) = row.step() {
+            let last_contact = facts.last_contact.max(self.started_at);
+            // A moving agent's reason is its own report's; the row has it already ([`is_news`]).
+            let reason = Reason::new("moving", "");
+            let terms = finder.rollout.terms(row.issued_at);
+            facts.standing =
+                Standing::Moving { reason, deadline: rollout::deadline(step, row.since.max(self.started_at), last_contact, &terms) };
+            return facts;
+        }
+        let Some(agent) = self.agents.get(&row.agent) else { return facts };
+        let retry = finder.rollout.retry;
+        match finder.sha256(agent) {
+            Ok(sha256) => {
+                facts.runs_target = agent.running_sha256 == *sha256 && agent.running_as != "trial";
+                facts.quarantined = self.quarantined(sha256, &row.agent, retry, now);
+            }
+            Err(reason) => facts.no_artifact = Some(reason.clone()),
+        }
+        facts.busy = self.busy(&row.agent);
         facts
     }
 
@@ -218,16 +230,11 @@ impl Registry {
                 self.issue(row.clone(), releases, now);
                 wake.push(agent.to_string());
             }
-            // A moving agent's reason is its own report's; the row has it already.
-            Decision::Wait { .. } if row.step().is_some() => {}
             Decision::Wait { reason, until } => {
-                if row.code != reason.code || row.until != until {
-                    let (code, detail) = (reason.code.into_owned(), reason.detail);
-                    self.keep_order(Order { code, detail, until, ..row.clone() });
-                }
+                let (code, detail) = (reason.code.into_owned(), reason.detail);
+                self.keep_order(Order { code, detail, until, ..row.clone() });
             }
             Decision::Refuse { reason, end } => self.end(row.clone(), end, &reason, now),
-            Decision::Ended(end) if row.end() == Some(end) => {}
             Decision::Ended(end) => {
                 let reason = why_ended(end, row);
                 self.end(row.clone(), end, &reason, now);
@@ -297,6 +304,33 @@ impl Registry {
                 }
             }
         }
+    }
+}
+
+/// Whether a decision changes its row.
+fn is_news(row: &Order, decision: &Decision) -> bool {
+    match decision {
+        Decision::Wait { reason, until } => row.step().is_none() && (row.code != reason.code || row.until != *until),
+        Decision::Ended(end) => row.end() != Some(*end),
+        Decision::Proceed | Decision::Refuse { .. } => true,
+    }
+}
+
+/// Finds a roll-out's file for one agent after the other; most of them are of one kind.
+struct Finder<'a> {
+    rollout: &'a Rollout,
+    releases: &'a Releases,
+    last: Option<([String; 3], Result<String, Reason>)>,
+}
+
+impl Finder<'_> {
+    /// The file's hash, or why there is none.
+    fn sha256(&mut self, agent: &super::records::Agent) -> &Result<String, Reason> {
+        let kind = [&agent.os, &agent.architecture, &agent.version];
+        let last = self.last.take().filter(|(of, _)| of.iter().eq(kind));
+        let found = || find(agent, self.rollout, self.releases).map(|artifact| hex::encode(&artifact.sha256));
+        let last = last.unwrap_or_else(|| (kind.map(String::clone), found()));
+        &self.last.insert(last).1
     }
 }
 

@@ -78,6 +78,9 @@ pub struct AllowView {
 impl Registry {
     /// Why a file is not ordered to an agent. `retry`: a halt does not count.
     pub fn quarantined(&self, sha256: &str, agent: &str, retry: bool, now: u64) -> Option<Reason> {
+        if self.quarantine.is_empty() {
+            return None;
+        }
         let entry = |agent: &str| self.quarantine.get(&key(sha256, agent, 0)).filter(|q| q.expires_at.is_none_or(|at| at > now));
         if let Some(by_person) = entry(agent).or_else(|| entry("")) {
             let whom = if by_person.agent.is_empty() { "for every agent" } else { "for this agent" };

@@ -129,9 +129,10 @@ impl Agent {
         self.pins = report.pins.as_ref().map(|pins| pins.iter().take(PINS_MAX).map(|pin| text(pin)).collect());
         self.rejects = report.rejects.as_ref().map(|list| list.iter().take(REJECTS_MAX).map(reject).collect());
         // The detail of a download changes with each report; it is not worth a write.
-        let quiet = Agent { detail: before.detail.clone(), last_contact: before.last_contact, ..self.clone() };
-        let stale = now.saturating_sub(before.last_contact) >= CONTACT_KEPT_S;
-        if quiet != before || stale {
+        let detail = std::mem::replace(&mut self.detail, before.detail.clone());
+        let changed = *self != before;
+        self.detail = detail;
+        if changed || now.saturating_sub(before.last_contact) >= CONTACT_KEPT_S {
             self.last_contact = now;
             return true;
         }
@@ -148,6 +149,9 @@ pub const CONTACT_KEPT_S: u64 = 600;
 
 /// Text from a peer, safe to store and to print: no control characters, no invisible direction marks, at most `max` bytes.
 pub fn clean(text: &str, max: usize) -> String {
+    if text.len() <= max && text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return text.to_string();
+    }
     let unsafe_mark = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     let mut out = String::new();
     for c in text.chars() {

@@ -120,8 +120,8 @@ impl Registry {
 
     /// Writes an agent's row.
     pub fn keep_agent(&mut self, id: &str) {
-        if let Some(agent) = self.agents.get(id).cloned() {
-            self.put(Table::Agents, id.to_string(), &agent);
+        if let Some(value) = self.agents.get(id).map(json::to_string) {
+            self.changes.push(Change { table: Table::Agents, key: id.to_string(), value: Some(value) });
         }
     }
 

@@ -187,9 +187,11 @@ impl Site {
                 smol::Timer::after(TICK).await;
             };
             smol::future::or(self.planner.wait(), tick).await;
+            let began = clock::monotonic();
             // The error is the committer's to tell; its batch is kept and written later.
             let _ = self.plan().await;
-            smol::Timer::after(PLAN_PAUSE).await;
+            // Half of the time at most: the other half is the agents'.
+            smol::Timer::after(clock::monotonic().saturating_sub(began).clamp(PLAN_PAUSE, TICK)).await;
         }
     }
 

@@ -328,3 +328,33 @@ pub fn damaged(path: &Path, what: &str) -> String {
         path.display()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_closed_needs_no_recovery_and_one_that_was_not_is_verified() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, copy) = (folder.path().join("a"), folder.path().join("b"));
+        let store = Store::open(&path).unwrap();
+        store.queue(vec![Change { table: Table::Meta, key: "k".into(), value: Some("{}".into()) }]);
+        smol::block_on(store.commit()).unwrap();
+        // What a power cut leaves.
+        std::fs::copy(&path, &copy).unwrap();
+        store.close();
+        assert!(!open_file(&path).unwrap().1);
+        assert!(open_file(&copy).unwrap().1, "recovered, which verifies every page");
+        let mut rows = 0;
+        Store::open(&copy)
+            .unwrap()
+            .each(Table::Meta, |key, text| {
+                (key, text) == ("k", "{}") && {
+                    rows += 1;
+                    true
+                }
+            })
+            .unwrap();
+        assert_eq!(rows, 1);
+    }
+}

@@ -19,6 +19,10 @@ use super::scratch::RECORD;
 /// Most that a peer can make us queue without taking any of it: a flood of KeyUpdates ends here.
 const UNSENT_MAX: usize = 256 * 1024;
 
+/// Room for a handshake message to begin with; a longer one says how much it needs. Hundreds of handshakes at once must not
+/// leave a heap of large holes behind.
+const FLIGHT: usize = 2 * 1024;
+
 /// See the module's text. Every buffer is freed as soon as it is empty.
 pub(super) struct Tls {
     connection: UnbufferedServerConnection,
@@ -93,7 +97,7 @@ impl Tls {
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    append(&mut self.unsent, RECORD, |out| match data.encode(out) {
+                    append(&mut self.unsent, FLIGHT, |out| match data.encode(out) {
                         Err(EncodeError::InsufficientSize(e)) => Err(Some(e)),
                         other => other.map_err(|_| None),
                     })?;
@@ -130,7 +134,7 @@ impl Tls {
     /// must see the same ones again, or it panics.
     fn collect_alert(&mut self, rest: &mut [u8]) {
         if let Ok(ConnectionState::EncodeTlsData(mut data)) = self.connection.process_tls_records(rest).state {
-            let _ = append(&mut self.unsent, RECORD, |out| data.encode(out).map_err(|_| None));
+            let _ = append(&mut self.unsent, FLIGHT, |out| data.encode(out).map_err(|_| None));
         }
     }
 }
