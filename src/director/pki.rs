@@ -5,12 +5,11 @@
 //!             ca-p256.key, ca-p256.pem    its twin for browsers and installers
 //!             leaf.key, leaf.pem          90 days; the first line says until when and for which names
 //!             leaf-p256.key, leaf-p256.pem
+//!             ca-former.key, retired      while the site goes over to another CA
 //! ```
 //!
-//!             ca-former.key, retired      while the site goes over to another CA ([`rotate`])
-//!
 //! Keys are PKCS#8 PEM of mode 0600; a CA's is never replaced but by `ca rotate`, a leaf's is new with each leaf. A missing
-//! `ca.pem` is made again from its key.
+//! `ca.pem` is made again from its key. Going over to another CA: [`rotate`].
 //!
 //! **Why a twin.** Browsers and schannel cannot verify Ed25519, so a P-256 leaf under an Ed25519 CA is as good as none to
 //! them. One P-256 CA for all would put P-256 into every agent (its code, and another key to sign credentials with) and

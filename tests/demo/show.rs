@@ -82,10 +82,10 @@ impl Show {
     pub fn table_head(&self) {
         self.plain("");
         self.plain(&format!(
-            "{:<2} {:<40} {:<9} {:<11} {:<27} {:>8} {:>4} {:>5} ",
+            "{:<2} {:<46} {:<9} {:<21} {:<29} {:>8} {:>4} {:>5} ",
             "", "what happens", "mode", "result", "verdict/code", "bytes", "s", "gap"
         ));
-        self.plain(&"-".repeat(117));
+        self.plain(&"-".repeat(135));
     }
 
     /// One scenario's line; a failure has a second one with its reason.
@@ -95,14 +95,16 @@ impl Show {
             Ok(row) => (row, self.paint("32", "PASS")),
             Err(_) => (&none, self.paint("31", "FAIL")),
         };
+        // A device that slept in between: its gap is the night's.
+        const DAY_MS: u64 = 86_400_000;
         let number = |n: u64| if n == 0 { "-".to_string() } else { n.to_string() };
         let seconds = if row.seconds > 0.0 { format!("{:.1}", row.seconds) } else { "-".into() };
         self.plain(&format!(
-            "{letter:<2} {what:<40} {mode:<9} {:<11} {:<27} {:>8} {seconds:>4} {:>5} {word}",
+            "{letter:<2} {what:<46} {mode:<9} {:<21} {:<29} {:>8} {seconds:>4} {:>5} {word}",
             row.result,
             row.code,
             number(row.bytes),
-            number(row.gap_ms),
+            number(if row.gap_ms < DAY_MS { row.gap_ms } else { 0 }),
         ));
         if let Err(reason) = end {
             self.plain(&format!("   {}", self.paint("31", reason)));
