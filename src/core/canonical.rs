@@ -12,7 +12,7 @@
 //! | lone surrogates, invalid UTF-8, raw control characters | no text at all, or no JSON |
 //! | nesting deeper than [`DEPTH_MAX`], anything after the document | bounded stack; nothing unsigned rides along |
 //!
-//! python-tuf and tuf-on-ci write such documents (others may not: [`sorted()`] is for `vmetric-release tuf`); equal to securesystemslib's encoder on every document of
+//! python-tuf and tuf-on-ci write such documents (others may not: `sorted` is for `vmetric-release tuf`); equal to securesystemslib's encoder on every document of
 //! `tests/fixtures/canonical/`.
 
 use std::cmp::Ordering;
@@ -66,7 +66,7 @@ pub fn split(bytes: &[u8]) -> Result<Envelope, Malformed> {
     parts(bytes, true)
 }
 
-/// The same for a document whose signed part has its keys in any order; see [`sorted()`].
+/// The same for a document whose signed part has its keys in any order; see `sorted`.
 #[cfg(feature = "release")]
 pub fn split_unsorted(bytes: &[u8]) -> Result<Envelope, Malformed> {
     parts(bytes, false)

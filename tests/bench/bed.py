@@ -70,8 +70,6 @@ class Agent:
         pin = site.run("director", "pin", "--state", site.path("director")).strip()
         enroll = [self.program, "enroll", "--state", self.state, "--director", site.address, "--token", token, "--pin", pin]
         subprocess.run(enroll, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        with open(os.path.join(self.state, "config/agent.json"), encoding="utf-8") as file:
-            self.credential = json.load(file)["credential"]
         self.child = site.start([self.program, "run", "--state", self.state], name, {"VMETRIC_RESPAWN": "1"})
         self.pid = self.child.pid
         self.settle()

@@ -38,7 +38,7 @@ fn python_tuf_downloads_every_target() {
     line("rotate --repo release --role root --threshold 2");
     line("sign --repo release");
     line("publish --repo release --out public");
-    line("withdraw --repo release vmetric-agent/1.0.0/linux-amd64/vmetric-agent");
+    line("withdraw --repo release vmetric-agent/1.0.0/linux-amd64/vmetric-agent --reason old");
     line("sign --repo release");
     line("publish --repo release --out public");
 

@@ -248,7 +248,7 @@ pub fn first_request<'a>(
                 Some(piece) => plain.extend_from_slice(piece),
                 None => return (None, plain),
             },
-            Err(Refusal::Answer(response)) => return (Some(Err(response.status)), plain),
+            Err(Refusal::Answer(_, response)) => return (Some(Err(response.status)), plain),
             Err(Refusal::Gone) => return (None, plain),
         }
     }
