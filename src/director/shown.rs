@@ -172,7 +172,11 @@ pub fn explain(view: &ExplainView) -> String {
     let mut say = |name: &str, value: String| out += &format!("{name:<13} {value}\n");
     say("agent", format!("{} ({}, {}-{})", a.id, a.hostname, a.os, a.architecture));
     let place = if a.running == "factory" { "factory image".to_string() } else { format!("slot {}", a.running) };
-    say("runs", format!("{} ({place}, {}) sha256 {}", a.version, a.running_as, short(&a.running_sha256)));
+    // What it said when it was enrolled is all there is before its first report.
+    let heard = !a.running_sha256.is_empty();
+    let unheard = format!("{} by its enrollment; it has not reported yet", a.version);
+    let runs = format!("{} ({place}, {}) sha256 {}", a.version, a.running_as, short(&a.running_sha256));
+    say("runs", if heard { runs } else { unheard });
     let desired = match (&view.desired_version, &view.desired_sha256) {
         (Some(version), Some(sha256)) => format!("{version} sha256 {}{}", short(sha256), if view.fulfilled { ": it runs it" } else { "" }),
         (Some(version), None) => version.clone(),
@@ -211,7 +215,11 @@ pub fn explain(view: &ExplainView) -> String {
         let end = r.retry_at.map_or("until somebody says retry".into(), |at| format!("until {}", moment(now, at)));
         say("it rejects", format!("{} sha256 {}: {} ({}), {} time(s), {end}", r.version, short(&r.sha256), r.verdict, r.code, r.count));
     }
-    let contact = if a.online { "reachable" } else { "NOT REACHABLE" };
+    let contact = match (heard, a.online) {
+        (false, _) => "enrolled, not heard since",
+        (true, true) => "reachable",
+        (true, false) => "NOT REACHABLE",
+    };
     say("contact", format!("{}; {contact}", moment(now, a.last_contact)));
     if let Some(second) = &a.second_device {
         say("refused", format!("a second device with this identity, {second}; `replace-agent {}` decides for it", a.id));
