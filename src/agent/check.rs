@@ -27,7 +27,7 @@ const CANNOT_TELL: i32 = 75;
 const LINE_MAX: usize = 200;
 
 fn path(state: &State) -> PathBuf {
-    state.path("config/check")
+    hook::file(&state.path("config/check"))
 }
 
 /// Whether there is a check to run.

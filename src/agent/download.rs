@@ -1,9 +1,8 @@
 //! An artifact into the inactive slot: in slices, with resume across restarts, checked in the same pass that writes it.
 //! Constant memory: one buffer, one hash, one signature state, whatever the file's size.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use crate::core::release::Artifact;
 use crate::core::slots::Slot;
 use crate::core::trust::FileCheck;
 use crate::io::clock;
-use crate::io::fs::{PROGRAM, open_plain, remove_all, remove_if_there, sync_folder_of};
+use crate::io::fs::{PROGRAM, open_part, open_plain, remove_all, remove_if_there, rename, set_mode, sync_folder_of};
 use crate::io::state::{State, file_error};
 
 /// Bytes read and written at once.
@@ -59,7 +58,7 @@ pub fn fetch(
         // Damage, or somebody's trick: nothing is written through it.
         remove_all(&part).map_err(on_disk)?;
     }
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&part).map_err(on_disk)?;
+    let mut file = open_part(&part).map_err(on_disk)?;
     let mut have = absorb_part(&mut file, artifact.length, &mut check).map_err(on_disk)?;
     let mut fetched = 0;
     if have < artifact.length {
@@ -109,9 +108,9 @@ fn later(error: SourceError, between: &mut dyn Between) -> Fetched {
 }
 
 fn install(file: &File, part: &Path, program: &Path) -> io::Result<()> {
-    file.set_permissions(Permissions::from_mode(PROGRAM))?;
+    set_mode(file, PROGRAM)?;
     file.sync_all()?;
-    fs::rename(part, program)?;
+    rename(part, program)?;
     sync_folder_of(program)
 }
 

@@ -1,6 +1,5 @@
 //! The launcher's device as it is: marks, slot files, root metadata, exec.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use crate::core::slots::{Condition, Marks, Slot};
 use crate::core::trust::Trusted;
 use crate::io::fs::{open_plain, read_limited};
 use crate::io::lock::Lock;
+use crate::io::process::Ended;
 use crate::io::state::State;
 use crate::io::trust_store::load_root_chain;
 use crate::io::{clock, process};
@@ -35,12 +35,16 @@ pub struct Host<'a> {
     copy: Option<usize>,
     sequence: u64,
     confirmed: [bool; 2],
+    /// For the next program, beside what every one gets.
+    pub more_env: Vec<(&'static str, String)>,
+    /// How the program ended that was started, where it comes back.
+    pub ended: Option<Ended>,
 }
 
 impl<'a> Host<'a> {
     /// `words` are the arguments for the next program, `image` is the factory image's path, `own_hash` its hash.
     pub fn new(words: &'a [String], state: State, lock: &'a Lock, image: PathBuf, own_hash: Sha256) -> Host<'a> {
-        Host { words, state, lock, image, own_hash, copy: None, sequence: 0, confirmed: [false; 2] }
+        Host { words, state, lock, image, own_hash, copy: None, sequence: 0, confirmed: [false; 2], more_env: Vec::new(), ended: None }
     }
 }
 
@@ -111,34 +115,31 @@ impl Site for Host<'_> {
         }
     }
 
-    fn start(&mut self, slot: Slot) -> Reason {
+    fn start(&mut self, slot: Slot) -> Result<(), Reason> {
         let mut env = vec![(ENV_RUNNING, slot.name().to_string()), (ENV_IMAGE, self.image.display().to_string())];
         if let Ok(fd) = self.lock.pass_on() {
             env.push((ENV_LOCK, fd.to_string()));
         }
+        env.extend(self.more_env.iter().cloned());
         let program = self.state.slot_program(slot);
         process::alarm(fault::times().liveness_s);
-        let mut error = process::exec(&program, self.words, &env, &[]);
+        let mut ended = process::exec(&program, self.words, &env, &[]);
         for _ in 1..EXEC_TRIES {
-            if !is_short(&error) {
+            if !ended.as_ref().is_err_and(process::is_short) {
                 break;
             }
             process::sleep(EXEC_PAUSE);
-            error = process::exec(&program, self.words, &env, &[]);
+            ended = process::exec(&program, self.words, &env, &[]);
         }
         process::alarm(0);
         self.lock.keep();
-        Reason::new("exec_failed", format!("{}: {error}", program.display()))
+        self.ended = Some(ended.map_err(|error| Reason::new("exec_failed", format!("{}: {error}", program.display())))?);
+        Ok(())
     }
 
     fn tell(&mut self, what: &str) {
         log::warn!("{what}");
     }
-}
-
-/// The system lacks something for the moment; the file is not at fault.
-fn is_short(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EAGAIN | libc::EMFILE | libc::ENFILE | libc::ETXTBSY))
 }
 
 /// The root of the factory date: beside the image, else built in. The newer of the two would be found by the walk anyway.
@@ -151,7 +152,7 @@ pub fn factory_root(image: &Path) -> Result<Vec<u8>, Reason> {
             "no_root",
             format!("{}: is missing; put the root.json of `vmetric-release init` beside the image", path.display()),
         )),
-        Err(e) if trial::is_lack(&e) => Err(Reason::new(ROOT_UNREADABLE, format!("{}: {e}", path.display()))),
+        Err(e) if process::is_lack(&e) => Err(Reason::new(ROOT_UNREADABLE, format!("{}: {e}", path.display()))),
         Err(e) => Err(Reason::new("no_root", format!("{}: {e}", path.display()))),
     }
 }

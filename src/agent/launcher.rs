@@ -21,8 +21,9 @@ pub trait Site {
     fn save(&mut self, marks: &Marks) -> Result<(), Reason>;
     /// Is the slot's file the one that the marks speak of, with its build signature?
     fn check(&mut self, slot: Slot, sha256: &Sha256) -> Result<(), Reason>;
-    /// Starts a slot's file. Returns only when that fails, with the reason.
-    fn start(&mut self, slot: Slot) -> Reason;
+    /// Starts a slot's file; the error says why it does not start. Where a program takes this one's place it does not
+    /// return otherwise; where it runs as a child, `Ok` means that it ran and has ended.
+    fn start(&mut self, slot: Slot) -> Result<(), Reason>;
     /// Says what happens, for the log.
     fn tell(&mut self, what: &str);
 }
@@ -30,15 +31,16 @@ pub trait Site {
 /// Turns at most: each takes one slot out of the game, and there are two.
 const TURNS_MAX: usize = 4;
 
-/// Starts the right slot and does not return; or returns because the factory image is to run, that is the caller goes on.
-pub fn launch(site: &mut dyn Site) -> Marks {
+/// Starts the right slot and does not return, or returns `None` when it has ended; or returns the marks because the
+/// factory image is to run, that is the caller goes on.
+pub fn launch(site: &mut dyn Site) -> Option<Marks> {
     let mut marks = site.load();
     let mut seen = Seen { factory: site.factory(), boot_id: site.boot_id(), ..Seen::default() };
     for _ in 0..TURNS_MAX {
         let Boot { image, marks: counted } = next_boot(&marks, &seen);
         let saved = site.save(&counted);
         marks = counted;
-        let Image::Slot(slot) = image else { return marks };
+        let Image::Slot(slot) = image else { return Some(marks) };
         // A trial whose start cannot be counted would have no end: it must not start. A confirmed one may.
         let on_trial = marks.slot(slot).condition == crate::core::slots::Condition::Trial;
         let reason = match saved {
@@ -46,12 +48,15 @@ pub fn launch(site: &mut dyn Site) -> Marks {
                 Reason::new("start_not_counted", format!("the trial's start could not be made durable: {}", reason.detail))
             }
             _ => match site.check(slot, &marks.slot(slot).sha256) {
-                Ok(()) => site.start(slot),
+                Ok(()) => match site.start(slot) {
+                    Ok(()) => return None,
+                    Err(reason) => reason,
+                },
                 Err(reason) => reason,
             },
         };
         site.tell(&format!("slot {} does not start: {reason}", slot.name()));
         seen.broken[slot as usize] = Some(reason);
     }
-    marks
+    Some(marks)
 }

@@ -11,6 +11,7 @@ use crate::core::hex::{self, Sha256};
 use crate::core::proof::{DeviceKey, SEPARATOR};
 use crate::core::reason::Reason;
 use crate::io::http::{Download, Http, HttpConfig, HttpError};
+use crate::io::process::WakeFd;
 use crate::io::state::State;
 use crate::io::{clock, device_key, process, random};
 use crate::wire::agent_api::{AnswerWire, BODY_MAX, ErrorWire, ReportWire};
@@ -26,7 +27,7 @@ pub struct Link {
     credential: String,
     pins: Vec<Sha256>,
     candidates: bool,
-    way: (Option<i32>, fn()),
+    way: (Option<WakeFd>, fn()),
     second: Cell<bool>,
     asked: Cell<bool>,
     key: RefCell<Option<DeviceKey>>,
@@ -58,7 +59,7 @@ impl From<HttpError> for LinkError {
 }
 
 /// A client for the site of this configuration. `ca`: the CA file that its field `ca` names, PEM.
-pub fn client(config: &ConfigWire, ca: Option<&[u8]>, wake_fd: Option<i32>, tick: fn()) -> Result<Http, Reason> {
+pub fn client(config: &ConfigWire, ca: Option<&[u8]>, wake_fd: Option<WakeFd>, tick: fn()) -> Result<Http, Reason> {
     let http = HttpConfig { pins: config.pin_hashes(), proxy: config.proxy.clone(), user_agent: build::USER_AGENT, wake_fd, tick };
     #[cfg(feature = "company-ca")]
     if let Some(pem) = ca {
@@ -81,7 +82,7 @@ fn ca_of(config: &ConfigWire, state: &State) -> Result<Option<Vec<u8>>, Reason> 
 
 impl Link {
     /// From the configuration; connects to nothing yet.
-    pub fn new(config: &ConfigWire, state: &State, wake_fd: Option<i32>, tick: fn()) -> Result<Link, Reason> {
+    pub fn new(config: &ConfigWire, state: &State, wake_fd: Option<WakeFd>, tick: fn()) -> Result<Link, Reason> {
         Ok(Link {
             key: RefCell::default(),
             enrolled: config.device_key.clone().map(|public| (public, state.clone())),

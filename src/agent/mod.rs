@@ -9,6 +9,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`launcher`] | which image starts; no network, no TLS; falls through until something runs |
+//! | [`handover`] | one program after another: exec, or a parent with a child in a job |
 //! | [`host`] | the launcher's device as it is |
 //! | [`engine`] | one turn of work, over a [`world::World`], so that the power-cut test runs this very code |
 //! | [`device`] | the world as it is: files, processes, the Director |
@@ -28,6 +29,7 @@ pub mod download;
 pub mod engine;
 pub mod enroll;
 pub mod fault;
+pub mod handover;
 pub mod host;
 pub mod launcher;
 pub mod link;

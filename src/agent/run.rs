@@ -14,7 +14,7 @@ use super::host::{Host, factory_root};
 use super::launcher::launch;
 use super::link::{Link, tick};
 use super::world::World;
-use super::{build, trial};
+use super::{build, handover, trial};
 use crate::core::backoff::{self, Pace};
 use crate::core::copies::KeyFile;
 use crate::core::hex::{self, Sha256};
@@ -23,9 +23,8 @@ use crate::core::rejected::Rejected;
 use crate::core::slots::{Image, Reached};
 use crate::core::trust::Trusted;
 use crate::core::update::{Running, SelfCheck, Staged, Target};
-use crate::io::fs::read_limited;
 use crate::io::lock::{Lock, Taken};
-use crate::io::process;
+use crate::io::process::{self, WakeFd};
 use crate::io::state::State;
 use crate::io::trust_store::TrustStore;
 use crate::io::{clock, device_key, identity, random};
@@ -48,9 +47,6 @@ pub const EXIT_RUNS_ALREADY: i32 = 3;
 const IMAGE_AGAIN_S: u64 = 60;
 /// A request that could not be carried out or removed for want of room is looked at again so soon: a person waits.
 const REQUEST_AGAIN_S: u64 = 1;
-/// First and longest wait of the supervisor before it starts a dead program again.
-const RESPAWN_MS: (u64, u64) = (100, 5_000);
-
 /// What `run` was given.
 #[derive(Clone, Debug)]
 pub struct RunArgs {
@@ -81,8 +77,8 @@ pub struct RunEnv {
 
 /// Runs until the end of this process; returns its exit code, or does not return.
 pub fn run(args: &RunArgs) -> i32 {
-    if args.supervise && args.env.supervisor.is_none() {
-        return supervise(args);
+    if handover::is_parent(args) {
+        return handover::supervise(args);
     }
     if let Some(parent) = args.env.supervisor {
         process::die_with_parent(parent);
@@ -96,41 +92,8 @@ pub fn run(args: &RunArgs) -> i32 {
     }
 }
 
-/// Starts the launcher again whenever it ends, faster after a long life than after a short one.
-fn supervise(args: &RunArgs) -> i32 {
-    process::install_stop();
-    let own = match trial::own_file().and_then(std::fs::canonicalize) {
-        Ok(own) => own,
-        Err(e) => {
-            log::error!("cannot find the own program file: {e}");
-            return 1;
-        }
-    };
-    let env = [(ENV_SUPERVISOR, std::process::id().to_string())];
-    let mut wait = RESPAWN_MS.0;
-    loop {
-        let began = clock::monotonic();
-        let end = process::supervise(&own, &args.raw, &env);
-        if clock::monotonic().saturating_sub(began) > Duration::from_secs(60) {
-            wait = RESPAWN_MS.0;
-        }
-        match end {
-            _ if process::stopping() => return 0,
-            Ok(status) if status.code() == Some(0) => return 0,
-            Ok(status) if status.code() == Some(EXIT_RUNS_ALREADY) => return EXIT_RUNS_ALREADY,
-            Ok(status) => log::warn!("the agent ended ({status}); it is started again in {wait} ms"),
-            Err(e) => log::error!("{}: cannot be started: {e}; next try in {wait} ms", own.display()),
-        }
-        process::sleep(Duration::from_millis(wait));
-        wait = (wait * 2).min(RESPAWN_MS.1);
-        if process::stopping() {
-            return 0;
-        }
-    }
-}
-
 fn start(args: &RunArgs) -> Result<i32, Reason> {
-    let own = trial::own_file().map_err(|e| Reason::new("own_file", format!("cannot find the own program file: {e}")))?;
+    let own = process::own_file().map_err(|e| Reason::new("own_file", format!("cannot find the own program file: {e}")))?;
     let own_hash = trial::hash_file(&own).map_err(|e| Reason::new("own_file", format!("cannot read the own program file: {e}")))?;
     let state = State::open(&args.state)?;
     let lock = match take_lock(&state, args)? {
@@ -139,7 +102,7 @@ fn start(args: &RunArgs) -> Result<i32, Reason> {
     };
     let image = match &args.env.image {
         Some(image) => image.clone(),
-        None => std::fs::canonicalize(&own).unwrap_or(own),
+        None => process::own_name().unwrap_or(own),
     };
     let running = args.env.running.as_deref().and_then(Image::from_name);
     match running {
@@ -154,7 +117,7 @@ fn start(args: &RunArgs) -> Result<i32, Reason> {
     }
 }
 
-fn take_lock(state: &State, args: &RunArgs) -> Result<Option<Lock>, Reason> {
+pub(super) fn take_lock(state: &State, args: &RunArgs) -> Result<Option<Lock>, Reason> {
     let path = state.path("run.lock");
     if let Some(lock) = args.env.lock.and_then(|fd| Lock::inherit(fd, &path)) {
         return Ok(Some(lock));
@@ -186,7 +149,7 @@ fn program(args: &RunArgs, state: State, lock: Lock, image: PathBuf, running: Im
     loop {
         let reason = work(&mut device);
         log::info!("starting the launcher: {reason}");
-        let error = relaunch(args, &device, &lock, &image);
+        let error = handover::relaunch(args, &device, &lock, &image);
         // This program goes on, the marks are as they are.
         let remedy = "the running version goes on; the file must be there and executable, its file system not mounted noexec";
         let reason = Reason::new("image_not_started", format!("{}: {error}; {remedy}", image.display()));
@@ -209,20 +172,6 @@ fn show_fault(state: &State) {
     }
 }
 
-/// An orderly switch: the launcher takes over in this very process.
-fn relaunch(args: &RunArgs, device: &Device, lock: &Lock, image: &Path) -> std::io::Error {
-    let mut env = vec![(ENV_SWITCHED, (clock::monotonic().as_millis() as u64).to_string())];
-    if let Ok(fd) = lock.pass_on() {
-        env.push((ENV_LOCK, fd.to_string()));
-    }
-    process::hold_signals();
-    let error = process::exec(image, &args.raw, &env, &[ENV_RUNNING, ENV_IMAGE]);
-    lock.keep();
-    device.prepare_stop();
-    process::install_signals();
-    error
-}
-
 /// `trial`, `confirmed`, `factory` or `manual`.
 pub fn running_as(device: &Device) -> &'static str {
     match device.running.image {
@@ -234,7 +183,7 @@ pub fn running_as(device: &Device) -> &'static str {
 }
 
 /// Reads everything this process works with. A damaged record is told and set aside; only the folder itself can stop it.
-pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha256, wake_fd: Option<i32>) -> Result<Device, Reason> {
+pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha256, wake_fd: Option<WakeFd>) -> Result<Device, Reason> {
     fn told<T>(result: Result<Option<T>, Reason>) -> Option<T> {
         result.unwrap_or_else(|reason| {
             log::warn!("{reason}");
@@ -319,8 +268,7 @@ pub fn open_trust(image: &Path, state: &State) -> (Option<(TrustStore, Trusted)>
 
 /// The device's name, for people.
 pub fn hostname() -> String {
-    let name = read_limited(Path::new("/proc/sys/kernel/hostname"), 256).ok().flatten().unwrap_or_default();
-    String::from_utf8_lossy(&name).trim().chars().take(64).collect()
+    process::hostname().chars().take(64).collect()
 }
 
 /// Turns until the launcher has to run.

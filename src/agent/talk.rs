@@ -223,7 +223,7 @@ impl Device {
     }
 
     pub(super) fn publish_status(&mut self) {
-        self.status.pid = std::process::id();
+        self.status.pid = process::agent_id();
         self.status.clock = Some(self.clock().word().into());
         self.status.trial_nonce = (self.on_trial() && self.self_check == SelfCheck::Passed).then(|| self.nonce.clone());
         self.status.bytes_total = self.accepted.as_ref().filter(|a| !a.ended).map_or(0, |a| a.order.length);

@@ -12,7 +12,7 @@ use super::world::Tested;
 use crate::core::hex::{self, Sha256};
 use crate::core::reason::Reason;
 use crate::core::update::SelfCheck;
-use crate::io::process::{ChildEnd, run_limited};
+use crate::io::process::{ChildEnd, from_outside, is_lack, own_file, run_limited};
 use crate::io::state::State;
 
 /// Hash of a file, read in pieces.
@@ -29,14 +29,6 @@ pub fn hash_file(path: &Path) -> io::Result<Sha256> {
     let mut out = [0; 32];
     out.copy_from_slice(context.finish().as_ref());
     Ok(out)
-}
-
-/// The running program's own file, even if its name has been taken by another since.
-pub fn own_file() -> io::Result<std::path::PathBuf> {
-    match cfg!(target_os = "linux") {
-        true => Ok("/proc/self/exe".into()),
-        false => std::env::current_exe(),
-    }
 }
 
 /// `--self-test`: everything this file needs is there. Runs under the service's identity before anything stops.
@@ -68,7 +60,7 @@ pub fn run_self_test(program: &Path, limit_s: u64) -> Tested {
     match run_limited(program, &["--self-test"], Duration::from_secs(limit_s)) {
         ChildEnd::Exited(0, _) => Tested::Passed,
         ChildEnd::Exited(code, said) => bad(format!("the staged file's self-test ended with {code}: {}", last_line(&said))),
-        ChildEnd::Signal(signal @ (libc::SIGKILL | libc::SIGTERM), _) => Tested::CouldNotTell(Reason::new(
+        ChildEnd::Signal(signal, _) if from_outside(signal) => Tested::CouldNotTell(Reason::new(
             "self_test_killed",
             format!(
                 "the staged file's self-test was killed from outside by signal {signal}, for want of memory or by a person; look at the kernel's log"
@@ -84,12 +76,6 @@ pub fn run_self_test(program: &Path, limit_s: u64) -> Tested {
             program.display()
         )),
     }
-}
-
-/// The device lacks something for the moment; the file is not at fault.
-pub fn is_lack(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock | io::ErrorKind::ExecutableFileBusy)
-        || matches!(e.raw_os_error(), Some(libc::ENFILE | libc::EMFILE | libc::EIO))
 }
 
 fn last_line(text: &str) -> String {

@@ -9,11 +9,9 @@
 //! A key and its copy are on the disk before it is first used: a lost answer or a power cut is followed by the same request
 //! again, which the Director answers with the same identity. [`crate::core::copies`] says which file counts.
 
-use std::os::unix::fs::MetadataExt;
-
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::fs::{PRIVATE, read_limited, remove_durable, write_durable};
+use super::fs::{PRIVATE, file_id, read_limited, remove_durable, write_durable};
 use super::state::{State, file_error};
 use super::{clock, random};
 use crate::core::copies::{self, Found, KeyFile, KeyStep};
@@ -143,7 +141,7 @@ pub fn settle(state: &State, public: &str) -> Result<bool, Reason> {
 /// Which of the devices that may have this key this is: another boot, another disk or another copy of the folder gives
 /// another instance; a restart of the program does not.
 pub fn instance(state: &State) -> String {
-    let file = std::fs::metadata(state.path(KEY)).map(|m| [m.dev(), m.ino()]).unwrap_or([random::seed(), 0]);
+    let file = file_id(&state.path(KEY)).unwrap_or([random::seed(), 0]);
     let text = format!("vmetric-instance-v1\0{}\0{}\0{}\0", clock::boot_id(), file[0], file[1]);
     hex::encode(&hex::sha256(text.as_bytes())[..INSTANCE_DIGITS / 2])
 }

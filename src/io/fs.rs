@@ -1,10 +1,18 @@
 //! Durable files. *Durable* means: a temporary file in the same folder, fsync, rename, fsync of the folder.
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "the tests make files that are not durable"))]
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+#[cfg(unix)]
+#[path = "fs/unix.rs"]
+mod sys;
+#[cfg(windows)]
+#[path = "fs/windows.rs"]
+mod sys;
+
+pub use sys::{create_new, file_id, open_part, open_plain, read_exact_at, rename, room, set_mode, sync_folder_of};
 
 /// Readable and writable by the owner only.
 pub const PRIVATE: u32 = 0o600;
@@ -27,9 +35,9 @@ fn replace(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()
     #[cfg(test)]
     cut::spend()?;
     let temp = temp_name(path);
-    let result = write_temp(&temp, bytes, mode, durable).and_then(|()| match fs::rename(&temp, path) {
+    let result = write_temp(&temp, bytes, mode, durable).and_then(|()| match rename(&temp, path) {
         // A folder in a file's place would refuse every write from now on.
-        Err(e) if e.kind() == io::ErrorKind::IsADirectory => set_aside(path).and_then(|()| fs::rename(&temp, path)),
+        Err(e) if e.kind() == io::ErrorKind::IsADirectory => set_aside(path).and_then(|()| rename(&temp, path)),
         other => other,
     });
     if result.is_err() {
@@ -44,35 +52,15 @@ fn replace(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()
 fn write_temp(temp: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()> {
     // A leftover of a crash may have another mode, or be a link: it is never written through.
     remove_all(temp)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temp)?;
+    let mut file = create_new(temp, mode)?;
     file.write_all(bytes)?;
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    set_mode(&file, mode)?;
     if durable { file.sync_all() } else { Ok(()) }
-}
-
-/// Sets an open file's mode, whatever the umask was.
-pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
-    file.set_permissions(fs::Permissions::from_mode(mode))
 }
 
 fn temp_name(path: &Path) -> PathBuf {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     path.with_file_name(format!(".{name}.tmp"))
-}
-
-/// Makes a rename, creation or removal in the folder of `path` durable.
-pub fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
-}
-
-/// Opens a file for reading if it is a plain one: a pipe in its place would be waited for, a device would not end.
-pub fn open_plain(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "is no plain file")),
-    }
 }
 
 /// The file's bytes, or `None` when there is none. More than `limit` bytes is an error, not a truncation.
@@ -92,8 +80,8 @@ pub fn read_limited(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
 
 /// Overwrites the first bytes of a file that is there already, durably, without needing a free block; `cut`: the rest goes.
 pub fn overwrite(path: &Path, bytes: &[u8], cut: bool) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).open(path)?;
-    file.write_all_at(bytes, 0)?;
+    let file = sys::open_to_write(path)?;
+    sys::write_all_at(&file, bytes, 0)?;
     if cut {
         file.set_len(bytes.len() as u64)?;
     }
@@ -102,7 +90,7 @@ pub fn overwrite(path: &Path, bytes: &[u8], cut: bool) -> io::Result<()> {
 
 /// Removes a file; none is fine.
 pub fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+    match sys::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }
@@ -119,7 +107,7 @@ pub fn remove_durable(path: &Path) -> io::Result<()> {
 /// Removes whatever has this name: a file, a link (not what it leads to), a folder with all that is in it.
 pub fn remove_all(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(meta) if meta.is_dir() => sys::remove_folder(path),
         _ => remove_if_there(path),
     }
 }
@@ -130,7 +118,7 @@ pub fn set_aside(path: &Path) -> io::Result<()> {
     name.push(".damaged");
     let aside = path.with_file_name(name);
     remove_all(&aside)?;
-    fs::rename(path, aside)
+    rename(path, &aside)
 }
 
 /// Gives a file that is about to be replaced the second name `<name>.damaged`, for people to look at. It keeps its own:
@@ -144,14 +132,13 @@ pub fn link_aside(path: &Path) {
 
 /// Makes a folder and those above it, private to the owner; one that is there keeps its mode.
 pub fn make_folder(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
     if path.is_dir() {
         return Ok(());
     }
     if fs::symlink_metadata(path).is_ok() {
         set_aside(path)?;
     }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    sys::create_folder(path)?;
     sync_folder_of(path)
 }
 
@@ -166,29 +153,6 @@ pub struct Room {
     pub read_only: bool,
     /// Files that can still be made; `None` where the file system does not count them.
     pub files: Option<u64>,
-}
-
-/// Asks the file system of `path`.
-pub fn room(path: &Path) -> io::Result<Room> {
-    use std::os::unix::ffi::OsStrExt;
-    let name = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
-    #[expect(unsafe_code, reason = "statvfs reads a C string and fills one struct, both ours")]
-    let stat = unsafe {
-        if libc::statvfs(name.as_ptr(), stat.as_mut_ptr()) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        stat.assume_init()
-    };
-    #[allow(clippy::unnecessary_cast, reason = "the field types differ between platforms")]
-    let free = (stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64);
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let exec = stat.f_flag & libc::ST_NOEXEC == 0;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let exec = true;
-    #[allow(clippy::unnecessary_cast, reason = "the field types differ between platforms")]
-    let files = (stat.f_files > 0).then_some(stat.f_favail as u64);
-    Ok(Room { free, exec, read_only: stat.f_flag & libc::ST_RDONLY != 0, files })
 }
 
 /// A power cut after so many changes of this thread, for tests: each later one fails, and has changed nothing.
@@ -221,9 +185,10 @@ pub mod cut {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_durable_file_is_whole_and_has_its_mode() {

@@ -5,10 +5,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Take};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::fs::{open_plain, read_limited};
+use super::fs::{open_plain, read_exact_at, read_limited};
 use crate::core::bundle::{BLOCK, Member, Walk};
 use crate::core::reason::Reason;
 
@@ -138,7 +137,7 @@ impl Bundle {
         let mut walk = Walk::new(self.length).map_err(named)?;
         let mut block = [0; BLOCK];
         while let Some(at) = walk.wants() {
-            self.file.read_exact_at(&mut block, at).map_err(|e| unreadable(&self.path, &e))?;
+            read_exact_at(&self.file, &mut block, at).map_err(|e| unreadable(&self.path, &e))?;
             match walk.give(&block).map_err(named)? {
                 Some(member) if stop(&member) => return Ok(Some(member)),
                 _ => {}
@@ -154,7 +153,7 @@ impl Bundle {
             return Err(Reason::new("metadata_too_long", detail));
         }
         let mut bytes = vec![0; usize::try_from(member.length).unwrap_or(0)];
-        self.file.read_exact_at(&mut bytes, member.offset).map_err(|e| unreadable(&self.path, &e))?;
+        read_exact_at(&self.file, &mut bytes, member.offset).map_err(|e| unreadable(&self.path, &e))?;
         Ok(Some(bytes))
     }
 

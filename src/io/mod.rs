@@ -3,7 +3,6 @@
 pub mod clock;
 pub mod device_key;
 pub mod fs;
-#[cfg(unix)]
 pub mod hook;
 pub mod http;
 pub mod identity;

@@ -67,7 +67,11 @@ impl Played {
             // The played exec "succeeds" by ending the launcher's turns; see `start`.
             Some((slot, _)) if self.exec[*slot as usize].is_none() => Image::Slot(*slot),
             _ => {
-                assert_eq!(marks.active, Image::Factory, "the launcher goes on as the factory image, the marks say otherwise");
+                assert_eq!(
+                    marks.map(|m| m.active),
+                    Some(Image::Factory),
+                    "the launcher goes on as the factory image, the marks say otherwise"
+                );
                 Image::Factory
             }
         }
@@ -101,10 +105,10 @@ impl Site for Played {
     fn check(&mut self, slot: Slot, _: &[u8; 32]) -> Result<(), Reason> {
         self.check[slot as usize].clone().map_or(Ok(()), Err)
     }
-    fn start(&mut self, slot: Slot) -> Reason {
+    fn start(&mut self, slot: Slot) -> Result<(), Reason> {
         self.started.push((slot, self.saves.last().filter(|m| **m == self.marks).cloned()));
         match self.exec[slot as usize].clone() {
-            Some(reason) => reason,
+            Some(reason) => Err(reason),
             None => std::panic::panic_any(Replaced),
         }
     }

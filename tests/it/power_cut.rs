@@ -324,7 +324,7 @@ impl Site for Device {
             false => Err(Reason::new("slot_damaged", "not the file that the marks speak of")),
         }
     }
-    fn start(&mut self, slot: Slot) -> Reason {
+    fn start(&mut self, slot: Slot) -> Result<(), Reason> {
         panic_any(Started(slot))
     }
     fn tell(&mut self, _: &str) {}

@@ -49,7 +49,7 @@ pub struct HttpConfig {
     /// Sent with each request.
     pub user_agent: &'static str,
     /// A descriptor that becomes readable when every wait has to end (Unix; ignored elsewhere).
-    pub wake_fd: Option<i32>,
+    pub wake_fd: Option<crate::io::process::WakeFd>,
     /// Called when a wait begins and every 20 s in it: re-arms the liveness alarm.
     pub tick: fn(),
 }

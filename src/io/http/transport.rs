@@ -19,10 +19,11 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, Either
 
 use super::HttpError;
 use super::wait::{self, Unready, Want, Watch};
+use crate::io::process::WakeFd;
 
 /// What the client and its transports have in common.
 pub(super) struct Shared {
-    pub wake_fd: Option<i32>,
+    pub wake_fd: Option<WakeFd>,
     pub tick: fn(),
     /// `host:port` of the proxy, so that a failure on the way to it is told apart.
     pub proxy: Option<String>,
@@ -218,11 +219,7 @@ impl Transport for TcpTransport {
     /// Open means: silent. Whatever arrived between two requests (close_notify, end of file) makes it useless.
     fn is_open(&mut self) -> bool {
         let silent = |r: io::Result<usize>| matches!(r, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
-        if cfg!(unix) {
-            return silent(self.stream.peek(&mut [0]));
-        }
-        let open = self.stream.set_nonblocking(true).is_ok() && silent(self.stream.peek(&mut [0]));
-        self.stream.set_nonblocking(false).is_ok() && open
+        silent(self.stream.peek(&mut [0]))
     }
 }
 

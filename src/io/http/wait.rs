@@ -1,11 +1,11 @@
-//! Waiting for a socket without sleeping through a signal: `poll(2)` on the socket and on the wake descriptor.
-//!
-//! The only unsafe code of the client: `socket`, `connect` and `poll`, which the standard library does not offer without
-//! blocking. Elsewhere than on Unix the standard library's timeouts serve, in slices, and signals do not exist.
+//! Waiting for a socket without sleeping through a wake: the only unsafe code of the client, for what the standard library
+//! does not offer without blocking.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
+
+use crate::io::process::WakeFd;
 
 /// Longest silence between two calls of `tick`; the liveness limit is 180 s (in a `fault` build it may be a few seconds).
 const TICK: Duration = Duration::from_secs(if cfg!(feature = "fault") { 1 } else { 20 });
@@ -38,7 +38,7 @@ impl From<io::Error> for Unready {
 #[derive(Clone, Copy)]
 pub(super) struct Watch {
     pub deadline: Option<Instant>,
-    pub wake_fd: Option<i32>,
+    pub wake_fd: Option<WakeFd>,
     pub tick: fn(),
 }
 
@@ -59,146 +59,10 @@ pub(super) fn now() -> Instant {
 }
 
 #[cfg(unix)]
-mod unix {
-    use super::*;
-    use std::os::fd::{AsRawFd, FromRawFd};
-
-    /// Waits until the socket is ready. The wake descriptor goes first: data that never pauses must not hide a signal.
-    pub(in crate::io::http) fn wait(stream: &TcpStream, want: Want, watch: &Watch) -> Result<(), Unready> {
-        loop {
-            (watch.tick)();
-            let slice = watch.slice()?;
-            // Rounded up, so that the last slice does not become a busy loop of zero milliseconds.
-            let millis = i32::try_from(slice.as_millis() + 1).unwrap_or(i32::MAX);
-            let [woken, ready] = poll(watch.wake_fd, Some((stream.as_raw_fd(), want)), millis)?;
-            if woken {
-                return Err(Unready::Woken);
-            }
-            if ready {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Is the wake descriptor readable right now?
-    pub(in crate::io::http) fn woken(watch: &Watch) -> bool {
-        watch.wake_fd.is_some() && matches!(poll(watch.wake_fd, None, 0), Ok([true, _]))
-    }
-
-    /// `[wake, socket]`; an interrupted call is "nothing yet". An error or hang-up counts as ready: reading tells which.
-    #[expect(unsafe_code, reason = "poll(2) is the only way to wait for a socket and a signal pipe on one thread")]
-    fn poll(wake_fd: Option<i32>, socket: Option<(i32, Want)>, millis: i32) -> io::Result<[bool; 2]> {
-        let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
-        let (fd, want) = socket.unwrap_or((-1, Want::Read));
-        let events = if want == Want::Read { libc::POLLIN } else { libc::POLLOUT };
-        // A negative descriptor is skipped by poll.
-        let mut fds = [entry(wake_fd.unwrap_or(-1), libc::POLLIN), entry(fd, events)];
-        // SAFETY: the pointer and the length are those of a live array, which poll writes `revents` of and does not keep.
-        let n = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, millis) };
-        if n < 0 {
-            let error = io::Error::last_os_error();
-            return if error.kind() == io::ErrorKind::Interrupted { Ok([false; 2]) } else { Err(error) };
-        }
-        Ok([fds[0].revents & libc::POLLIN != 0, fds[1].revents != 0])
-    }
-
-    /// Connects, giving up at the deadline or when woken. The stream is non-blocking and closed on exec.
-    pub(in crate::io::http) fn connect(address: SocketAddr, watch: &Watch) -> Result<TcpStream, Unready> {
-        let stream = begin_connect(address)?;
-        wait(&stream, Want::Write, watch)?;
-        match stream.take_error()? {
-            Some(error) => Err(error.into()),
-            None => Ok(stream),
-        }
-    }
-
-    #[expect(unsafe_code, reason = "the standard library connects blocking or with a timeout that no signal ends")]
-    fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
-        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        let kind = libc::SOCK_STREAM;
-        // SAFETY: socket takes no pointer.
-        let fd = unsafe { libc::socket(family, kind, 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor was made above and belongs to nobody else; the stream closes it.
-        let stream = unsafe { TcpStream::from_raw_fd(fd) };
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        // SAFETY: F_SETFD takes an integer.
-        unsafe {
-            libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC)
-        };
-        stream.set_nonblocking(true)?;
-        // SAFETY: both structures are plain integers, for which zero is a value; each pointer and length name a live local.
-        let result = unsafe {
-            match address {
-                SocketAddr::V4(v4) => {
-                    let mut raw: libc::sockaddr_in = std::mem::zeroed();
-                    raw.sin_family = libc::AF_INET as libc::sa_family_t;
-                    raw.sin_port = v4.port().to_be();
-                    raw.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
-                    libc::connect(fd, (&raw const raw).cast(), size_of_val(&raw) as libc::socklen_t)
-                }
-                SocketAddr::V6(v6) => {
-                    let mut raw: libc::sockaddr_in6 = std::mem::zeroed();
-                    raw.sin6_family = libc::AF_INET6 as libc::sa_family_t;
-                    raw.sin6_port = v6.port().to_be();
-                    raw.sin6_flowinfo = v6.flowinfo();
-                    raw.sin6_addr.s6_addr = v6.ip().octets();
-                    raw.sin6_scope_id = v6.scope_id();
-                    libc::connect(fd, (&raw const raw).cast(), size_of_val(&raw) as libc::socklen_t)
-                }
-            }
-        };
-        if result == 0 {
-            return Ok(stream);
-        }
-        let error = io::Error::last_os_error();
-        // An interrupted connect goes on by itself, like one in progress.
-        match error.raw_os_error() {
-            Some(libc::EINPROGRESS | libc::EINTR) => Ok(stream),
-            _ => Err(error),
-        }
-    }
-}
+mod unix;
 #[cfg(unix)]
 pub(super) use unix::{connect, wait, woken};
-
-#[cfg(not(unix))]
-mod other {
-    use super::*;
-
-    /// Shorter than [`TICK`]: a stop request is seen at the end of a slice only.
-    const SLICE: Duration = Duration::from_secs(5);
-
-    pub(in crate::io::http) fn wait(stream: &TcpStream, want: Want, watch: &Watch) -> Result<(), Unready> {
-        loop {
-            (watch.tick)();
-            let slice = watch.slice()?.min(SLICE);
-            if want == Want::Write {
-                // Writes block in slices of their own.
-                return Ok(stream.set_write_timeout(Some(slice))?);
-            }
-            stream.set_read_timeout(Some(slice))?;
-            match stream.peek(&mut [0]) {
-                Ok(_) => return Ok(()),
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-    }
-
-    pub(in crate::io::http) fn woken(_watch: &Watch) -> bool {
-        false
-    }
-
-    pub(in crate::io::http) fn connect(address: SocketAddr, watch: &Watch) -> Result<TcpStream, Unready> {
-        (watch.tick)();
-        Ok(TcpStream::connect_timeout(&address, watch.slice()?)?)
-    }
-}
-#[cfg(not(unix))]
-pub(super) use other::{connect, wait, woken};
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+pub(super) use windows::{connect, wait, woken};

@@ -1,8 +1,7 @@
-//! Processes and signals: exec, the liveness alarm, the stop record, the wake pipe, bounded children.
+//! On Unix: `exec`, `alarm(2)`, signals, a wake pipe.
 //!
-//! **Stopping at any moment.** SIGTERM and SIGINT are handled by writing one record that the main program has prepared
-//! (the marks with `ended: stopped`), syncing it and leaving, all with async-signal-safe calls. So a stop needs no turn
-//! of the main loop: it interrupts a hash, a download, a child, a sleep alike, and the next start knows that it was a stop.
+//! SIGTERM and SIGINT are handled with async-signal-safe calls only: the prepared record is written and synced, and the
+//! process ends.
 
 use std::ffi::{CString, NulError, OsString};
 use std::fs::{File, OpenOptions};
@@ -10,12 +9,17 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 use std::time::Duration;
 
-use super::clock;
+use super::{ChildEnd, Ended, OUTPUT_MAX, READ_SLICE};
+use crate::io::clock;
+use crate::io::fs::read_limited;
+
+/// Something that becomes readable when somebody wakes this process.
+pub type WakeFd = RawFd;
 
 /// Re-arms (or, with 0, ends) the alarm that survives exec and kills a binary that hangs.
 pub fn alarm(seconds: u32) {
@@ -77,7 +81,7 @@ extern "C" fn on_wake(_: libc::c_int) {
 }
 
 /// Makes the pipe that [`install_signals`] wakes through; returns its read end.
-pub fn wake_pipe() -> io::Result<RawFd> {
+pub fn wake_pipe() -> io::Result<WakeFd> {
     let mut fds = [-1; 2];
     #[expect(unsafe_code, reason = "pipe fills two numbers; flags are set on descriptors we own")]
     unsafe {
@@ -216,6 +220,46 @@ pub fn program_of(pid: u32) -> Option<std::path::PathBuf> {
     Some(text.strip_suffix(" (deleted)").unwrap_or(text).into())
 }
 
+/// The process that holds `run.lock` for this one, and that commands wake: this one.
+pub fn agent_id() -> u32 {
+    std::process::id()
+}
+
+/// The running program's own file, even if its name has been taken by another since.
+pub fn own_file() -> io::Result<PathBuf> {
+    match cfg!(target_os = "linux") {
+        true => Ok("/proc/self/exe".into()),
+        false => std::env::current_exe(),
+    }
+}
+
+/// The name under which the running program's file lies now, without links.
+pub fn own_name() -> io::Result<PathBuf> {
+    own_file().and_then(std::fs::canonicalize)
+}
+
+/// The device's name, for people.
+pub fn hostname() -> String {
+    let name = read_limited(Path::new("/proc/sys/kernel/hostname"), 256).ok().flatten().unwrap_or_default();
+    String::from_utf8_lossy(&name).trim().to_string()
+}
+
+/// The system lacks something for the moment; the program that was to be started is not at fault.
+pub fn is_short(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EAGAIN | libc::EMFILE | libc::ENFILE | libc::ETXTBSY))
+}
+
+/// The device lacks something for the moment, or a disk does not answer; the file is not at fault.
+pub fn is_lack(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock | io::ErrorKind::ExecutableFileBusy)
+        || matches!(e.raw_os_error(), Some(libc::ENFILE | libc::EMFILE | libc::EIO))
+}
+
+/// A signal that somebody else sent: the kernel when memory ran out, or a person. A program does not do it to itself.
+pub fn from_outside(signal: i32) -> bool {
+    matches!(signal, libc::SIGKILL | libc::SIGTERM)
+}
+
 /// Asks a process to stop.
 pub fn stop(pid: u32) {
     #[expect(unsafe_code, reason = "kill takes two numbers")]
@@ -245,30 +289,7 @@ pub fn die_with_parent(parent: u32) {
     let _ = parent;
 }
 
-/// How a child ended within its time.
-#[derive(Debug)]
-pub enum ChildEnd {
-    /// Exit code and the last lines it wrote (at most [`OUTPUT_MAX`] bytes).
-    Exited(i32, String),
-    /// Killed by this signal.
-    Signal(i32, String),
-    /// Did not end in time and was killed.
-    TimedOut,
-    /// Could not be started.
-    NotStarted(io::Error),
-}
-
-/// Most output of a child that is kept, bytes: its last line goes into a report.
-pub const OUTPUT_MAX: usize = 2048;
-
-/// Runs a program with a time limit, in a process group of its own, with its output read. A stop of this process stops it.
-pub fn run_limited(program: &Path, args: &[&str], limit: Duration) -> ChildEnd {
-    let mut command = Command::new(program);
-    command.args(args).stderr(Stdio::null());
-    run_child(command, limit, || {})
-}
-
-/// The same for a prepared command. Whatever it leaves behind in its process group is killed at its end. `tick` is called
+/// Runs a prepared command with a time limit, in a process group of its own. Whatever it leaves behind in its process group is killed at its end. `tick` is called
 /// while it runs. What it writes to standard output is kept; standard error too, unless the command says otherwise.
 pub fn run_child(mut command: Command, limit: Duration, tick: fn()) -> ChildEnd {
     let (output, input) = match io::pipe() {
@@ -320,8 +341,6 @@ pub fn run_child(mut command: Command, limit: Duration, tick: fn()) -> ChildEnd 
     }
 }
 
-/// How long a wait for a child's output may last before its end and the alarm are looked at.
-const READ_SLICE: Duration = Duration::from_millis(500);
 /// Pieces read at once of what a child wrote before it ended: a pipe holds 64 KiB.
 const PIECES_MAX: usize = 256;
 
@@ -354,11 +373,11 @@ pub fn stopping() -> bool {
     STOPPING.load(Ordering::SeqCst)
 }
 
-/// Replaces this program. Returns only when that fails.
+/// Lets another program take this one's place. Returns only when that fails.
 ///
 /// `execve` itself: `execvp`, which `std` uses, hands a file that is no program to a shell, which ends at once; the
 /// launcher would never hear of it. (That SIGPIPE stays ignored is what every Rust program wants anyway.)
-pub fn exec(program: &Path, args: &[String], env: &[(&str, String)], unset: &[&str]) -> io::Error {
+pub fn exec(program: &Path, args: &[String], env: &[(&str, String)], unset: &[&str]) -> io::Result<Ended> {
     let kept = std::env::vars_os().filter(|(k, _)| !unset.iter().any(|n| k == n) && !env.iter().any(|(n, _)| k == n));
     let given = env.iter().map(|(k, v)| (OsString::from(k), OsString::from(v)));
     let pairs = kept.chain(given).map(|(mut pair, value)| {
@@ -368,7 +387,7 @@ pub fn exec(program: &Path, args: &[String], env: &[(&str, String)], unset: &[&s
     });
     let words = std::iter::once(program.as_os_str().to_os_string()).chain(args.iter().map(OsString::from));
     let (Ok(argv), Ok(envp)) = (c_strings(words), c_strings(pairs)) else {
-        return io::Error::new(io::ErrorKind::InvalidInput, "a word has a zero byte");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a word has a zero byte"));
     };
     let pointers = |list: &[CString]| list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>();
     let (arg_pointers, env_pointers) = (pointers(&argv), pointers(&envp));
@@ -376,7 +395,7 @@ pub fn exec(program: &Path, args: &[String], env: &[(&str, String)], unset: &[&s
     unsafe {
         libc::execve(argv[0].as_ptr(), arg_pointers.as_ptr(), env_pointers.as_ptr());
     }
-    io::Error::last_os_error()
+    Err(io::Error::last_os_error())
 }
 
 fn c_strings(words: impl Iterator<Item = OsString>) -> Result<Vec<CString>, NulError> {
@@ -399,6 +418,7 @@ pub fn supervise(program: &Path, args: &[String], env: &[(&str, String)]) -> io:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::process::run_limited;
 
     fn sh(script: &str, millis: u64) -> ChildEnd {
         run_limited(Path::new("/bin/sh"), &["-c", script], Duration::from_millis(millis))

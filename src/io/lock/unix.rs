@@ -1,4 +1,4 @@
-//! The two locks: `lock` around a change of the marks, `run.lock` for the life of the running agent.
+//! On Unix: `flock`, which survives `exec`.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -6,23 +6,17 @@ use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use super::Taken;
+use crate::io::fs;
+
 /// An exclusive lock, until dropped.
 #[derive(Debug)]
 pub struct Lock(File);
 
-/// Somebody else holds it.
-#[derive(Debug)]
-pub enum Taken {
-    /// The holder's process id, as far as the file tells.
-    By(Option<u32>),
-    /// The lock file cannot be used.
-    Error(io::Error),
-}
-
 /// Opens the lock file, made if it is not there. What is no plain file is set aside: not followed, not waited for.
 fn open(path: &Path) -> io::Result<File> {
     if std::fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
-        super::fs::set_aside(path)?;
+        fs::set_aside(path)?;
     }
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
@@ -65,7 +59,7 @@ impl Lock {
 
     /// Who holds the lock, without taking it for longer than the question and without touching the file.
     pub fn peek(path: &Path) -> Result<(), Taken> {
-        let mut file = super::fs::open_plain(path).map_err(Taken::Error)?;
+        let mut file = fs::open_plain(path).map_err(Taken::Error)?;
         match file.try_lock_shared() {
             Ok(()) => Ok(()),
             Err(TryLockError::WouldBlock) => Err(Taken::By(holder(&mut file))),
@@ -145,7 +139,7 @@ fn holds(pid: u32, lock: &std::fs::Metadata) -> io::Result<bool> {
         let entry = entry?;
         if std::fs::metadata(entry.path()).is_ok_and(|m| m.dev() == lock.dev() && m.ino() == lock.ino()) {
             let info = format!("/proc/{pid}/fdinfo/{}", entry.file_name().display());
-            let info = super::fs::read_limited(Path::new(&info), 4096)?.unwrap_or_default();
+            let info = fs::read_limited(Path::new(&info), 4096)?.unwrap_or_default();
             if String::from_utf8_lossy(&info).lines().any(|line| line.starts_with("lock:") && line.contains("WRITE")) {
                 return Ok(true);
             }

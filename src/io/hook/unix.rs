@@ -1,17 +1,22 @@
-//! The operator's own program: who may have written it, and its run.
+//! On Unix: owner and mode say who may have written it.
 
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::process::{ChildEnd, run_child};
+use crate::io::process::{ChildEnd, run_child};
 
 /// What a hook finds programs with: nothing is inherited from whoever started the agent.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The hook's file: on Unix the name itself.
+pub fn file(name: &Path) -> PathBuf {
+    name.to_path_buf()
+}
 
 /// Whether there is a hook that may be run with our rights: `Ok(false)` = there is none; an error says what to change.
 ///
