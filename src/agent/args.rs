@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::core::service::args::{self as service, Asked};
+
 /// Shown by `--help` and after a usage error.
 pub const USAGE: &str = "\
 usage: vmetric-agent COMMAND [--state DIR]
@@ -56,6 +58,8 @@ pub struct Args {
     pub json: bool,
     /// `--supervise`.
     pub supervise: bool,
+    /// `-service ...`, whole.
+    pub service: Option<Asked>,
 }
 
 const COMMANDS: [&str; 5] = ["enroll", "run", "status", "rollback", "update"];
@@ -63,6 +67,9 @@ const COMMANDS: [&str; 5] = ["enroll", "run", "status", "rollback", "update"];
 /// Parses everything after the program's name; the error says what is wrong.
 pub fn parse(words: &[String]) -> Result<Args, String> {
     let Some(first) = words.first() else { return Err("no command given".into()) };
+    if let Some(asked) = service::parse(words) {
+        return Ok(Args { command: "service".into(), service: Some(asked?), ..Args::default() });
+    }
     let command = match first.as_str() {
         "-version" | "--version" => "version",
         "-validate" | "--validate" => "validate",
@@ -127,6 +134,7 @@ mod tests {
         assert!(p("run --supervise --state /s").unwrap().supervise);
         assert_eq!(p("update --file /t --version 2.0.0").unwrap().version.as_deref(), Some("2.0.0"));
         assert!(p("status --json").unwrap().json);
+        assert!(p("-service status --json").unwrap().service.unwrap().json);
     }
 
     #[test]

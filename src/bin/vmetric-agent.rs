@@ -10,8 +10,12 @@ use vmetric::agent::enroll::{self, EnrollArgs};
 use vmetric::agent::run::{self, ENV_IMAGE, ENV_LOCK, ENV_RUNNING, ENV_SUPERVISOR, ENV_SWITCHED, RunArgs, RunEnv};
 use vmetric::agent::{build, status, trial};
 use vmetric::core::reason::Reason;
+use vmetric::core::service::AGENT;
+use vmetric::core::service::args::USAGE as SERVICE_USAGE;
 use vmetric::io::logger;
+use vmetric::io::service::Command;
 use vmetric::io::state::State;
+use vmetric::io::user::become_owner_of;
 
 #[expect(clippy::disallowed_methods, reason = "the shell reads the environment")]
 fn env(name: &str) -> Option<String> {
@@ -45,11 +49,19 @@ fn complain(line: &str) {
 
 fn obey(args: &Args, words: Vec<String>) -> i32 {
     let folder = args.state.clone().or_else(|| env("VMETRIC_STATE").map(PathBuf::from)).unwrap_or_else(|| "/var/lib/vmetric-agent".into());
+    if ["status", "rollback", "enroll", "update", "run", "validate", "version"].contains(&args.command.as_str())
+        && let Err(e) = become_owner_of(&folder)
+    {
+        complain(&format!("vmetric-agent: {}: its owner cannot be become: {e} (not_owner)", folder.display()));
+        return 1;
+    }
     match args.command.as_str() {
         "help" => {
             say(USAGE);
+            say(SERVICE_USAGE);
             0
         }
+        "service" => service(args),
         "version" => version(&folder),
         "self-test" => shown(trial::self_test()),
         "validate" => shown(validate(&folder)),
@@ -84,6 +96,14 @@ fn obey(args: &Args, words: Vec<String>) -> i32 {
                 supervisor: env(ENV_SUPERVISOR).and_then(|v| v.parse().ok()),
             },
         }),
+    }
+}
+
+fn service(args: &Args) -> i32 {
+    let Some(asked) = &args.service else { return 2 };
+    match (Command { product: &AGENT, asked, env_state: env("VMETRIC_STATE"), say: &mut |line| say(line) }).obey() {
+        Ok(code) => code,
+        Err(reason) => shown(Err(reason)),
     }
 }
 

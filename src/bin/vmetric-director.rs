@@ -11,12 +11,23 @@ fn main() -> std::process::ExitCode {
     #[expect(clippy::disallowed_methods, reason = "programs read the environment, the library gets arguments")]
     let state = std::env::var("VMETRIC_DIRECTOR_STATE").ok().filter(|s| !s.is_empty());
     let mut out = std::io::stdout();
-    let done = match args::parse(&words, state) {
+    let done = match args::parse(&words, state.clone()) {
         Err(usage) => {
             eprintln!("vmetric-director: {usage}");
             return ExitCode::from(2);
         }
-        Ok(Command::Help) => out.write_all(args::HELP.as_bytes()).map_err(|e| e.to_string()),
+        Ok(Command::Help) => {
+            let service = vmetric::core::service::args::USAGE;
+            write!(out, "{}\nService of this system (run options after --)\n{service}\n", args::HELP).map_err(|e| e.to_string())
+        }
+        Ok(Command::Service(asked)) => {
+            let product = &vmetric::core::service::DIRECTOR;
+            let mut say = |line: &str| drop(writeln!(std::io::stdout(), "{line}"));
+            match (vmetric::io::service::Command { product, asked: &asked, env_state: state, say: &mut say }).obey() {
+                Ok(code) => return ExitCode::from(u8::try_from(code).unwrap_or(1)),
+                Err(reason) => Err(reason.to_string()),
+            }
+        }
         Ok(Command::Version) => {
             let here = vmetric::core::release::Platform::here();
             writeln!(out, "vmetric-director {} ({}, {here})", env!("VMETRIC_BUILT_VERSION"), env!("VMETRIC_BUILT_COMMIT"))

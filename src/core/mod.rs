@@ -17,6 +17,7 @@ pub mod reason;
 pub mod rejected;
 pub mod release;
 pub mod rollout;
+pub mod service;
 pub mod slots;
 pub mod time;
 pub mod times;

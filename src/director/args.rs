@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::admin::AdminWire;
 use super::pki::company::Files;
 use crate::core::rollout::InFlight;
+use crate::core::service::args::{self as service, Asked};
 use crate::io::tls::{Pin, parse_pin};
 
 /// Where the state is without `--state` and `VMETRIC_DIRECTOR_STATE`.
@@ -81,6 +82,8 @@ pub enum Command {
     Help,
     /// `-version`.
     Version,
+    /// `-service ...`.
+    Service(Box<Asked>),
     /// `run`.
     Run(Run),
     /// A request to the running Director.
@@ -139,6 +142,9 @@ pub struct Filter {
 /// # Errors
 /// One sentence: what is wrong and what is expected.
 pub fn parse(args: &[String], state: Option<String>) -> Result<Command, String> {
+    if let Some(asked) = service::parse(args) {
+        return Ok(Command::Service(Box::new(asked?)));
+    }
     let mut words = Words { args: args.to_vec() };
     if words.flag("--help") || words.flag("-h") || args.is_empty() {
         return Ok(Command::Help);

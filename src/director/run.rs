@@ -21,7 +21,9 @@ use super::site::{About, Site, load};
 use super::store::{Store, damaged};
 use crate::core::trust::ROOT_MAX;
 use crate::io::fs::{make_folder, read_limited};
+use crate::io::lock::{Lock, Taken};
 use crate::io::serve::{Limits, serve};
+use crate::io::user::become_owner_of;
 use crate::io::{clock, open_files, signals, tls};
 
 /// The store's file in the state folder.
@@ -42,6 +44,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 pub fn run(args: &Run) -> Result<(), String> {
     let now = clock::unix();
     make_folder(&args.state).map_err(|e| format!("{}: {e}; check the folder's owner and rights", args.state.display()))?;
+    become_owner_of(&args.state).map_err(|e| format!("{}: its owner cannot be become: {e}", args.state.display()))?;
+    let _lock = take_lock(&args.state.join("run.lock"))?;
     let path = args.state.join(STORE);
     let (store, registry) = read_state(&path, now)?;
     let listeners = bind(&args.listen)?;
@@ -62,6 +66,17 @@ pub fn run(args: &Run) -> Result<(), String> {
     greet(&site, &args.state);
     let executor = Rc::new(LocalExecutor::new());
     smol::block_on(executor.run(live(&executor, site, listeners, mirror, naming, &args.state)))
+}
+
+/// The lock tells `-service` and a second Director which process works with this state folder.
+fn take_lock(path: &Path) -> Result<Lock, String> {
+    Lock::take(path).map_err(|taken| match taken {
+        Taken::By(pid) => {
+            let who = pid.map_or("another process".to_string(), |pid| format!("process {pid}"));
+            format!("{}: a Director runs already with this state folder: {who}", path.display())
+        }
+        Taken::Error(e) => format!("{}: {e}; check the folder's owner and rights", path.display()),
+    })
 }
 
 /// Opens the store. redb answers most damage with an error and some with a panic; both end in the same sentence.

@@ -17,8 +17,10 @@ pub mod process;
 pub mod random;
 #[cfg(feature = "director")]
 pub mod serve;
+pub mod service;
 #[cfg(all(feature = "director", unix))]
 pub mod signals;
 pub mod state;
 pub mod tls;
 pub mod trust_store;
+pub mod user;

@@ -54,6 +54,8 @@ mod release_signers;
 mod release_withdraw;
 mod rollout;
 mod serve;
+#[cfg(unix)]
+mod service;
 mod tidy;
 mod trust;
 #[cfg(unix)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::io::process::{ChildEnd, run_child};
 
 /// What a hook finds programs with: nothing is inherited from whoever started the agent.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The hook's file: on Unix the name itself.
 pub fn file(name: &Path) -> PathBuf {
