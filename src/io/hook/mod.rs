@@ -3,7 +3,7 @@
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
-pub use unix::{file, run, usable};
+pub use unix::{PATH, file, run, usable};
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
