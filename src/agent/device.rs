@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::download::{self, Between};
 use super::link::Link;
+use super::room;
 use super::source::{Source, SourceError};
 use super::trial;
 use super::world::{Fetched, Tested, World};
@@ -20,7 +21,6 @@ use crate::core::time;
 use crate::core::times::Times;
 use crate::core::trust::{Goal, Now, Trusted};
 use crate::core::update::{Accepted, LOCAL_ISSUER, Order, Running, SelfCheck, Staged, Target};
-use crate::io::fs::room;
 use crate::io::medium::Medium;
 use crate::io::state::State;
 use crate::io::trust_store::{Stopped, TrustStore};
@@ -28,9 +28,6 @@ use crate::io::{clock, process, random};
 use crate::wire::agent_api::ResultWire;
 use crate::wire::records::{AcceptedWire, RESULTS_MAX, RejectedListWire, RejectedWire, ResultsWire, StatusWire};
 use crate::wire::slot::SlotWire;
-
-/// Kept free whatever happens: room for state and rollback. 16 MiB, or a tenth of what is needed.
-const DISK_RESERVE: u64 = 16 * 1024 * 1024;
 
 /// Everything the running agent holds.
 pub struct Device {
@@ -227,21 +224,8 @@ impl World for Device {
     }
 
     fn preflight(&self, slot: Slot, bytes: u64) -> Option<Reason> {
-        let folder = self.state.slot_folder(slot);
-        // What is there of the slot is overwritten or resumed: both count for us.
-        let there: u64 = std::fs::read_dir(&folder).ok()?.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum();
-        let free = match room(&folder) {
-            Ok(room) if !room.exec => {
-                let detail = format!("{}: is mounted noexec; mount it with exec or move the state folder", folder.display());
-                return Some(Reason::new("noexec", detail));
-            }
-            Ok(room) => room.free.saturating_add(there),
-            Err(e) => return Some(Reason::new("state_error", format!("{}: {e}", folder.display()))),
-        };
-        let need = bytes.saturating_add(DISK_RESERVE.max(bytes / 10));
-        if free < need {
-            let detail = format!("{}: {free} bytes are free, {need} are needed (file and reserve); make room", folder.display());
-            return Some(Reason::new("disk_full", detail));
+        if let Err(reason) = room::for_update(&self.state, slot, bytes) {
+            return Some(reason);
         }
         // A check that could not be run on trial would only be found out without a confirmed version.
         super::check::usable(&self.state).err().or_else(|| self.state.write("storage/preflight", &1u32).err())
@@ -344,7 +328,11 @@ impl World for Device {
     fn self_test(&mut self, slot: Slot) -> Tested {
         self.doing("staged", &Reason::new("self_test", "running the staged file's self-test"), None);
         super::link::tick();
-        let tested = trial::run_self_test(&self.state.slot_program(slot), self.times.self_test_s);
+        let program = self.state.slot_program(slot);
+        if let Err(reason) = trial::fits_here(&program) {
+            return Tested::Bad(reason);
+        }
+        let tested = trial::run_self_test(&program, self.times.self_test_s);
         if tested == Tested::Passed {
             self.staged = Staged::Tested;
             // The last word of the old version: from here on the Director knows what silence means. It comes before the

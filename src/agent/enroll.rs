@@ -13,6 +13,7 @@ use miniserde::json;
 use super::build;
 use super::command::running_agent;
 use super::link::{CA_FILE_MAX, client};
+use super::room;
 use crate::core::copies::KeyFile;
 use crate::core::hex;
 use crate::core::reason::Reason;
@@ -65,6 +66,8 @@ pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
     config.ca = ca.as_ref().map(|pem| format!("ca-{}.pem", &hex::encode(&hex::sha256(pem))[..16]));
     config.check()?;
     check(args)?;
+    // A device that could never be updated is better known now than at its first update.
+    room::for_slots(&args.state)?;
     let key_file = if args.replace { KeyFile::New } else { KeyFile::Key };
     let key = device_key::read_or_make(&state, key_file)?;
     let here = Platform::here();

@@ -316,7 +316,9 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
         running_as: image_as(&marks, image).into(),
         slots: Slot::BOTH.map(|s| slot_report(state, &marks, s)).into(),
         trial: trial_report(&marks, &running),
-        problem: problem.map(|p| ProblemReport { code: p.code.to_string(), detail: p.detail }),
+        problem: problem
+            .or_else(|| super::room::for_slots(&state.path("")).err())
+            .map(|p| ProblemReport { code: p.code.to_string(), detail: p.detail }),
         since: when(now.since),
         until: now.until.and_then(when),
         owner: moving.map(|now| Owner::of(&now.code).word().to_string()),

@@ -10,8 +10,11 @@ use super::fault::{Fault, built_in};
 use super::host::ROOT_UNREADABLE;
 use super::world::Tested;
 use crate::core::hex::{self, Sha256};
+use crate::core::program_file::{self, Linkage, inspect_own};
 use crate::core::reason::Reason;
+use crate::core::release::Platform;
 use crate::core::update::SelfCheck;
+use crate::io::fs::read_head;
 use crate::io::process::{ChildEnd, from_outside, is_lack, own_file, run_limited};
 use crate::io::state::State;
 
@@ -46,6 +49,24 @@ pub fn self_test() -> Result<String, Reason> {
     }
     build::VERSION.parse::<crate::core::version::Version>().map_err(|e| failed(&e.to_string()))?;
     Ok(format!("ok {}", build::VERSION))
+}
+
+/// Whether this device can start a staged file, as far as the file itself says. What cannot be read is the self-test's to tell.
+pub fn fits_here(program: &Path) -> Result<(), Reason> {
+    let Ok((head, length)) = read_head(program, program_file::HEAD) else { return Ok(()) };
+    let check = || {
+        let found = inspect_own(&head, length)?;
+        found.fits(&Platform::here())?;
+        match &found.linkage {
+            Linkage::Loader(loader) if !Path::new(loader).exists() => {
+                let libc = found.libc();
+                let detail = format!("needs {loader} ({libc}), which this device does not have; publish a static build");
+                Err(Reason::new("missing_loader", detail))
+            }
+            _ => Ok(()),
+        }
+    };
+    check().map_err(|reason: Reason| reason.of(program.display()))
 }
 
 /// Runs a staged file's self-test, bounded.
@@ -149,6 +170,37 @@ mod tests {
         for errno in [libc::ENOEXEC, libc::ENOENT, libc::EACCES, libc::ELIBBAD, libc::EINVAL, libc::EISDIR] {
             assert!(!is_lack(&io::Error::from_raw_os_error(errno)), "{errno}");
         }
+    }
+
+    #[test]
+    fn a_file_that_cannot_start_here_is_named_before_it_is_tried() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        let own = std::fs::read(own_file().unwrap()).unwrap();
+        let said = |bytes: &[u8]| {
+            write(&path, bytes).unwrap();
+            fits_here(&path).map_err(|reason| {
+                assert!(reason.detail.contains(path.to_str().unwrap()), "{reason}");
+                reason.code.into_owned()
+            })
+        };
+        assert_eq!(said(&own), Ok(()));
+        assert_eq!(said(&own[..own.len() / 2]), Err("truncated_program".into()));
+        assert_eq!(said(b"#!/bin/sh\n"), Err("not_a_program".into()));
+        #[cfg(target_os = "linux")]
+        {
+            let mut other = own.clone();
+            // The processor's number; nothing of ours runs on a VAX.
+            other[18] = 75;
+            assert_eq!(said(&other), Err("wrong_architecture".into()));
+            let mut other = own.clone();
+            if let Some(at) = own[..4096].windows(9).position(|w| w == b"ld-linux-") {
+                other[at..at + 9].copy_from_slice(b"ld-nobody");
+                assert_eq!(said(&other), Err("missing_loader".into()));
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(fits_here(&path), Ok(()), "what cannot be read is not judged here");
     }
 
     #[test]

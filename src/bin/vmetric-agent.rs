@@ -17,6 +17,9 @@ use vmetric::io::service::Command;
 use vmetric::io::state::State;
 use vmetric::io::user::become_owner_of;
 
+/// Names product and version inside the file, for `vmetric-release add`, which executes nothing.
+static STAMP: &str = concat!("vmetric-build-stamp: vmetric-agent ", env!("VMETRIC_BUILT_VERSION"), " ", env!("VMETRIC_BUILT_TARGET"), "\n");
+
 #[expect(clippy::disallowed_methods, reason = "the shell reads the environment")]
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|v| !v.is_empty())
@@ -136,6 +139,8 @@ fn shown(result: Result<String, Reason>) -> i32 {
 
 /// This file's version, then what runs: `running: 2.5.0 (slot b, confirmed)`.
 fn version(folder: &std::path::Path) -> i32 {
+    // What is only looked for in the file would not be linked.
+    std::hint::black_box(STAMP);
     say(&format!("vmetric-agent {} ({} {})", build::VERSION, build::COMMIT, build::TARGET));
     let state = State::look(folder);
     say(&status::look(&state, command::running_agent(&state), build::VERSION).running_line());

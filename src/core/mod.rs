@@ -12,6 +12,7 @@ pub mod hex;
 pub mod identity;
 pub mod owner;
 pub mod pins;
+pub mod program_file;
 pub mod proof;
 pub mod reason;
 pub mod rejected;

@@ -78,6 +78,15 @@ pub fn read_limited(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
+/// The first bytes of a plain file, at most `limit`, and its whole length.
+pub fn read_head(path: &Path, limit: usize) -> io::Result<(Vec<u8>, u64)> {
+    let file = open_plain(path)?;
+    let length = file.metadata()?.len();
+    let mut head = Vec::new();
+    file.take(limit as u64).read_to_end(&mut head)?;
+    Ok((head, length))
+}
+
 /// Overwrites the first bytes of a file that is there already, durably, without needing a free block; `cut`: the rest goes.
 pub fn overwrite(path: &Path, bytes: &[u8], cut: bool) -> io::Result<()> {
     let file = sys::open_to_write(path)?;

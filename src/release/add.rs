@@ -19,7 +19,7 @@ use crate::core::version::Version;
 
 /// Largest artifact. It is held in memory whole: length, hash and signature come from the same bytes, and the signature's
 /// nonce from key and message, so no random source can leak the build key.
-const ARTIFACT_MAX: u64 = 512 * 1024 * 1024;
+pub(super) const ARTIFACT_MAX: u64 = 512 * 1024 * 1024;
 /// Room for signatures in a metadata file: sixteen of 220 bytes.
 const SIGNATURES_SIZE: u64 = 4 * 1024;
 
@@ -39,6 +39,10 @@ pub struct Facts {
     pub counter: Option<u64>,
     /// Bytes that were withdrawn may be listed again.
     pub reinstate: bool,
+    /// An agent may need a loader of its devices.
+    pub allow_dynamic: bool,
+    /// Somebody knows better than [`super::inspect::check`].
+    pub unchecked: bool,
 }
 
 /// One line of the answer.
@@ -162,13 +166,14 @@ pub fn add(repo: &Repo, ring: &mut Ring, inputs: &[Input], facts: &Facts, now: u
             return Err(Failure::new("min_version", text));
         }
         well_named(&input.path)?;
+        // Before a key is made for its role: what is refused changes nothing.
+        let mut target = describe(input, facts, &key)?;
         let role = book.delegate(ring, &input.path.product, &input.path.platform)?;
         if !histories.contains_key(&role) {
             histories.insert(role.clone(), repo.history(&role)?);
         }
         let history = &histories[&role];
-        let counter = counter(history, &book.roles[&role], facts.counter, &role)?;
-        let target = describe(input, facts, counter, &key)?;
+        target.counter = counter(history, &book.roles[&role], facts.counter, &role)?;
         let path = input.path.to_string();
         let is_new = is_new(history, &book.roles[&role], &path, &target)?;
         if is_new {
@@ -200,8 +205,8 @@ fn changed(file: &Path) -> Failure {
     Failure::new("changed", format!("{}: changed while it was read; add it when its build is finished", file.display()))
 }
 
-/// Reads, hashes and signs one file.
-fn describe(input: &Input, facts: &Facts, counter: u64, key: &KeyPair) -> Result<Target> {
+/// Reads, checks, hashes and signs one file; its counter is the role's to say.
+fn describe(input: &Input, facts: &Facts, key: &KeyPair) -> Result<Target> {
     let path = input.path.to_string();
     let prefix = build_prefix(&path, files::length(&input.file)?);
     let start = prefix.len();
@@ -213,6 +218,9 @@ fn describe(input: &Input, facts: &Facts, counter: u64, key: &KeyPair) -> Result
     if bytes.is_empty() {
         return Err(Failure::new("empty_file", format!("{}: is empty; a release needs its bytes", input.file.display())));
     }
+    if !facts.unchecked {
+        super::inspect::check(&input.path, bytes, facts.allow_dynamic)?;
+    }
     Ok(Target {
         length: bytes.len() as u64,
         sha256: hex::sha256(bytes),
@@ -220,7 +228,7 @@ fn describe(input: &Input, facts: &Facts, counter: u64, key: &KeyPair) -> Result
         os: input.path.platform.os.clone(),
         release: input.path.version.to_string(),
         min_version: facts.min_version.as_ref().map(Version::to_string),
-        counter,
+        counter: 0,
         build_keyid: keyid(&key.pk),
         build_sig: *key.sk.sign(&message, None),
     })

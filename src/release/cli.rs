@@ -11,6 +11,7 @@ use super::bundle::{self, Selection};
 use super::commands::COMMANDS;
 use super::failure::{Failure, Result};
 use super::init::{self, Counts};
+use super::inspect;
 use super::json::{self, list, number, object, text};
 use super::keyfile::Secret;
 use super::merge;
@@ -103,13 +104,14 @@ fn dispatch(args: &[String], world: &World) -> Result<Answer> {
         None => world.now,
         Some(t) => time::parse(t).ok_or_else(|| Failure::usage(format!("--now {t}: expected a UTC time such as 2026-11-22T00:00:00Z")))?,
     };
-    if !matches!(command.name, "add" | "withdraw" | "tuf") {
+    if !matches!(command.name, "add" | "inspect" | "withdraw" | "tuf") {
         parsed.no_operands()?;
     }
     match command.name {
         "init" => run_init(&parsed, world, now),
         "delegate" => run_delegate(&parsed, world, now),
         "add" => run_add(&parsed, world, now),
+        "inspect" => run_inspect(&parsed),
         "withdraw" => run_withdraw(&parsed, now),
         "sign" => run_sign(&parsed, world, now),
         "renew" => run_renew(&parsed, world, now),
@@ -211,9 +213,24 @@ fn run_add(p: &Parsed, world: &World, now: u64) -> Result<Answer> {
         let path = path.parse::<TargetPath>().map_err(|e| Failure::new("bad_name", e))?;
         vec![Input { file: place.into(), path }]
     };
-    let facts = Facts { min_version: p.parsed("min-version")?, counter: p.parsed("counter")?, reinstate: p.has("reinstate") };
+    let why = p.find("unchecked");
+    if why.is_some_and(|why| why.trim().is_empty()) {
+        return Err(Failure::usage("--unchecked needs the reason, for whoever reads the log of this release"));
+    }
+    let facts = Facts {
+        min_version: p.parsed("min-version")?,
+        counter: p.parsed("counter")?,
+        reinstate: p.has("reinstate"),
+        allow_dynamic: p.has("allow-dynamic"),
+        unchecked: why.is_some(),
+    };
     let added = add::add(&open(p)?, &mut ring(p, world)?, &inputs, &facts, now)?;
-    Ok(show::added(&added))
+    Ok(show::added(&added, why))
+}
+
+fn run_inspect(p: &Parsed) -> Result<Answer> {
+    let [file] = p.operands.as_slice() else { return Err(Failure::usage("'inspect' takes one FILE")) };
+    inspect::inspect(Path::new(file))
 }
 
 fn run_withdraw(p: &Parsed, now: u64) -> Result<Answer> {

@@ -10,8 +10,8 @@ const NOW: Opt = opt("now", "TIME", "the time to work at, such as 2026-11-22T00:
 const HELP: Opt = flag("help", "this text");
 
 /// Every command, in the order of their use.
-pub static COMMANDS: [Command; 14] =
-    [INIT, DELEGATE, ADD, WITHDRAW, SIGN, RENEW, PUBLISH, VERIFY, BUNDLE, STATUS, LIST, KEYS_COMMAND, ROTATE, TUF];
+pub static COMMANDS: [Command; 15] =
+    [INIT, DELEGATE, ADD, INSPECT, WITHDRAW, SIGN, RENEW, PUBLISH, VERIFY, BUNDLE, STATUS, LIST, KEYS_COMMAND, ROTATE, TUF];
 
 const INIT: Command = Command {
     name: "init",
@@ -81,15 +81,30 @@ const ADD: Command = Command {
         opt("min-version", "VERSION", "lowest version that may be running when this one is installed"),
         opt("counter", "N", "security counter; never falls (default: the role's highest)"),
         flag("reinstate", "list bytes again that were withdrawn"),
+        flag("allow-dynamic", "take an agent that needs a C library of its devices"),
+        opt("unchecked", "WHY", "take what is not the program that its path names"),
         NOW,
         JSON,
         HELP,
     ],
     more: "\
 A DIR has the form <version>/<os>-<arch>/<file>. Either every file is added or none.
+The programs vmetric-agent and vmetric-director are looked at first ('inspect' shows the same): whole, for that os and arch, signed
+where macOS wants it, of the product and version that they are published as; an agent is static, or --allow-dynamic.
 
   vmetric-release add --repo release --keys keys --product vmetric-agent --version 2.5.0 --os linux --arch amd64 vmetric-agent
   vmetric-release add --repo release --keys keys dist",
+};
+
+const INSPECT: Command = Command {
+    name: "inspect",
+    summary: "Show what a program file says of itself: platform, linkage, product, version",
+    operands: "FILE",
+    options: &[JSON, HELP],
+    more: "\
+Nothing is executed. Refused are files that are no program, or shorter than they say.
+
+  vmetric-release inspect dist/2.5.0/linux-arm64/vmetric-agent",
 };
 
 const WITHDRAW: Command = Command {

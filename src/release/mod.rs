@@ -21,6 +21,7 @@ pub mod envelope;
 pub mod failure;
 pub mod files;
 pub mod init;
+pub mod inspect;
 pub mod json;
 pub mod keyfile;
 pub mod merge;

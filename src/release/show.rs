@@ -184,7 +184,7 @@ pub fn artifacts(repo: &Repo) -> Result<Answer> {
 }
 
 /// What `add` did.
-pub fn added(added: &[Added]) -> Answer {
+pub fn added(added: &[Added], unchecked: Option<&str>) -> Answer {
     let line = |a: &Added| {
         let word = if a.is_new { "added" } else { "unchanged" };
         vec![word.into(), a.path.clone(), format!("{} bytes", a.target.length), format!("role {}", a.role)]
@@ -193,6 +193,8 @@ pub fn added(added: &[Added]) -> Answer {
     if added.iter().any(|a| a.is_new) {
         out.push_str("\nnext: 'sign'");
     }
-    let json = added.iter().map(|a| target_json(&a.path, &a.role, &a.target));
-    Answer::new(out, object([("added", list(json))]))
+    let json = list(added.iter().map(|a| target_json(&a.path, &a.role, &a.target)));
+    let Some(why) = unchecked else { return Answer::new(out, object([("added", json)])) };
+    out.push_str(&format!("\nnot checked whether these are the programs that their paths name: {why}"));
+    Answer::new(out, object([("added", json), ("unchecked", text(why))]))
 }

@@ -42,6 +42,7 @@ mod release_bench;
 #[cfg(unix)]
 mod release_bundle;
 #[cfg(unix)]
+mod release_inspect;
 mod release_keys;
 mod release_python_tuf;
 #[cfg(unix)]

@@ -73,10 +73,19 @@ impl Bench {
         fs::File::create(&path).and_then(|mut f| std::io::Write::write_all(&mut f, bytes)).unwrap();
     }
 
-    /// Runs a command line with `--now` appended, unless it has one or takes none.
+    /// Runs a command line with `--now` appended, unless it has one or takes none. Files that `add` gets here are any bytes:
+    /// what is said of them is checked with [`Bench::run_as_is`] (`release_inspect`).
     pub fn run(&self, line: &str) -> Ended {
+        match line.starts_with("add ") {
+            true => self.run_as_is(&format!("{line} --unchecked any-bytes")),
+            false => self.run_as_is(line),
+        }
+    }
+
+    /// The same, and nothing else appended.
+    pub fn run_as_is(&self, line: &str) -> Ended {
         let mut args: Vec<&str> = line.split_whitespace().collect();
-        if !args.contains(&"--now") && !matches!(args.first(), Some(&"keys" | &"list")) {
+        if !args.contains(&"--now") && !matches!(args.first(), Some(&"keys" | &"list" | &"inspect")) {
             args.extend(["--now", NOW]);
         }
         let mut command = Command::new("sh");
