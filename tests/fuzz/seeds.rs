@@ -14,6 +14,8 @@ use vmetric::wire::{marks, slot};
 #[path = "../it/trust_repo.rs"]
 mod trust_repo;
 use trust_repo::*;
+#[path = "../../src/core/program_file/tests/heads.rs"]
+mod heads;
 
 const ROLES: [&str; 5] = ["root", "timestamp", "snapshot", "targets", ROLE];
 const HEX32: &str = "0101010101010101010101010101010101010101010101010101010101010101";
@@ -99,6 +101,15 @@ fn main() {
             r#"{{"format":1,"director":"https://10.0.0.1:8443","pins":["sha256:{HEX32}"],"agent_id":"a","credential":"c","issuer":"i","proxy":null,"offline_site_days":3}}"#
         ),
     );
+    for (name, head) in [
+        ("elf64", heads::elf(62, true, "/lib64/ld-linux-x86-64.so.2")),
+        ("elf32", heads::elf(40, false, "")),
+        ("pe", heads::pe(0x8664)),
+        ("macho", heads::macho(0x0100_000c, 40)),
+    ] {
+        // The file is so much longer than its head.
+        seeds.write("program_file", name, &[&7u64.to_le_bytes()[..], &head].concat());
+    }
     let mut bundle = Vec::new();
     for (name, bytes) in [("metadata/1.root.json", &b"{}"[..]), ("metadata/timestamp.json", b""), ("targets/a/b", &[7; 513])] {
         bundle.extend_from_slice(&header(name, bytes.len() as u64).unwrap());
