@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-
 use crate::core::reason::Reason;
 use crate::core::slots::Slot;
 use crate::io::fs::room;
