@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::download::{self, Between};
+use super::first_boot::FirstBoot;
 use super::link::Link;
 use super::room;
 use super::source::{Source, SourceError};
@@ -81,6 +82,10 @@ pub struct Device {
     pub(super) gap_ms: u64,
     /// A request has to be followed by the launcher.
     pub(super) relaunch_for: Option<Reason>,
+    /// While there is no identity.
+    pub(super) first: FirstBoot,
+    /// What ends a wait for the Director.
+    pub(super) wake_fd: Option<i32>,
 }
 
 impl Device {

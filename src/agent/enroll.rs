@@ -15,13 +15,16 @@ use super::command::running_agent;
 use super::link::{CA_FILE_MAX, client};
 use super::room;
 use crate::core::copies::KeyFile;
+use crate::core::first_boot::{self, Ended};
 use crate::core::hex;
+use crate::core::proof::DeviceKey;
 use crate::core::reason::Reason;
 use crate::core::release::Platform;
 use crate::io::fs::{PUBLIC, read_limited, write_durable};
+use crate::io::http::HttpError;
 use crate::io::state::State;
-use crate::io::{device_key, identity, process};
-use crate::wire::agent_api::{BODY_MAX, EnrollWire, EnrolledWire, ErrorWire, PROTOCOL, SERIAL_MAX, token_site};
+use crate::io::{device_key, identity, offers, process};
+use crate::wire::agent_api::{APPROVAL_PENDING, BODY_MAX, EnrollWire, EnrolledWire, ErrorWire, PROTOCOL, SERIAL_MAX};
 use crate::wire::config::{ConfigWire, OFFLINE_SITE_MAX};
 
 /// Time for the whole enrollment: a person waits for it.
@@ -70,21 +73,9 @@ pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
     room::for_slots(&args.state)?;
     let key_file = if args.replace { KeyFile::New } else { KeyFile::Key };
     let key = device_key::read_or_make(&state, key_file)?;
-    let here = Platform::here();
-    let request = EnrollWire {
-        protocol: PROTOCOL,
-        token: args.token.clone(),
-        hostname: super::run::hostname(),
-        os: here.os,
-        architecture: here.arch,
-        version: build::VERSION.into(),
-        device_key: Some(key.public()),
-        proof: Some(key.prove_enrollment(&args.token)),
-        serial: args.serial.clone().or_else(serial),
-    };
-    let enrolled = ask(&config, ca.as_deref(), &request)?;
-    (config.agent_id, config.credential, config.issuer) = (enrolled.agent_id, enrolled.credential, enrolled.issuer);
-    config.device_key = Some(key.public());
+    let request = request(&key, &args.token, args.serial.clone().or_else(|| serial(None)));
+    let enrolled = ask(&config, ca.as_deref(), &request, (None, || {})).map_err(|failed| failed.reason)?;
+    take(&mut config, enrolled, &key);
     if cfg!(feature = "company-ca")
         && let (Some(name), Some(pem)) = (&config.ca, &ca)
     {
@@ -93,6 +84,7 @@ pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
         crate::io::fs::make_folder(&state.path("config")).and_then(|()| write_durable(&path, pem, PUBLIC)).map_err(failed)?;
     }
     state.write_config(&config)?;
+    offers::forget_tokens(&state).iter().for_each(|reason| log::warn!("{reason}"));
     // A replacement's key goes to its place; an agent that starts does that, too, if it cannot be done now.
     identity::keep(&state);
     if let Some(pid) = running_agent(&state) {
@@ -122,15 +114,12 @@ fn check(args: &EnrollArgs) -> Result<(), Reason> {
     if args.serial.as_ref().is_some_and(|s| s.is_empty() || s.len() > SERIAL_MAX) {
         return Err(Reason::new("bad_argument", format!("--serial: 1 to {SERIAL_MAX} bytes")));
     }
-    let of_site = |site: &str| args.pins.iter().any(|pin| pin.strip_prefix("sha256:").is_some_and(|digits| digits.starts_with(site)));
-    match token_site(&args.token) {
-        // A company CA names no site.
-        Some(site) if args.ca.is_none() && !of_site(site) => {
-            let detail = "the token was made at another site than --pin names; nothing was sent; take both from one `token create`";
-            Err(Reason::new("token_other_site", detail))
-        }
-        _ => Ok(()),
+    // A company CA names no site.
+    if args.ca.is_none() && !first_boot::is_of_site(&args.token, &args.pins) {
+        let detail = "the token was made at another site than --pin names; nothing was sent; take both from one `token create`";
+        return Err(Reason::new("token_other_site", detail));
     }
+    Ok(())
 }
 
 fn read_ca(file: &Path) -> Result<Vec<u8>, Reason> {
@@ -138,24 +127,75 @@ fn read_ca(file: &Path) -> Result<Vec<u8>, Reason> {
     read_limited(file, CA_FILE_MAX).map_err(|e| bad(e.to_string()))?.ok_or_else(|| bad("there is no such file".into()))
 }
 
-fn ask(config: &ConfigWire, ca: Option<&[u8]>, request: &EnrollWire) -> Result<EnrolledWire, Reason> {
-    let http = client(config, ca, None, || {})?;
+/// Why there is no identity.
+#[derive(Debug)]
+pub struct Failed {
+    /// For people.
+    pub reason: Reason,
+    /// How it ended.
+    pub ended: Ended,
+    /// What the Director asked for.
+    pub retry_after_s: Option<u64>,
+    /// A signal ended the wait.
+    pub woken: bool,
+}
+
+impl From<Reason> for Failed {
+    fn from(reason: Reason) -> Failed {
+        Failed { reason, ended: Ended::Unserved, retry_after_s: None, woken: false }
+    }
+}
+
+/// The first words of a device.
+pub(super) fn request(key: &DeviceKey, token: &str, serial: Option<String>) -> EnrollWire {
+    let here = Platform::here();
+    EnrollWire {
+        protocol: PROTOCOL,
+        token: token.to_string(),
+        hostname: super::run::hostname(),
+        os: here.os,
+        architecture: here.arch,
+        version: build::VERSION.into(),
+        device_key: Some(key.public()),
+        proof: Some(key.prove_enrollment(token)),
+        serial,
+    }
+}
+
+/// The identity, as the Director gave it to this key.
+pub(super) fn take(config: &mut ConfigWire, enrolled: EnrolledWire, key: &DeviceKey) {
+    (config.agent_id, config.credential, config.issuer) = (enrolled.agent_id, enrolled.credential, enrolled.issuer);
+    config.device_key = Some(key.public());
+}
+
+/// Asks the Director for an identity. `way`: what wakes the wait, and what is called while it lasts.
+pub(super) fn ask(config: &ConfigWire, ca: Option<&[u8]>, request: &EnrollWire, way: (Option<i32>, fn())) -> Result<EnrolledWire, Failed> {
+    let http = client(config, ca, way.0, way.1)?;
     let url = format!("{}/agent/v1/enroll", config.director);
-    let reply = http.post_json(&url, None, &json::to_string(request), BODY_MAX, ENROLL_TIME).map_err(|e| e.reason())?;
+    let reply = http
+        .post_json(&url, None, &json::to_string(request), BODY_MAX, ENROLL_TIME)
+        .map_err(|e| Failed { woken: e == HttpError::Woken, ..Failed::from(e.reason()) })?;
     let text = String::from_utf8_lossy(&reply.body);
     if reply.status != 200 {
         let said: ErrorWire = json::from_str(&text).unwrap_or_default();
         let code = if said.code.is_empty() { "enroll_refused".to_string() } else { said.code };
-        return Err(Reason::received(code, format!("{url}: {} {}", reply.status, said.detail)));
+        let ended = match reply.status {
+            _ if code == APPROVAL_PENDING => Ended::Pending,
+            429 | 500.. => Ended::Unserved,
+            _ => Ended::Refused,
+        };
+        let reason = Reason::received(code, format!("{url}: {} {}", reply.status, said.detail));
+        return Err(Failed { reason, ended, retry_after_s: reply.retry_after_s, woken: false });
     }
-    json::from_str(&text).map_err(|_| Reason::new("bad_answer", format!("{url}: the answer is not of the agent protocol")))
+    let unread = || Reason::new("bad_answer", format!("{url}: the answer is not of the agent protocol"));
+    json::from_str(&text).map_err(|_| unread().into())
 }
 
-/// The machine's serial number as the system tells it, when it does.
-fn serial() -> Option<String> {
-    let read = |path: &&str| read_limited(Path::new(path), 4096).ok().flatten();
-    let bytes = SERIALS.iter().find_map(read)?;
-    let text = String::from_utf8(bytes).ok()?;
-    let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
-    (!text.is_empty() && text.len() <= SERIAL_MAX).then(|| text.to_string())
+/// The machine's serial number, when there is one: from that file, else as the system tells it.
+pub(super) fn serial(file: Option<&str>) -> Option<String> {
+    let read = |path: &str| {
+        let bytes = read_limited(Path::new(path), 4096).ok().flatten()?;
+        first_boot::serial(&String::from_utf8(bytes).ok()?, SERIAL_MAX).map(String::from)
+    };
+    file.into_iter().chain(SERIALS).find_map(read)
 }

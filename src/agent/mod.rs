@@ -19,6 +19,7 @@
 //! | [`room`] | room on the disk, for the next update and for two slots |
 //! | [`run`] | the main loop and the start of the process |
 //! | [`check`] | the operator's own check of a version on trial |
+//! | [`first_boot`] | without an identity: enroll by itself, then forget the token |
 //! | [`command`] | `enroll`, `status`, `rollback`, `update --file` |
 
 pub mod args;
@@ -30,6 +31,7 @@ pub mod download;
 pub mod engine;
 pub mod enroll;
 pub mod fault;
+pub mod first_boot;
 pub mod handover;
 pub mod host;
 pub mod launcher;

@@ -10,11 +10,12 @@ use std::time::Duration;
 use super::device::Device;
 use super::engine::{Turn, turn};
 use super::fault::{self, Fault};
+use super::first_boot::FirstBoot;
 use super::host::{Host, factory_root};
 use super::launcher::launch;
 use super::link::{Link, tick};
 use super::world::World;
-use super::{build, handover, trial};
+use super::{build, first_boot, handover, trial};
 use crate::core::backoff::{self, Pace};
 use crate::core::copies::KeyFile;
 use crate::core::hex::{self, Sha256};
@@ -73,6 +74,8 @@ pub struct RunEnv {
     pub switched_at: Option<u64>,
     /// [`ENV_SUPERVISOR`].
     pub supervisor: Option<u32>,
+    /// [`ENV_CONFIG`](super::first_boot::ENV_CONFIG).
+    pub config: Option<String>,
 }
 
 /// Runs until the end of this process; returns its exit code, or does not return.
@@ -141,6 +144,9 @@ fn program(args: &RunArgs, state: State, lock: Lock, image: PathBuf, running: Im
     let wake_fd = process::wake_pipe().map_err(|e| Reason::new("signals", e.to_string()))?;
     show_fault(&state);
     let mut device = load(args, state, &image, running, own_hash, Some(wake_fd))?;
+    if device.agent_id.is_some() {
+        device.status.token_left = first_boot::forget(&device.state);
+    }
     // Not before it could be noted; the next start tries again.
     device.end_left_over().unwrap_or_else(|reason| log::warn!("{reason}"));
     device.prepare_stop();
@@ -248,6 +254,8 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         switched_at_ms: args.env.switched_at,
         gap_ms: 0,
         relaunch_for: None,
+        first: FirstBoot::new(args.env.config.clone()),
+        wake_fd,
         state,
     })
 }
@@ -332,7 +340,11 @@ fn listen(device: &mut Device, for_s: u64) {
             return;
         }
         if device.link.is_none() {
-            sleep(left.min(Duration::from_secs(60)));
+            match device.agent_id {
+                // An identity that nothing can be done with; `load` has said why.
+                Some(_) => drop(sleep(left.min(Duration::from_secs(60)))),
+                None => device.first_boot(left),
+            }
             return;
         }
         // The first words of a process are not parked: contact settles its start, and that must not take a minute, or a
@@ -389,7 +401,7 @@ fn listen(device: &mut Device, for_s: u64) {
 }
 
 /// Sleeps in pieces that keep the liveness alarm armed. True when woken.
-fn sleep(time: Duration) -> bool {
+pub(super) fn sleep(time: Duration) -> bool {
     let end = clock::monotonic() + time;
     loop {
         tick();

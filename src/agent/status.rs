@@ -17,7 +17,7 @@ use crate::core::update::{Kind, SelfCheck};
 use crate::io::state::State;
 use crate::io::{clock, process};
 use crate::wire::agent_api::{OrderWire, PARK_MAX_S, PROTOCOL, REJECTS_MAX, RejectWire, ReportWire, ResultWire};
-use crate::wire::records::{self as wire, AcceptedWire, RejectedListWire, RejectedWire, ResultsWire, StatusWire, verdict_word};
+use crate::wire::records::{self as wire, AcceptedWire, RejectedListWire, RejectedWire, ResultsWire, SourceWire, StatusWire, verdict_word};
 
 impl Device {
     /// The report as it stands now.
@@ -131,6 +131,12 @@ pub struct StatusReport {
     contact_detail: String,
     contact_failures: u32,
     next_contact: Option<String>,
+    /// Without an identity: each place that was looked at for address, pins and token, and what was taken of it.
+    sources: Vec<SourceWire>,
+    /// Without an identity: the device's key, as `vmetric-director agents` shows it.
+    fingerprint: Option<String>,
+    /// A token that could not be forgotten.
+    token_left: Option<String>,
     /// `ok`, `unsure` (before signed times), `ahead` (over a day ahead of the Director).
     clock: String,
     director_time: Option<String>,
@@ -333,6 +339,9 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
         contact_detail: now.link_detail.unwrap_or_default(),
         contact_failures: now.link_failures.unwrap_or(0),
         next_contact: now.link_until.and_then(when),
+        sources: now.sources.unwrap_or_default(),
+        fingerprint: now.fingerprint,
+        token_left: now.token_left,
         clock: now.clock.unwrap_or_default(),
         director_time: now.director_time.and_then(when),
         refused: now.refused,
@@ -396,6 +405,15 @@ impl StatusReport {
                 "no contact",
                 format!("{} ({}), failures in a row: {}{next}", self.contact_detail, self.contact_code, self.contact_failures),
             );
+        }
+        for source in &self.sources {
+            line("source", format!("{}: {}", source.name, source.said));
+        }
+        if let Some(fingerprint) = &self.fingerprint {
+            line("fingerprint", fingerprint.clone());
+        }
+        if let Some(left) = &self.token_left {
+            line("token", left.clone());
         }
         match (self.clock.as_str(), &self.director_time) {
             ("ahead", Some(time)) => {

@@ -7,6 +7,7 @@ use std::process::exit;
 use vmetric::agent::args::{Args, USAGE, parse};
 use vmetric::agent::command::{self, UpdateArgs};
 use vmetric::agent::enroll::{self, EnrollArgs};
+use vmetric::agent::first_boot::ENV_CONFIG;
 use vmetric::agent::run::{self, ENV_IMAGE, ENV_LOCK, ENV_RUNNING, ENV_SUPERVISOR, ENV_SWITCHED, RunArgs, RunEnv};
 use vmetric::agent::{build, status, trial};
 use vmetric::core::reason::Reason;
@@ -97,6 +98,7 @@ fn obey(args: &Args, words: Vec<String>) -> i32 {
                 lock: env(ENV_LOCK).and_then(|v| v.parse().ok()),
                 switched_at: env(ENV_SWITCHED).and_then(|v| v.parse().ok()),
                 supervisor: env(ENV_SUPERVISOR).and_then(|v| v.parse().ok()),
+                config: env(ENV_CONFIG),
             },
         }),
     }

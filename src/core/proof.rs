@@ -61,6 +61,11 @@ pub fn enrolls(public: &str, token: &str, proof: &str) -> bool {
     verify(public, &[ENROLL, token.as_bytes()].concat(), proof)
 }
 
+/// A device's key as people compare it: the first 16 digits of its SHA-256. Too many for anybody to make another key for.
+pub fn fingerprint(public: &str) -> String {
+    hex::encode(&hex::sha256(public.as_bytes())[..8])
+}
+
 /// What a proof claims, before it is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proof {

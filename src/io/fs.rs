@@ -182,7 +182,7 @@ pub mod cut {
         LEFT.get() == 0
     }
 
-    pub(super) fn spend() -> io::Result<()> {
+    pub(in crate::io) fn spend() -> io::Result<()> {
         match LEFT.get() {
             0 => Err(io::Error::other("the power is cut")),
             usize::MAX => Ok(()),

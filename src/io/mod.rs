@@ -2,6 +2,8 @@
 
 pub mod clock;
 pub mod device_key;
+pub mod dns;
+pub mod environment;
 pub mod fs;
 pub mod hook;
 pub mod http;
@@ -9,6 +11,7 @@ pub mod identity;
 pub mod lock;
 pub mod logger;
 pub mod medium;
+pub mod offers;
 #[cfg(all(feature = "director", unix))]
 pub mod open_files;
 #[cfg(all(feature = "director", unix))]

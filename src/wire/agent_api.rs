@@ -49,15 +49,12 @@ pub struct EnrollWire {
     pub serial: Option<String>,
 }
 
+/// Code of the refusal to a device that an operator has to approve first (403 with `Retry-After`): it asks again, with the
+/// same key and token, and holds no credential until then.
+pub const APPROVAL_PENDING: &str = "approval_pending";
+
 /// Longest serial number, bytes.
 pub const SERIAL_MAX: usize = 64;
-
-/// The site that a token was made at: the first 8 digits of its pin, from `vmt_<site>_<secret>`. A token is then refused by
-/// its device before it is shown to the wrong site.
-pub fn token_site(token: &str) -> Option<&str> {
-    let (site, _) = token.strip_prefix("vmt_")?.split_once('_')?;
-    (site.len() == 8).then_some(site)
-}
 
 /// What an enrolled device keeps.
 #[derive(Serialize, Deserialize, Debug, Clone, Default)]

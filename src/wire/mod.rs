@@ -5,6 +5,7 @@
 
 pub mod agent_api;
 pub mod config;
+pub mod enroll_file;
 pub mod marks;
 pub mod records;
 pub mod slot;

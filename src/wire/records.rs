@@ -241,6 +241,12 @@ pub struct StatusWire {
     pub link_until: Option<u64>,
     /// Failures in a row.
     pub link_failures: Option<u32>,
+    /// While there is no identity: each place that was looked at for address, pins and token, and what was taken of it.
+    pub sources: Option<Vec<SourceWire>>,
+    /// The device's key as an operator compares it, while there is no identity.
+    pub fingerprint: Option<String>,
+    /// A token that could not be forgotten, and what to do; absent = none.
+    pub token_left: Option<String>,
     /// What this device's clock is worth: `ok`, `unsure`, `ahead`.
     pub clock: Option<String>,
     /// The Director's time at its last answer, seconds since 1970.
@@ -253,6 +259,25 @@ pub struct StatusWire {
     pub snapshot_version: u64,
     /// See above.
     pub targets_version: u64,
+}
+
+/// One place that was looked at.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct SourceWire {
+    /// File, variable or name.
+    pub name: String,
+    /// What was taken of it, or why nothing.
+    pub said: String,
+}
+
+/// `config/enroll.shown`: the token that was last shown from a file which is not the device's own. It has to be gone from
+/// there once there is an identity, whatever happens in between.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct ShownWire {
+    /// The file.
+    pub file: String,
+    /// SHA-256 of the token, hex.
+    pub sha256: String,
 }
 
 /// `request.json`: what a command asks of the running agent; taken (removed) by it.
