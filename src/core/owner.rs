@@ -28,7 +28,9 @@ impl Owner {
             // What the agent cannot repair: its disk, its clock, its rights, its enrollment, its check.
             "disk_full" | "noexec" | "state_error" | "clock_ahead" | "not_enrolled" | "no_root" | "check_unusable" => Owner::Operator,
             // What stays until a person speaks.
-            "rollout_halted" | "quarantined" | "rejected" | "silent" | "agent_offline" => Owner::Operator,
+            "approval_pending" | "approval_expired" | "rollout_halted" | "quarantined" | "rejected" | "silent" | "agent_offline" => {
+                Owner::Operator
+            }
             // What the release plane has to renew.
             code if code.ends_with("_expired") => Owner::Operator,
             _ => Owner::Agent,

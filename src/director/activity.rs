@@ -8,6 +8,7 @@
 //! | `events_left_out` | an agent's reports made more events than are kept of one agent; how many were dropped |
 //! | `connection_refused` | peers were turned away before they said anything of use; counted, a line per code and 5 minutes |
 //! | `token_created`, `token_revoked` | an enrollment token was made, taken back |
+//! | `approval_wanted`, `approval_given`, `approval_denied`, `approval_expired` | a device waits for a person, who decided, or did not within 7 days |
 //! | `enrolled`, `enrolled_again`, `removed` | an agent came, asked again for the same answer, was removed |
 //! | `agent_returned` | its credential is of this site, and this (restored) registry did not know it |
 //! | `ca_rotated`, `ca_retired` | the site went over to another CA; the former one's key was removed |

@@ -67,6 +67,8 @@ pub struct AdminWire {
     pub arch: Option<String>,
     /// Serial numbers that a token is bound to.
     pub serials: Option<Vec<String>>,
+    /// A token's devices are approved by a person.
+    pub approval: Option<bool>,
     /// A token to take back, by its id.
     pub revoke: Option<String>,
     /// `ca`: `status`, `rotate`, `retire`.

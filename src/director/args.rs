@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::admin::AdminWire;
+use super::enroll::TTL_NEVER_S;
 use super::pki::company::Files;
 use crate::core::rollout::InFlight;
 use crate::core::service::args::{self as service, Asked};
@@ -45,9 +46,12 @@ Look
 Act
   install-command [--os linux|windows] [--arch amd64] [--version V] [--uses N] [--ttl 1h] [--json]
       Makes a token and prints the command that installs and enrolls an agent on a new device.
-  token create [--uses N] [--ttl 1h] [--serial S]... [--json]
-      --serial      only for devices with these serial numbers, each once; --ttl is 30d then
+  token create [--uses N] [--ttl 1h|never] [--serial S]... [--approval] [--json]
+      --serial      only for devices with these serial numbers, each once, without an end
+      --approval    each device waits until a person says `approve`
   token list | revoke ID [--json]
+  approve ID | --serial S [--json]    let a device enroll that waits for it; `agents` lists them, with key and serial number
+  deny ID | --serial S [--reason TEXT] [--json]
   assign --all | --agent ID...  --version V|latest
       [--product NAME] [--max-in-flight N|P%] [--max-failures N] [--contact-deadline 5m]
       [--unattended [--trial-max 24h]] [--end-probation] [--retry] [--switch-in 0s] [--life 30d] [--json]
@@ -212,17 +216,8 @@ fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
             request.limit = words.number("--limit")?;
             request.follow = Some(words.flag("--follow"));
         }
-        "token" => {
-            match words.word()?.as_deref() {
-                Some("create") => {}
-                Some("list") => request.list = Some(true),
-                Some("revoke") => request.revoke = Some(words.word()?.ok_or("token revoke needs the ID that `token list` shows")?),
-                _ => return Err("expected `token create`, `token list` or `token revoke ID`".into()),
-            }
-            request.uses = words.number("--uses")?;
-            request.ttl_s = words.duration("--ttl")?;
-            request.serials = words.list("--serial")?;
-        }
+        "token" => token(words, &mut request)?,
+        "approve" | "deny" => decide(words, &mut request)?,
         "install-command" => {
             request.os = words.option("--os")?;
             request.arch = words.option("--arch")?;
@@ -268,6 +263,30 @@ fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
     }
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
     Ok(Ask { state, json, pin_only, filter, terminal, request })
+}
+
+fn token(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
+    match words.word()?.as_deref() {
+        Some("create") => {}
+        Some("list") => request.list = Some(true),
+        Some("revoke") => request.revoke = Some(words.word()?.ok_or("token revoke needs the ID that `token list` shows")?),
+        _ => return Err("expected `token create`, `token list` or `token revoke ID`".into()),
+    }
+    request.uses = words.number("--uses")?;
+    request.ttl_s = words.life("--ttl")?;
+    request.serials = words.list("--serial")?;
+    request.approval = words.flag("--approval").then_some(true);
+    Ok(())
+}
+
+fn decide(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
+    request.serials = words.list("--serial")?;
+    request.reason = words.option("--reason")?;
+    request.agents = words.word()?.map(|id| vec![id]);
+    match request.serials.as_ref().map_or(0, Vec::len) + request.agents.as_ref().map_or(0, Vec::len) {
+        1 => Ok(()),
+        _ => Err(format!("{} needs one device: its ID as `agents` lists it, or --serial S", request.command)),
+    }
 }
 
 /// The Director may run in another folder.
@@ -351,6 +370,20 @@ impl Words {
         self.option(name)?.map(parse).transpose()
     }
 
+    /// A duration, or `never`.
+    fn life(&mut self, name: &str) -> Result<Option<u64>, String> {
+        let never = [format!("{name}=never"), "never".into()];
+        if let Some(at) = self.args.iter().position(|a| *a == never[0]) {
+            self.args.remove(at);
+            return Ok(Some(TTL_NEVER_S));
+        }
+        if let Some(at) = self.args.windows(2).position(|w| w[0] == name && w[1] == never[1]) {
+            self.args.drain(at..at + 2);
+            return Ok(Some(TTL_NEVER_S));
+        }
+        self.duration(name)
+    }
+
     /// Takes the next word that is no option.
     fn word(&mut self) -> Result<Option<String>, String> {
         match self.args.iter().position(|a| !a.starts_with('-')) {
@@ -404,6 +437,10 @@ mod tests {
         assert_eq!(ask.state, PathBuf::from("/env"));
         assert_eq!(asked("token create --uses 3 --ttl=2h --state /x").request.ttl_s, Some(7_200));
         assert_eq!(asked("token create --serial S1 --serial S2").request.serials, Some(vec!["S1".into(), "S2".into()]));
+        assert_eq!(asked("token create --serial S --ttl never --approval").request.ttl_s, Some(TTL_NEVER_S));
+        assert_eq!(asked("token create --ttl=never --approval").request.approval, Some(true));
+        assert_eq!(asked("approve pending-00").request.agents, Some(vec!["pending-00".into()]));
+        assert_eq!(asked("deny --serial S1 --reason x").request.serials, Some(vec!["S1".into()]));
         assert_eq!(asked("token revoke abc").request.revoke.as_deref(), Some("abc"));
         assert!(asked("activity --follow --json").json);
         assert!(asked("pin").pin_only);
@@ -451,6 +488,8 @@ mod tests {
             ("run --mirror /r --root r.json --tls-cert c.pem", "--tls-key"),
             ("fly", "fly"),
             ("token create --ttl 5x", "--ttl"),
+            ("approve", "--serial"),
+            ("approve a --serial S", "one device"),
             ("status --state a --state b", "2 times"),
         ] {
             let error = parsed(line).unwrap_err();

@@ -9,7 +9,7 @@ use smol::net::unix::UnixStream;
 use super::acts::{Act, OrderedView};
 use super::admin::{AdminWire, line, status};
 use super::dl;
-use super::enroll::{TOKEN_TTL_MAX_S, Terms};
+use super::enroll::{TTL_NEVER_S, Terms};
 use super::install::{self, Install};
 use super::orders::Assign;
 use super::records::Event;
@@ -105,6 +105,7 @@ pub async fn run(site: &Rc<Site>, request: AdminWire, who: &str, out: &mut UnixS
         "retry" => Act { site, request: &request, who, now }.retry(out).await,
         "reject" => Act { site, request: &request, who, now }.reject(out).await,
         "allow" => Act { site, request: &request, who, now }.allow(out).await,
+        "approve" | "deny" => decide(site, &request, who, now, out).await,
         "explain" => explain(site, &request, now, out).await,
         "rejections" => {
             let view = site.registry.borrow().rejections_view(now);
@@ -231,13 +232,15 @@ async fn install_command(site: &Site, request: &AdminWire, who: &str, now: u64, 
 
 async fn make_token(site: &Site, request: &AdminWire, who: &str, now: u64) -> Result<(String, u64, u64), Reason> {
     let serials = request.serials.clone().unwrap_or_default();
-    let life = if serials.is_empty() { TOKEN_TTL_S } else { TOKEN_TTL_MAX_S };
+    let approval = request.approval == Some(true);
+    // A serial number is good once: it needs no date beside it.
+    let life = if serials.is_empty() { TOKEN_TTL_S } else { TTL_NEVER_S };
     let (uses, ttl_s) = (request.uses.unwrap_or(serials.len().max(1) as u64), request.ttl_s.unwrap_or(life));
     if uses == 0 || ttl_s == 0 {
         return Err(Reason::new("bad_request", "a token needs at least one use and one second"));
     }
     let token = format!("vmt_{}_{}", site.token_site(), random_hex(32));
-    let expires_at = site.acting(who, |registry| registry.create_token_for(&token, Terms { uses, ttl_s, serials }, now))?;
+    let expires_at = site.acting(who, |registry| registry.create_token_for(&token, Terms { uses, ttl_s, serials, approval }, now))?;
     site.flush();
     site.store.durable().await.map_err(store_error)?;
     Ok((token, uses, expires_at))
@@ -272,6 +275,10 @@ async fn explain(site: &Site, request: &AdminWire, now: u64, out: &mut UnixStrea
     let view = {
         let registry = site.registry.borrow();
         let word = request.agents.as_ref().and_then(|a| a.first()).cloned().unwrap_or_default();
+        if let Some(view) = registry.named_agent(&word).err().and_then(|_| registry.explain_pending(&word, now)) {
+            drop(registry);
+            return reply(out, &view).await;
+        }
         let id = registry.named_agent(&word)?;
         registry.explain(&id, &tree.releases, tree.timestamp_version, now)?
     };
@@ -284,6 +291,15 @@ async fn mirror(site: &Site, request: &AdminWire, out: &mut UnixStream) -> Resul
     }
     refresh::next(site, request.file.is_some()).await?;
     reply(out, &view(site, clock::unix())).await
+}
+
+async fn decide(site: &Site, request: &AdminWire, who: &str, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
+    let word = request.agents.iter().chain(&request.serials).flatten().next().cloned().unwrap_or_default();
+    let (approve, why) = (request.command == "approve", request.reason.as_deref());
+    let view = site.acting(who, |registry| registry.decide(&word, approve, why, now))?;
+    site.flush();
+    site.store.durable().await.map_err(store_error)?;
+    reply(out, &view).await
 }
 
 async fn remove(site: &Site, request: &AdminWire, who: &str, now: u64, out: &mut UnixStream) -> Result<(), Reason> {

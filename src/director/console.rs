@@ -8,9 +8,10 @@ use miniserde::json;
 
 use super::acts::OrderedView;
 use super::admin::{SOCKET, StatusWire};
+use super::approval::ApprovalView;
 use super::args::Ask;
 use super::commands::{InstallView, TokenView};
-use super::enroll::TokensView;
+use super::enroll::{NEVER, TokensView};
 use super::records::Event;
 use super::shown;
 use super::table::{Table, ago, until, utc};
@@ -84,6 +85,7 @@ fn print(ask: &Ask, line: &str, out: &mut impl Write) -> Result<io::Result<()>, 
         "ca" => super::ca::text(&parse(line)?),
         "replace-agent" => "replaced; the second device is served at its next try, the first is refused from now on\n".to_string(),
         "assign" => assigned(&parse(line)?),
+        "approve" | "deny" => decided(&parse(line)?),
         "remove-agent" => "removed; its credential is refused from now on\n".to_string(),
         _ if ask.pin_only => format!("{}\n", parse::<StatusView>(line)?.pin),
         _ => status(&parse(line)?),
@@ -125,12 +127,21 @@ fn event(event: &Event) -> String {
     format!("{}  {who:<32}  {:<18}  {version:<12}  {}{by}", utc(event.time), event.code, event.detail).trim_end().to_string() + "\n"
 }
 
+fn decided(view: &ApprovalView) -> String {
+    let done = match (view.already, view.state.as_str()) {
+        (true, state) => format!("was {state} before"),
+        (false, "approved") => "approved; it enrolls when it asks again, within minutes".to_string(),
+        (false, state) => state.to_string(),
+    };
+    format!("{}: {done}\n", view.device)
+}
+
 fn token(view: &TokenView) -> String {
     format!(
-        "{}\n\ngood for {} enrollment(s) until {}; it is not shown again. On a device:\n\n  vmetric-agent enroll --director {} --pin {} --token {}\n",
+        "{}\n\ngood for {} enrollment(s), {}; it is not shown again. On a device:\n\n  vmetric-agent enroll --director {} --pin {} --token {}\n",
         view.token,
         view.uses,
-        utc(view.expires_at),
+        until_when(view.expires_at),
         view.url,
         view.pin,
         view.token
@@ -148,19 +159,24 @@ fn install(view: &InstallView) -> String {
     )
 }
 
+fn until_when(at: u64) -> String {
+    if at >= NEVER { "without an end".into() } else { format!("until {}", utc(at)) }
+}
+
 fn tokens(view: &TokensView) -> String {
     if view.tokens.is_empty() {
         return "no tokens; `vmetric-director token create` makes one\n".into();
     }
-    let mut table = Table::new(&["TOKEN", "STATE", "MADE", "EXPIRES", "USED", "LEFT", "SERIAL NUMBERS LEFT"]);
+    let mut table = Table::new(&["TOKEN", "STATE", "MADE", "EXPIRES", "USED", "LEFT", "APPROVAL", "SERIAL NUMBERS LEFT"]);
     for t in &view.tokens {
         table.row(vec![
             t.id.clone(),
             t.state.clone(),
             ago(view.time, t.created_at),
-            utc(t.expires_at),
+            if t.expires_at >= NEVER { "never".into() } else { utc(t.expires_at) },
             t.used.to_string(),
             t.uses_left.to_string(),
+            if t.approval == Some(true) { "needed" } else { "-" }.into(),
             t.serials_left.as_ref().map_or("any".into(), |left| left.join(" ")),
         ]);
     }

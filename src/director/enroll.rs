@@ -20,6 +20,10 @@ use crate::wire::agent_api::{EnrollWire, SERIAL_MAX};
 pub const TOKENS_MAX: usize = 1_000;
 /// Longest token life, seconds: 30 days.
 pub const TOKEN_TTL_MAX_S: u64 = 30 * 86_400;
+/// A life without an end: for tokens that are bound to serial numbers, or need a person's approval.
+pub const TTL_NEVER_S: u64 = u64::MAX;
+/// When a token ends that does not: the end of the year 9999, a time that every version can show and add to.
+pub const NEVER: u64 = 253_402_300_799;
 /// Most serial numbers of one token: a delivery.
 pub const SERIALS_MAX: usize = 1_000;
 /// Digits of its hash by which a token is listed and revoked: none of its text.
@@ -31,10 +35,12 @@ const REMEDY: &str = "make one with `vmetric-director token create`";
 pub struct Terms {
     /// Enrollments.
     pub uses: u64,
-    /// Seconds.
+    /// Seconds; [`TTL_NEVER_S`] only with serial numbers or approval.
     pub ttl_s: u64,
     /// Only for devices with these serial numbers, each once.
     pub serials: Vec<String>,
+    /// A person approves each device.
+    pub approval: bool,
 }
 
 /// One token as an operator sees it.
@@ -54,6 +60,8 @@ pub struct TokenRow {
     pub used: u64,
     /// Serial numbers it is bound to that have not enrolled yet; absent = bound to none.
     pub serials_left: Option<Vec<String>>,
+    /// A person approves each device.
+    pub approval: Option<bool>,
 }
 
 /// All tokens.
@@ -80,15 +88,16 @@ impl Registry {
     /// # Errors
     /// `too_many_tokens`.
     pub fn create_token(&mut self, token: &str, uses: u64, ttl_s: u64, now: u64) -> Result<u64, Reason> {
-        self.create_token_for(token, Terms { uses, ttl_s, serials: Vec::new() }, now)
+        self.create_token_for(token, Terms { uses, ttl_s, ..Terms::default() }, now)
     }
 
     /// A new token's row.
     ///
     /// # Errors
-    /// `too_many_tokens`, `bad_serial`.
+    /// `too_many_tokens`, `bad_serial`, `token_needs_end`.
     pub fn create_token_for(&mut self, token: &str, terms: Terms, now: u64) -> Result<u64, Reason> {
-        let gone: Vec<String> = self.tokens.iter().filter(|(_, t)| t.expires_at + TOKEN_TTL_MAX_S < now).map(|(k, _)| k.clone()).collect();
+        let gone: Vec<String> =
+            self.tokens.iter().filter(|(_, t)| t.expires_at.saturating_add(TOKEN_TTL_MAX_S) < now).map(|(k, _)| k.clone()).collect();
         for key in gone {
             self.tokens.remove(&key);
             self.delete(Table::Tokens, key);
@@ -105,13 +114,23 @@ impl Registry {
         serials.sort();
         serials.dedup();
         let uses = if serials.is_empty() { terms.uses } else { serials.len() as u64 };
+        let endless = terms.ttl_s == TTL_NEVER_S;
+        if endless && serials.is_empty() && !terms.approval {
+            let detail = "a token without an end is bound to serial numbers (--serial) or needs approval (--approval); give a --ttl";
+            return Err(Reason::new("token_needs_end", detail));
+        }
         let ttl_s = terms.ttl_s.min(TOKEN_TTL_MAX_S);
-        let expires_at = now + ttl_s;
-        let bound = if serials.is_empty() { String::new() } else { format!(", bound to {} serial numbers", serials.len()) };
+        let expires_at = if endless { NEVER } else { now + ttl_s };
+        let mut bound = if serials.is_empty() { String::new() } else { format!(", bound to {} serial numbers", serials.len()) };
+        if terms.approval {
+            bound += ", each after approval";
+        }
         let serials = (!serials.is_empty()).then_some(serials);
-        let row = Token { created_at: now, expires_at, uses_left: uses, serials, ..Default::default() };
+        let approval = terms.approval.then_some(true);
+        let row = Token { created_at: now, expires_at, uses_left: uses, serials, approval, ..Default::default() };
         let key = token_key(token);
-        let detail = format!("{}: good for {uses} enrollments within {} minutes{bound}", token_id(&key), ttl_s / 60);
+        let within = if endless { "without an end".to_string() } else { format!("within {} minutes", ttl_s / 60) };
+        let detail = format!("{}: good for {uses} enrollments {within}{bound}", token_id(&key));
         self.keep_token(key, row);
         self.event(now, "", "token_created", detail, None);
         Ok(expires_at)
@@ -131,6 +150,7 @@ impl Registry {
             expires_at: t.expires_at,
             uses_left: t.uses_left,
             used: t.used,
+            approval: t.approval,
             serials_left: t
                 .serials
                 .as_ref()
@@ -190,8 +210,16 @@ impl Registry {
     ///
     /// # Errors
     /// `token_unknown`, `token_revoked`, `token_expired`, `token_used_up`, `serial_missing`, `serial_not_listed`,
-    /// `serial_used`, `proof_invalid`, `site_full`.
+    /// `serial_used`, `proof_invalid`, `site_full`, and those of [`super::approval`].
     pub fn enroll(&mut self, wire: &EnrollWire, new_id: &str, now: u64) -> Result<String, Reason> {
+        self.enroll_from(wire, new_id, "", now)
+    }
+
+    /// The same, with the address for whoever has to approve.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn enroll_from(&mut self, wire: &EnrollWire, new_id: &str, peer: &str, now: u64) -> Result<String, Reason> {
         let device = device_of(wire)?;
         let key = token_key(&wire.token);
         let known = device.and_then(|device| self.devices.get(device)).cloned();
@@ -201,9 +229,14 @@ impl Registry {
             self.event(now, id, "enrolled_again", "the same device with the same token: its answer was lost", None);
             return Ok(id.clone());
         }
-        let mut token = self.token(wire, &key, now)?.clone();
+        let asked_at = self.asked_at(wire, &key).unwrap_or(now);
+        let mut token = self.token(wire, &key, asked_at)?.clone();
         if known.is_none() && self.agents.len() >= AGENTS_MAX {
             return Err(Reason::new("site_full", format!("this Director already has {AGENTS_MAX} agents")));
+        }
+        if token.approval == Some(true) {
+            self.approved(wire, &key, peer, now)?;
+            device.iter().for_each(|device| self.forget_pending(device));
         }
         token.uses_left -= 1;
         token.used += 1;
@@ -329,7 +362,7 @@ mod tests {
     #[test]
     fn a_token_bound_to_serial_numbers() {
         let mut registry = Registry::default();
-        let terms = Terms { uses: 1, ttl_s: 3_600, serials: vec!["S1".into(), "S2".into(), "S1".into()] };
+        let terms = Terms { uses: 1, ttl_s: TTL_NEVER_S, serials: vec!["S1".into(), "S2".into(), "S1".into()], approval: false };
         registry.create_token_for("t1", terms, 100).unwrap();
         let with = |serial: Option<&str>, device| EnrollWire { serial: serial.map(String::from), ..keyed("t1", device) };
         assert_eq!(code(registry.enroll(&with(None, 1), "a1", 100)), "serial_missing");
@@ -338,7 +371,12 @@ mod tests {
         assert_eq!(code(registry.enroll(&with(Some("S1"), 1), "a2", 100)), "ok a1", "the same device");
         assert_eq!(code(registry.enroll(&with(Some("S1"), 2), "a2", 100)), "serial_used", "another device of that name");
         assert_eq!(registry.tokens_view(100).tokens[0].serials_left, Some(vec!["S2".to_string()]));
-        assert_eq!(code(registry.enroll(&with(Some("S2"), 2), "a2", 100)), "ok a2");
+        let later = 100 + 10 * 365 * 86_400;
+        registry.create_token("t9", 1, 60, later).unwrap();
+        assert_eq!(code(registry.enroll(&with(Some("S2"), 2), "a2", later)), "ok a2", "bound to a number, not to a date");
+        let endless = |approval| Terms { uses: 1, ttl_s: TTL_NEVER_S, approval, ..Terms::default() };
+        assert_eq!(registry.create_token_for("t8", endless(false), 100).unwrap_err().code, "token_needs_end");
+        assert_eq!(registry.create_token_for("t8", endless(true), 100).unwrap(), NEVER);
         let long = Terms { serials: vec!["x".repeat(SERIAL_MAX + 1)], ..Terms::default() };
         assert_eq!(registry.create_token_for("t2", long, 100).unwrap_err().code, "bad_serial");
     }

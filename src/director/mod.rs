@@ -16,6 +16,7 @@ pub mod acts;
 #[cfg(unix)]
 pub mod admin;
 #[cfg(unix)]
+pub mod approval;
 pub mod args;
 pub mod bell;
 #[cfg(unix)]

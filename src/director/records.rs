@@ -192,6 +192,39 @@ pub struct Token {
     pub serials_used: Option<Vec<String>>,
     /// A person took it back.
     pub revoked_at: Option<u64>,
+    /// A person approves each device.
+    pub approval: Option<bool>,
+}
+
+/// A device that waits for a person; its key in the table is its public key.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct Pending {
+    /// SHA-256 of the token that it asks with.
+    pub token: String,
+    /// Host name, by its own word.
+    pub hostname: String,
+    /// `linux`, ...
+    pub os: String,
+    /// `amd64`, ...
+    pub architecture: String,
+    /// Version of the running file.
+    pub version: String,
+    /// Serial number, by its own word.
+    pub serial: Option<String>,
+    /// Its address.
+    pub peer: String,
+    /// When it asked for the first time.
+    pub first_at: u64,
+    /// When it asked last.
+    pub last_at: u64,
+    /// `waiting`, `approved`, `denied`.
+    pub state: String,
+    /// When a person decided.
+    pub decided_at: Option<u64>,
+    /// Why, in that person's words.
+    pub reason: Option<String>,
+    /// The activity knows that nobody decided in time.
+    pub expiry_told: Option<bool>,
 }
 
 /// One agent's part of a roll-out: waiting, ordered, or at an end.

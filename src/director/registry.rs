@@ -10,7 +10,7 @@ use miniserde::{Serialize, json};
 use super::activity;
 use super::caller::{Heard, Strangers};
 use super::muting::Muting;
-use super::records::{Agent, Event, NAME_MAX, Order, Quarantine, Rollout, Token, clean};
+use super::records::{Agent, Event, NAME_MAX, Order, Pending, Quarantine, Rollout, Token, clean};
 use super::store::{Change, Table};
 use crate::core::reason::Reason;
 
@@ -34,6 +34,8 @@ pub struct Registry {
     pub bytes: BTreeMap<String, u64>,
     /// By the token's SHA-256.
     pub tokens: BTreeMap<String, Token>,
+    /// Devices that wait for a person, by public key.
+    pub approvals: BTreeMap<String, Pending>,
     /// By number.
     pub rollouts: BTreeMap<u64, Rollout>,
     /// By roll-out and agent.

@@ -197,6 +197,7 @@ async fn keep_house(site: Rc<Site>) {
             let mut registry = site.registry.borrow_mut();
             registry.prune_activity(now);
             registry.prune_quarantine(now);
+            registry.prune_approvals(now);
             registry.prune_rollouts(now);
         }
         site.flush();

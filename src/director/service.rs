@@ -6,7 +6,7 @@
 //! | 400 | `bad_request`, `protocol_unknown` | the body is not what the path wants |
 //! | 401 | those of [`super::caller`], `agent_removed` | who is that |
 //! | 401 | `token_unknown`, `token_other_site`, `proof_invalid` | enrollment |
-//! | 403 | `token_expired`, `token_used_up`, `token_revoked`, `serial_*`, `agent_mismatch` | known, but not allowed |
+//! | 403 | `token_expired`, `token_used_up`, `token_revoked`, `serial_*`, `approval_*`, `agent_mismatch` | known, but not allowed |
 //! | 404 | `not_found` | no such path, or not in the mirror |
 //! | 405 | `method_not_allowed` | |
 //! | 409 | `identity_in_use` | another device speaks with this identity |
@@ -25,11 +25,12 @@ use super::progress::{must_be_durable, says_something};
 use super::records::{NAME_MAX, clean};
 use super::site::{Site, Wake, random_hex};
 use super::tree::{self, Permit, RETRY_AFTER_S};
+use crate::core::first_boot::token_site;
 use crate::core::identity::CALL_S;
 use crate::core::reason::Reason;
 use crate::io::clock;
 use crate::io::serve::{Answer, Request, Response, Service};
-use crate::wire::agent_api::{AnswerWire, BODY_MAX, EnrollWire, EnrolledWire, PARK_MAX_S, PROTOCOL, ReportWire, token_site};
+use crate::wire::agent_api::{APPROVAL_PENDING, AnswerWire, BODY_MAX, EnrollWire, EnrolledWire, PARK_MAX_S, PROTOCOL, ReportWire};
 
 /// The Director as a [`Service`].
 pub struct Front(pub Rc<Site>);
@@ -123,7 +124,8 @@ fn refused(reason: &Reason) -> Response {
     let (status, pause_s) = match reason.code.as_ref() {
         "token_expired" | "token_used_up" | "token_revoked" | "serial_missing" | "serial_not_listed" | "serial_used" => (403, None),
         "token_unknown" | "token_other_site" | "proof_replayed" | "agent_unknown" => (401, None),
-        "site_full" => (503, Some(REFUSED_S)),
+        "approval_denied" | "approval_expired" | "approval_needs_key" => (403, Some(REFUSED_S)),
+        "site_full" | "approvals_full" => (503, Some(REFUSED_S)),
         "identity_checking" => return plain(503, reason).with("retry-after", CALL_S.to_string()),
         "identity_in_use" => (409, Some(REFUSED_S)),
         _ => (401, Some(REFUSED_S)),
@@ -181,9 +183,15 @@ fn enroll(site: Rc<Site>, request: &Request) -> Answer {
         Err(response) => return now(*response),
     };
     let time = clock::unix();
-    let enrolled = site.registry.borrow_mut().enroll(&wire, &agent_id(&wire.hostname), time);
+    let enrolled = site.registry.borrow_mut().enroll_from(&wire, &agent_id(&wire.hostname), &peer(request), time);
     let id = match enrolled.map_err(|reason| of_other_site(&site, &wire, reason)) {
         Ok(id) => id,
+        // No failure of its: it has a good token, and waits for a person.
+        Err(reason) if reason.code == APPROVAL_PENDING => {
+            site.flush();
+            let wait_s = site.registry.borrow().approval_retry_s(wire.device_key.as_deref().unwrap_or_default(), time);
+            return now(plain(403, &reason).with("retry-after", retry_after(wait_s)));
+        }
         Err(reason) => {
             log::warn!("enrollment of '{}' at {} refused: {reason}", clean(&wire.hostname, NAME_MAX), peer(request));
             site.throttle.borrow_mut().failed(address, clock::monotonic());

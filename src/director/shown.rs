@@ -176,7 +176,14 @@ pub fn explain(view: &ExplainView) -> String {
     let heard = !a.running_sha256.is_empty();
     let unheard = format!("{} by its enrollment; it has not reported yet", a.version);
     let runs = format!("{} ({place}, {}) sha256 {}", a.version, a.running_as, short(&a.running_sha256));
-    say("runs", if heard { runs } else { unheard });
+    say(
+        "runs",
+        match (&a.fingerprint, heard) {
+            (Some(_), _) => format!("{} by its own word; it has no identity here", a.version),
+            (None, true) => runs,
+            (None, false) => unheard,
+        },
+    );
     let desired = match (&view.desired_version, &view.desired_sha256) {
         (Some(version), Some(sha256)) => format!("{version} sha256 {}{}", short(sha256), if view.fulfilled { ": it runs it" } else { "" }),
         (Some(version), None) => version.clone(),
@@ -194,7 +201,8 @@ pub fn explain(view: &ExplainView) -> String {
     }
     match (&a.owner, a.deadline) {
         (Some(owner), Some(deadline)) => {
-            say("until", format!("{}: then {}", moment(now, deadline), view.then.as_deref().unwrap_or("it counts as lost")));
+            let lost = if a.fingerprint.is_some() { "it is told that nobody decided" } else { "it counts as lost" };
+            say("until", format!("{}: then {}", moment(now, deadline), view.then.as_deref().unwrap_or(lost)));
             say("next move", owner.clone());
         }
         _ => say("next move", "nobody's: it is at an end".into()),
@@ -215,7 +223,7 @@ pub fn explain(view: &ExplainView) -> String {
         let end = r.retry_at.map_or("until somebody says retry".into(), |at| format!("until {}", moment(now, at)));
         say("it rejects", format!("{} sha256 {}: {} ({}), {} time(s), {end}", r.version, short(&r.sha256), r.verdict, r.code, r.count));
     }
-    let contact = match (heard, a.online) {
+    let contact = match (heard || a.fingerprint.is_some(), a.online) {
         (false, _) => "enrolled, not heard since",
         (true, true) => "reachable",
         (true, false) => "NOT REACHABLE",

@@ -14,7 +14,7 @@ use miniserde::json;
 use super::bell::{Bell, Bells};
 use super::certificates::Naming;
 use super::pki::SiteCa;
-use super::records::{Agent, Event, Order, Quarantine, Rollout, Token};
+use super::records::{Agent, Event, Order, Pending, Quarantine, Rollout, Token};
 use super::refresh::{Import, Last};
 use super::registry::Registry;
 use super::store::{Change, Store, Table};
@@ -303,6 +303,7 @@ pub fn load(store: &Store, now: u64) -> Result<Registry, String> {
     registry.agents = store.load::<Agent>(Table::Agents)?.into_iter().collect();
     registry.contacts = registry.agents.values().map(|a| (a.id.clone(), a.last_contact)).collect();
     registry.tokens = store.load::<Token>(Table::Tokens)?.into_iter().collect();
+    registry.approvals = store.load::<Pending>(Table::Approvals)?.into_iter().collect();
     registry.rollouts = store.load::<Rollout>(Table::Rollouts)?.into_iter().map(|(_, r)| (r.id, r)).collect();
     registry.quarantine = store.load::<Quarantine>(Table::Quarantine)?.into_iter().collect();
     let orders = store.load::<Order>(Table::Orders)?;

@@ -12,6 +12,7 @@
 //! | `orders` | `<roll-out, 10 digits>/<agent id>` | [`super::records::Order`] |
 //! | `rollouts` | 10 digits | [`super::records::Rollout`] |
 //! | `quarantine` | `<sha256>/<agent id, nothing, or #roll-out>` | [`super::records::Quarantine`] |
+//! | `approvals` | a device's public key | [`super::records::Pending`] |
 //! | `activity` | sequence, 20 digits | [`super::records::Event`] |
 
 use std::cell::{Cell, RefCell};
@@ -52,10 +53,13 @@ pub enum Table {
     Activity,
     /// Files that are not ordered.
     Quarantine,
+    /// Devices that wait for a person.
+    Approvals,
 }
 
 impl Table {
-    const ALL: [Table; 7] = [Table::Meta, Table::Agents, Table::Tokens, Table::Orders, Table::Rollouts, Table::Activity, Table::Quarantine];
+    const ALL: [Table; 8] =
+        [Table::Meta, Table::Agents, Table::Tokens, Table::Orders, Table::Rollouts, Table::Activity, Table::Quarantine, Table::Approvals];
 
     /// Bytes, not `str`: redb panics on a damaged `str`, while bytes are ours to check.
     fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -67,6 +71,7 @@ impl Table {
             Table::Rollouts => "rollouts",
             Table::Activity => "activity",
             Table::Quarantine => "quarantine",
+            Table::Approvals => "approvals",
         })
     }
 }

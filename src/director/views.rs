@@ -73,6 +73,10 @@ pub struct AgentView {
     pub clock: String,
     /// How many hashes it rejects.
     pub rejected: u64,
+    /// Its device's serial number, by its own word.
+    pub serial: Option<String>,
+    /// Of a device that waits for approval (`approve`, `deny`): its key, as `vmetric-agent status` shows it there.
+    pub fingerprint: Option<String>,
     /// Another device with this identity, which is refused: its name, address and when it was seen.
     pub second_device: Option<String>,
 }
@@ -205,7 +209,8 @@ pub struct StatusView {
 impl Registry {
     /// What is shown of every agent that was not removed.
     pub fn agents_view(&self, now: u64) -> AgentsView {
-        let agents = self.agents.values().filter(|a| a.removed_at.is_none()).map(|a| self.agent_view(a, now)).collect();
+        let agents = self.agents.values().filter(|a| a.removed_at.is_none()).map(|a| self.agent_view(a, now));
+        let agents = agents.chain(self.pending_views(now)).collect();
         AgentsView { agents, time: now }
     }
 
@@ -237,6 +242,7 @@ impl Registry {
             targets_version: a.targets_version,
             clock: a.clock,
             rejected: a.rejected,
+            serial: a.serial,
             second_device: a.second.map(|s| format!("'{}' at {}, seen {}", s.hostname, s.peer, time::format(s.at))),
             ..Default::default()
         };

@@ -29,6 +29,8 @@ mod director_operator;
 mod director_orders;
 #[cfg(unix)]
 mod director_service;
+#[cfg(unix)]
+mod first_boot;
 mod frozen;
 mod http_client;
 #[cfg(unix)]
