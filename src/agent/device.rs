@@ -85,7 +85,7 @@ pub struct Device {
     /// While there is no identity.
     pub(super) first: FirstBoot,
     /// What ends a wait for the Director.
-    pub(super) wake_fd: Option<i32>,
+    pub(super) wake_fd: Option<crate::io::process::WakeFd>,
 }
 
 impl Device {

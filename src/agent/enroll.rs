@@ -22,6 +22,7 @@ use crate::core::reason::Reason;
 use crate::core::release::Platform;
 use crate::io::fs::{PUBLIC, read_limited, write_durable};
 use crate::io::http::HttpError;
+use crate::io::process::WakeFd;
 use crate::io::state::State;
 use crate::io::{device_key, identity, offers, process};
 use crate::wire::agent_api::{APPROVAL_PENDING, BODY_MAX, EnrollWire, EnrolledWire, ErrorWire, PROTOCOL, SERIAL_MAX};
@@ -169,7 +170,12 @@ pub(super) fn take(config: &mut ConfigWire, enrolled: EnrolledWire, key: &Device
 }
 
 /// Asks the Director for an identity. `way`: what wakes the wait, and what is called while it lasts.
-pub(super) fn ask(config: &ConfigWire, ca: Option<&[u8]>, request: &EnrollWire, way: (Option<i32>, fn())) -> Result<EnrolledWire, Failed> {
+pub(super) fn ask(
+    config: &ConfigWire,
+    ca: Option<&[u8]>,
+    request: &EnrollWire,
+    way: (Option<WakeFd>, fn()),
+) -> Result<EnrolledWire, Failed> {
     let http = client(config, ca, way.0, way.1)?;
     let url = format!("{}/agent/v1/enroll", config.director);
     let reply = http
