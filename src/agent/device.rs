@@ -128,6 +128,15 @@ impl Device {
         matches!(self.running.image, Image::Slot(slot) if self.marks.slot(slot).condition == Condition::Trial)
     }
 
+    /// The self-check without the operator's own; nothing is noted.
+    pub(super) fn check_now(&self) -> SelfCheck {
+        let expected = match self.running.image {
+            Image::Slot(slot) => Some(self.marks.slot(slot).sha256),
+            Image::Factory => None,
+        };
+        trial::self_check(&self.state, &self.running.sha256, expected.as_ref(), &self.trust_note)
+    }
+
     /// Writes the stop record that belongs to the marks as they are now.
     pub(super) fn prepare_stop(&self) {
         use crate::core::slots::Ended;
@@ -397,15 +406,11 @@ impl World for Device {
     }
 
     fn run_self_check(&mut self) {
-        let expected = match self.running.image {
-            Image::Slot(slot) => Some(self.marks.slot(slot).sha256),
-            Image::Factory => None,
-        };
         if self.trust.is_none() {
             // What could not be read at the start may be readable by now.
             (self.trust, self.trust_note) = super::run::open_trust(&self.image, &self.state);
         }
-        self.self_check = trial::self_check(&self.state, &self.running.sha256, expected.as_ref(), &self.trust_note);
+        self.self_check = self.check_now();
         if self.on_trial() && self.self_check == SelfCheck::Passed {
             self.doing("trial", &Reason::new("checking", "on trial: the operator's check runs"), Some(self.times.check_s));
             self.self_check = super::check::run(&self.state, &self.running.version, self.times.check_s);

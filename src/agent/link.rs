@@ -13,7 +13,7 @@ use crate::core::reason::Reason;
 use crate::io::http::{Download, Http, HttpConfig, HttpError};
 use crate::io::process::WakeFd;
 use crate::io::state::State;
-use crate::io::{clock, device_key, process, random};
+use crate::io::{clock, device_key, notify, process, random};
 use crate::wire::agent_api::{AnswerWire, BODY_MAX, ErrorWire, ReportWire};
 use crate::wire::config::ConfigWire;
 
@@ -231,4 +231,5 @@ impl Link {
 /// Re-arms the liveness alarm: called in every turn, and while a call waits.
 pub fn tick() {
     process::alarm(super::fault::times().liveness_s);
+    notify::alive();
 }

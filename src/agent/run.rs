@@ -28,7 +28,7 @@ use crate::io::lock::{Lock, Taken};
 use crate::io::process::{self, WakeFd};
 use crate::io::state::State;
 use crate::io::trust_store::TrustStore;
-use crate::io::{clock, device_key, identity, random};
+use crate::io::{clock, device_key, identity, notify, random};
 use crate::wire::records::{AcceptedWire, RejectedListWire, RequestWire, ResultsWire, StatusWire};
 
 /// Which image this process runs as: set by the launcher.
@@ -288,6 +288,7 @@ fn work(device: &mut Device) -> Reason {
             return reason;
         }
         settle(device);
+        announce(device);
         let turn = if device.unsaved { device.save_end().map(|()| Turn::Again) } else { turn(device) };
         let (step, reason, for_s) = match turn {
             Ok(Turn::Relaunch(reason)) => return reason,
@@ -300,6 +301,7 @@ fn work(device: &mut Device) -> Reason {
             }
         };
         device.doing(step, &reason, for_s);
+        announce(device);
         listen(device, for_s.unwrap_or(u64::MAX));
         if step == "waiting" {
             // What was unavailable is looked at again after the wait.
@@ -308,6 +310,21 @@ fn work(device: &mut Device) -> Reason {
             }
         }
     }
+}
+
+/// Tells the service manager that the start has succeeded. A version on trial has to pass its self-check first; until then it
+/// asks for more time with every sign of life. Any other one is the best that there is: what its check finds is told, and no
+/// reason to be started over and over.
+fn announce(device: &Device) {
+    let tried = device.on_trial();
+    if notify::is_ready() || (tried && device.self_check != SelfCheck::Passed) {
+        return;
+    }
+    let found = match if tried { SelfCheck::Passed } else { device.check_now() } {
+        SelfCheck::Failed(reason) | SelfCheck::CouldNotTell(reason) => format!("; {reason}"),
+        _ => String::new(),
+    };
+    notify::ready(&format!("{} ({}){found}", build::VERSION, running_as(device)));
 }
 
 /// Between two tries to write the end of an order: somebody has to make room first, and each try costs a report.

@@ -209,6 +209,7 @@ impl Device {
         self.status.code = reason.code.to_string();
         self.status.detail = reason.detail.clone();
         self.status.until = for_s.map(|s| now.saturating_add(s));
+        crate::io::notify::status(&format!("{step}: {reason}"));
         self.publish_status();
     }
 

@@ -24,7 +24,7 @@ use crate::io::fs::{make_folder, read_limited};
 use crate::io::lock::{Lock, Taken};
 use crate::io::serve::{Limits, serve};
 use crate::io::user::become_owner_of;
-use crate::io::{clock, open_files, signals, tls};
+use crate::io::{clock, notify, open_files, signals, tls};
 
 /// The store's file in the state folder.
 pub const STORE: &str = "director.redb";
@@ -34,6 +34,8 @@ const QUEUE: i32 = 4096;
 const STOP_MAX: Duration = Duration::from_secs(3);
 /// How often the trials are looked at before a stop.
 const DRAIN_LOOK: Duration = Duration::from_millis(200);
+/// How often the service manager may hear that the Director lives.
+const ALIVE: Duration = Duration::from_secs(10);
 /// How often old events are removed.
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 
@@ -131,8 +133,12 @@ async fn live(
         };
         executor.spawn(front).detach();
     }
+    // From the task that everything else shares: where nothing gets on any more, nothing is said.
+    executor.spawn(say_alive()).detach();
+    notify::ready(&format!("listens on {}", site.about.borrow().listen.join(", ")));
     let mut byte = [0];
     let _ = stop.read(&mut byte).await;
+    notify::stopping("stopping");
     drain(&site, &mut stop).await;
     log::info!("stopping: {} parked polls are answered", site.parked());
     drop(administration);
@@ -155,6 +161,7 @@ async fn drain(site: &Site, stop: &mut smol::Async<std::os::unix::net::UnixStrea
         if told != agents {
             told = agents;
             let detail = format!("{agents} agents are on trial; stops when they are done, at {} at the latest", super::table::utc(until));
+            notify::stopping(&format!("{detail}; a second SIGTERM ends the wait"));
             site.registry.borrow_mut().event(now, "", "director_stopping", detail, None);
             site.flush();
         }
@@ -188,6 +195,14 @@ async fn leave(site: &Site) -> Result<(), String> {
     site.store.durable().await?;
     site.store.close();
     Ok(())
+}
+
+/// The service manager's watchdog hears of it as long as this task gets its turns.
+async fn say_alive() {
+    loop {
+        notify::alive();
+        smol::Timer::after(ALIVE).await;
+    }
 }
 
 async fn keep_house(site: Rc<Site>) {

@@ -11,6 +11,7 @@ pub mod identity;
 pub mod lock;
 pub mod logger;
 pub mod medium;
+pub mod notify;
 pub mod offers;
 #[cfg(all(feature = "director", unix))]
 pub mod open_files;

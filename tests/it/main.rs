@@ -38,6 +38,8 @@ mod install;
 mod launcher;
 #[cfg(unix)]
 mod lossy;
+#[cfg(target_os = "linux")]
+mod notify;
 mod power_cut;
 #[cfg(unix)]
 mod release;
