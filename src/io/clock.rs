@@ -41,7 +41,10 @@ pub fn moment(floor: u64, director: Option<u64>) -> Moment {
     Moment { unix: unix().max(floor), monotonic: monotonic().as_secs(), boot_id: boot_id(), director }
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "macos")]
+use super::darwin as sys;
+
+#[cfg(all(unix, not(target_os = "macos")))]
 mod sys {
     use std::time::Duration;
 

@@ -1,6 +1,8 @@
 //! The only place that touches files, the network, the clock and processes.
 
 pub mod clock;
+#[cfg(target_os = "macos")]
+mod darwin;
 pub mod device_key;
 pub mod dns;
 pub mod environment;

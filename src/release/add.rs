@@ -12,7 +12,7 @@ use super::init::named;
 use super::metadata::{Delegation, Holders, TARGETS, Target, Targets};
 use super::repo::Repo;
 use super::ring::{BUILD, Ring};
-use crate::core::hex;
+use crate::core::hex::{self, Sha256};
 use crate::core::release::{Platform, TargetPath, build_prefix};
 use crate::core::trust::{ROLES_MAX, TARGETS_MAX};
 use crate::core::version::Version;
@@ -29,6 +29,8 @@ pub struct Input {
     pub file: PathBuf,
     /// What it becomes.
     pub path: TargetPath,
+    /// What its build's `SHA256SUMS` says of it.
+    pub sha256: Option<Sha256>,
 }
 
 /// What is said about all files of one `add`.
@@ -221,9 +223,14 @@ fn describe(input: &Input, facts: &Facts, key: &KeyPair) -> Result<Target> {
     if !facts.unchecked {
         super::inspect::check(&input.path, bytes, facts.allow_dynamic)?;
     }
+    let sha256 = hex::sha256(bytes);
+    if input.sha256.is_some_and(|built| built != sha256) {
+        let text = format!("{}: is not what SHA256SUMS of its build says; build again, or look who changed it", input.file.display());
+        return Err(Failure::new("checksum", text));
+    }
     Ok(Target {
         length: bytes.len() as u64,
-        sha256: hex::sha256(bytes),
+        sha256,
         arch: input.path.platform.arch.clone(),
         os: input.path.platform.os.clone(),
         release: input.path.version.to_string(),
@@ -317,50 +324,14 @@ pub fn delegate(repo: &Repo, ring: &mut Ring, product: &str, platforms: &[Platfo
     Ok(names)
 }
 
-/// Finds the artifacts of `dist/<version>/<os>-<arch>/<file>`; everything that does not fit is an error.
-pub fn scan(folder: &Path, product: Option<&str>) -> Result<Vec<Input>> {
-    let mut out = Vec::new();
-    for version in files::names(folder)? {
-        for platform in subfolders(&folder.join(&version), "a version such as 2.5.0", version.parse::<Version>().is_ok())? {
-            let place = folder.join(&version).join(&platform);
-            for name in subfolders(&place, "a platform such as linux-amd64", platform.parse::<Platform>().is_ok())? {
-                let file = place.join(&name);
-                let product = product.map_or_else(|| product_of(&name).to_string(), String::from);
-                let path = format!("{product}/{version}/{platform}/{name}").parse();
-                let path = path.map_err(|e: String| Failure::new("bad_name", format!("{}: {e}", file.display())))?;
-                files::length(&file)?;
-                out.push(Input { file, path });
-            }
-        }
-    }
-    if out.is_empty() {
-        let text = format!("{}: holds no artifacts; expected <version>/<os>-<arch>/<file> in it", folder.display());
-        return Err(Failure::new("missing_file", text));
-    }
-    Ok(out)
-}
-
-fn subfolders(path: &Path, what: &str, named_well: bool) -> Result<Vec<String>> {
-    if !named_well || !files::is_folder(path) {
-        return Err(Failure::new("bad_name", format!("{}: expected a folder named by {what}; move it out of the way", path.display())));
-    }
-    files::names(path)
-}
-
-/// `vmetric-agent` of `vmetric-agent.exe`, `vmetric-director` of `vmetric-director.tar.gz`.
-fn product_of(file: &str) -> &str {
-    file.split('.').next().unwrap_or(file)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_of_roles_and_products() {
+    fn names_of_roles() {
         let platform = "linux-amd64".parse().unwrap();
         assert_eq!(role_name("vmetric-agent", &platform), "agent-linux-amd64");
         assert_eq!(role_name("probe", &platform), "probe-linux-amd64");
-        assert_eq!(product_of("vmetric-agent.exe"), "vmetric-agent");
     }
 }

@@ -9,6 +9,7 @@ use super::add::{self, Facts, Input};
 use super::args::{self, Parsed};
 use super::bundle::{self, Selection};
 use super::commands::COMMANDS;
+use super::dist;
 use super::failure::{Failure, Result};
 use super::init::{self, Counts};
 use super::inspect;
@@ -206,12 +207,12 @@ fn run_add(p: &Parsed, world: &World, now: u64) -> Result<Answer> {
                 )));
             }
         }
-        add::scan(place, p.find("product"))?
+        dist::scan(place, p.find("product"))?
     } else {
         let file = place.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let path = format!("{}/{}/{}-{}/{file}", p.need("product")?, p.need("version")?, p.need("os")?, p.need("arch")?);
         let path = path.parse::<TargetPath>().map_err(|e| Failure::new("bad_name", e))?;
-        vec![Input { file: place.into(), path }]
+        vec![Input { file: place.into(), path, sha256: None }]
     };
     let why = p.find("unchecked");
     if why.is_some_and(|why| why.trim().is_empty()) {

@@ -17,6 +17,7 @@ pub mod args;
 pub mod bundle;
 pub mod cli;
 pub mod commands;
+pub mod dist;
 pub mod envelope;
 pub mod failure;
 pub mod files;

@@ -44,6 +44,34 @@ fn a_folder_of_platforms_is_added_whole_or_not_at_all() {
 }
 
 #[test]
+fn what_its_build_did_not_list_is_not_added() {
+    let bench = Bench::with_seeds();
+    bench.good("init --repo release --keys keys");
+    let line = |bytes: &[u8], name: &str| format!("{}  {name}\n", vmetric::core::hex::encode(&vmetric::core::hex::sha256(bytes)));
+    let sums = |text: &str| bench.write("dist/1.0.0/SHA256SUMS", text.as_bytes());
+    bench.write("dist/1.0.0/linux-amd64/vmetric-agent", b"for amd64");
+    bench.write("dist/1.0.0/linux-arm64/vmetric-agent", b"for arm64");
+    let (linux, arm) = (line(b"for amd64", "linux-amd64/vmetric-agent"), line(b"for arm64", "linux-arm64/vmetric-agent"));
+
+    let refused = [
+        (linux.clone(), "SHA256SUMS beside it does not list it"),
+        (format!("{linux}{}", line(b"other bytes", "linux-arm64/vmetric-agent")), "linux-arm64/vmetric-agent: is not what SHA256SUMS"),
+        (format!("{linux}{arm}{}", line(b"", "darwin-arm64/vmetric-agent")), "lists darwin-arm64/vmetric-agent, which is not there"),
+        (format!("{linux}{arm}garbage\n"), "line 3: expected what sha256sum writes"),
+    ];
+    for (text, said) in refused {
+        sums(&text);
+        let refusal = bench.bad("add --repo release dist");
+        assert!(refusal.contains(said), "{said}: {refusal}");
+        assert_eq!(bench.good("list --repo release --json").trim(), r#"{"artifacts":[]}"#);
+    }
+    sums(&format!("{linux}{arm}"));
+    bench.good("add --repo release dist");
+    bench.release();
+    assert!(bench.good(VERIFY).contains("verified: 2 files"));
+}
+
+#[test]
 fn a_file_that_no_device_would_look_for_is_not_added() {
     let bench = Bench::with_seeds();
     bench.good("init --repo release --keys keys");

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use super::{PRIVATE, Room};
+use super::PRIVATE;
 
 pub use std::fs::rename;
 
@@ -64,8 +64,12 @@ pub fn open_plain(path: &Path) -> io::Result<File> {
     }
 }
 
+#[cfg(target_os = "macos")]
+pub use crate::io::darwin::room;
+
 /// Asks the file system of `path`.
-pub fn room(path: &Path) -> io::Result<Room> {
+#[cfg(not(target_os = "macos"))]
+pub fn room(path: &Path) -> io::Result<super::Room> {
     use std::os::unix::ffi::OsStrExt;
     let name = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
@@ -84,5 +88,5 @@ pub fn room(path: &Path) -> io::Result<Room> {
     let exec = true;
     #[allow(clippy::unnecessary_cast, reason = "the field types differ between platforms")]
     let files = (stat.f_files > 0).then_some(stat.f_favail as u64);
-    Ok(Room { free, exec, read_only: stat.f_flag & libc::ST_RDONLY != 0, files })
+    Ok(super::Room { free, exec, read_only: stat.f_flag & libc::ST_RDONLY != 0, files })
 }

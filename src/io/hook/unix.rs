@@ -56,11 +56,11 @@ fn ours(of: &Metadata) -> bool {
 pub fn run(path: &Path, env: &[(&str, String)], limit: Duration, tick: fn()) -> ChildEnd {
     let mut command = Command::new(path);
     command.current_dir("/").env_clear().env("PATH", PATH).envs(env.iter().map(|(k, v)| (k, v)));
-    #[cfg(target_os = "linux")]
     #[expect(unsafe_code, reason = "between fork and exec only dup2 and prctl are called, both async-signal-safe")]
     unsafe {
         command.pre_exec(|| {
             libc::dup2(1, 2);
+            #[cfg(target_os = "linux")]
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             Ok(())
         });

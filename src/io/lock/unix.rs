@@ -128,7 +128,9 @@ fn holder(file: &mut File) -> Option<u32> {
             }
         }
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(target_os = "macos")]
+    return said.filter(|pid| crate::io::darwin::is_one_of_us(*pid));
+    #[cfg(not(any(target_os = "linux", target_os = "macos")))]
     said
 }
 

@@ -67,9 +67,20 @@ extern "C" fn on_stop(signal: libc::c_int) {
         }
         if let Some(record) = STOP.load(Ordering::SeqCst).as_ref() {
             libc::pwrite(record.file.as_raw_fd(), record.bytes.as_ptr().cast(), record.bytes.len(), 0);
-            libc::fsync(record.file.as_raw_fd());
+            sync(record.file.as_raw_fd());
         }
         libc::_exit(0);
+    }
+}
+
+/// `File::sync_all` without what is not async-signal-safe. On macOS `fsync` leaves the bytes in the drive's cache.
+fn sync(fd: libc::c_int) {
+    #[expect(unsafe_code, reason = "takes numbers; a failure has nobody left to be told")]
+    unsafe {
+        #[cfg(target_os = "macos")]
+        libc::fcntl(fd, libc::F_FULLFSYNC);
+        #[cfg(not(target_os = "macos"))]
+        libc::fsync(fd);
     }
 }
 
@@ -212,7 +223,11 @@ pub fn wake(pid: u32) -> bool {
     }
 }
 
+#[cfg(target_os = "macos")]
+pub use crate::io::darwin::program_of;
+
 /// The file that a process executes, where the system tells.
+#[cfg(not(target_os = "macos"))]
 pub fn program_of(pid: u32) -> Option<std::path::PathBuf> {
     let link = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     // A file whose name has been taken by another one since.
@@ -240,8 +255,20 @@ pub fn own_name() -> io::Result<PathBuf> {
 
 /// The device's name, for people.
 pub fn hostname() -> String {
+    #[cfg(target_os = "macos")]
+    if let Some(name) = crate::io::darwin::hostname() {
+        return name;
+    }
     let name = read_limited(Path::new("/proc/sys/kernel/hostname"), 256).ok().flatten().unwrap_or_default();
     String::from_utf8_lossy(&name).trim().to_string()
+}
+
+/// What tells this machine from every other, where the system has it beside the files that Linux keeps it in.
+pub fn machine_id() -> Option<String> {
+    #[cfg(target_os = "macos")]
+    return crate::io::darwin::machine_id();
+    #[cfg(not(target_os = "macos"))]
+    None
 }
 
 /// The system lacks something for the moment; the program that was to be started is not at fault.
