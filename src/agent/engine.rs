@@ -5,7 +5,7 @@ use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::rejected::Rejected;
 use crate::core::release::Artifact;
-use crate::core::slots::{Condition, Ended, Image, Reached, Slot};
+use crate::core::slots::{Condition, Ended, Image, MANUAL_UPDATE, Reached, Slot};
 use crate::core::update::{Accepted, Facts, Kind, Order, Step, Target, TrialFacts, TrialStep, next_step, trial_step};
 use crate::wire::agent_api::ResultWire;
 use crate::wire::records::verdict_word;
@@ -68,8 +68,10 @@ fn record_loss(world: &mut dyn World, slot: Slot) -> Result<(), Reason> {
         boot_id: now.boot_id.clone(),
         since_director: now.director,
     };
-    // A confirmed file that rotted in its slot is no fault of the release: it may come again at once.
-    if lost.bad || !world.was_confirmed(slot, &lost.sha256) {
+    let by_operator = reason.code == MANUAL_UPDATE;
+    // A confirmed file that rotted in its slot is no fault of the release, nor is what an operator did meanwhile: it may come
+    // again at once.
+    if lost.bad || !(by_operator || world.was_confirmed(slot, &lost.sha256)) {
         world.reject(entry)?;
     }
     let of_order = world.accepted().filter(|a| a.order.issuer == issuer && a.order.generation == generation);
@@ -79,14 +81,15 @@ fn record_loss(world: &mut dyn World, slot: Slot) -> Result<(), Reason> {
         verdict: verdict_word(lost.bad).into(),
         version,
         sha256: hex::encode(&lost.sha256),
-        retry_at: if lost.bad { None } else { Some(now.unix + left.unwrap_or(0)) },
+        retry_at: if lost.bad || by_operator { None } else { Some(now.unix + left.unwrap_or(0)) },
         issuer,
         generation,
         ..blank_result(world, &reason, of_order.as_ref())
     };
     add_result(world, result)?;
-    // A command's order is over with its trial: the command that would acknowledge another one has had its answer.
-    if of_order.is_some_and(|a| !a.ended && (lost.bad || a.order.is_local())) {
+    // A command's order is over with its trial: the command that would acknowledge another one has had its answer. An operator's
+    // act is newer than the order; who ordered hears of it and decides anew.
+    if of_order.is_some_and(|a| !a.ended && (lost.bad || by_operator || a.order.is_local())) {
         world.end_order()?;
     }
     let cleared = world.marks().clear(slot);

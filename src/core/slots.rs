@@ -26,6 +26,8 @@ pub const TRIAL_CRASHES_MAX: u32 = 2;
 pub const UNSETTLED_STARTS_MAX: u32 = 5;
 /// Probation ends after this many seconds even without a new boot id: servers may not reboot for years.
 pub const PROBATION_S: u64 = 7 * 24 * 3600;
+/// Code of a trial that ended because an operator replaced the factory image: a decision, no verdict on the file.
+pub const MANUAL_UPDATE: &str = "manual_update";
 
 /// One of the two places for an updated binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -416,6 +418,7 @@ pub fn next_boot(marks: &Marks, seen: &Seen) -> Boot {
     if marks.factory != seen.factory {
         // Never started before, or replaced by an operator: a manual update runs, the slots stay as fallback.
         if marks.factory != [0; 32] {
+            interrupt_trials(&mut marks, seen);
             marks.active = Image::Factory;
             marks.manual = true;
         }
@@ -446,6 +449,18 @@ pub fn next_boot(marks: &Marks, seen: &Seen) -> Boot {
     }
     marks.active = Image::Factory;
     start(marks, seen)
+}
+
+/// A trial ends with the operator's act: left as it is, nobody would judge or confirm it any more, and it has no deadline.
+/// What its evidence proves already is told as ever.
+fn interrupt_trials(marks: &mut Marks, seen: &Seen) {
+    for slot in Slot::BOTH {
+        if marks.slot(slot).condition == Condition::Trial && admit_slot(marks, slot, seen) {
+            let detail =
+                "an operator replaced the factory image while this version was on trial; the new image runs, an order may say otherwise";
+            marks.fail(slot, Reason::new(MANUAL_UPDATE, detail), false);
+        }
+    }
 }
 
 /// May this slot start? A no is written into its marks with the reason.

@@ -10,6 +10,7 @@ use crate::core::backoff::spread_s;
 use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::rollout::{End, Step};
+use crate::core::slots::MANUAL_UPDATE;
 use crate::core::update::LOCAL_ISSUER;
 use crate::wire::agent_api::{AnswerWire, ReportWire, ResultWire};
 
@@ -340,8 +341,8 @@ fn end_of(result: &ResultWire, report: &ReportWire, row: &Order) -> (End, Reason
             let detail = format!("said '{}' but runs another file: {}", result.outcome, report.running_sha256);
             return (End::RolledBack, Reason::received("runs_another_file".into(), clean(&detail, DETAIL_MAX)));
         }
-        // A person ended this trial; that says nothing of the file.
-        "rolled_back" if row.refuse_trial == Some(true) => End::Cancelled,
+        // A person ended this trial, here or at the device; that says nothing of the file.
+        "rolled_back" if row.refuse_trial == Some(true) || result.code == MANUAL_UPDATE => End::Cancelled,
         "rolled_back" => End::RolledBack,
         "cancelled" => End::Cancelled,
         _ => End::Refused,

@@ -273,6 +273,18 @@ fn a_person_at_the_device_is_no_failure() {
 }
 
 #[test]
+fn a_person_who_replaces_the_image_during_a_trial_is_no_failure() {
+    let mut world = World::new(3);
+    let id = world.assign(&Assign { max_failures: 0, ..all("2.0.0") });
+    let order = world.order("a0").unwrap();
+    let mut report = world.ended(&order, "a0", "rolled_back");
+    report.result.as_mut().unwrap().code = "manual_update".into();
+    assert!(world.hear(&report).result_taken.is_some());
+    let (state, code) = world.state(id, "a0");
+    assert_eq!((state.as_str(), code.as_str(), world.rollout(id).as_str()), ("cancelled", "manual_update", "running"));
+}
+
+#[test]
 fn who_is_not_there_or_cannot_does_not_hold_the_others() {
     let mut world = World::new(1);
     world.enroll("b0", "windows", "1.0.0");

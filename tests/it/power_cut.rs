@@ -13,7 +13,7 @@ use vmetric::core::hex;
 use vmetric::core::reason::Reason;
 use vmetric::core::rejected::{Rejected, reject};
 use vmetric::core::release::{Artifact, Platform};
-use vmetric::core::slots::{Condition, Image, Marks, Reached, Slot, rebuild};
+use vmetric::core::slots::{Condition, Ended, Image, Marks, Reached, Slot, rebuild};
 use vmetric::core::times::Times;
 use vmetric::core::update::{Accepted, Kind, Order, Running, SelfCheck, Staged, Target};
 use vmetric::wire::agent_api::ResultWire;
@@ -24,6 +24,8 @@ type Sha = [u8; 32];
 const OLD: Sha = [1; 32];
 const NEW: Sha = [2; 32];
 const FACTORY: Sha = [9; 32];
+/// The factory image that an operator puts in its place: an upgrade of the package.
+const UPGRADED: Sha = [8; 32];
 const SLICES: u32 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,6 +50,8 @@ enum Kindof {
     Slow,
     /// Taken back while it waits, staged, for its time to switch.
     Withdrawn,
+    /// An operator replaces the factory image while it is on trial, and restarts the service.
+    Replaced,
 }
 
 struct PowerCut;
@@ -73,6 +77,7 @@ struct Disk {
 struct Device {
     disk: Disk,
     release: Kindof,
+    factory: Sha,
     ops: u32,
     cuts: Vec<u32>,
     boot: u32,
@@ -149,6 +154,7 @@ impl Device {
         Device {
             disk,
             release,
+            factory: FACTORY,
             ops: 0,
             cuts,
             boot: 1,
@@ -217,7 +223,7 @@ impl Device {
         self.starts += 1;
         let sha256 = match image {
             Image::Slot(slot) => self.slot(slot).file.expect("a slot without a file was started"),
-            Image::Factory => FACTORY,
+            Image::Factory => self.factory,
         };
         self.running = Running { image, ..running(sha256) };
         if sha256 == NEW && self.marks.active == image && !self.is_confirmed(image) {
@@ -227,6 +233,12 @@ impl Device {
         self.started_at = self.now;
         if sha256 == NEW && matches!(self.release, Kindof::Crashes | Kindof::Hangs) {
             self.now += if self.release == Kindof::Hangs { 180 } else { 0 };
+            return None;
+        }
+        if sha256 == NEW && self.release == Kindof::Replaced && !self.is_confirmed(image) {
+            self.factory = UPGRADED;
+            let stopped = self.marks.clone().end(image, Ended::Stopped);
+            self.write_marks(stopped);
             return None;
         }
         self.work()
@@ -307,7 +319,7 @@ impl Site for Device {
         self.marks.clone()
     }
     fn factory(&mut self) -> Sha {
-        FACTORY
+        self.factory
     }
     fn boot_id(&mut self) -> String {
         format!("boot-{}", self.boot)
@@ -537,6 +549,14 @@ fn check(device: &Device, rest: &Reason, fresh: bool) {
             assert!(!device.disk.slots.iter().any(|s| s.file == Some(NEW)), "the staged copy is still there: {what}");
             assert!(!device.disk.rejected.iter().any(|r| r.sha256 == NEW), "a person may reinstate it: {what}");
         }
+        Kindof::Replaced => {
+            assert_eq!((device.running.sha256, device.marks.manual, rest.code.as_ref()), (UPGRADED, true, "idle"), "{what}");
+            assert_eq!((last.outcome.as_str(), last.verdict.as_str()), ("rolled_back", "could_not_tell"), "{what}");
+            assert_eq!((last.code.as_str(), device.trial_starts), ("manual_update", 1), "{what}");
+            assert!(device.disk.rejected.is_empty(), "an operator's act is no verdict: {what}");
+            let [a, b] = [&device.marks.a, &device.marks.b].map(|slot| slot.condition);
+            assert!(if fresh { a == Condition::Empty } else { a == Condition::Confirmed } && b == Condition::Empty, "{what}");
+        }
         Kindof::FailsSelfTest => {
             assert_eq!((device.running.sha256, device.trial_starts), (old, 0), "{what}");
             assert_eq!((last.outcome.as_str(), last.code.as_ref()), ("refused", "self_test_failed"), "{what}");
@@ -544,7 +564,7 @@ fn check(device: &Device, rest: &Reason, fresh: bool) {
     }
 }
 
-const KINDS: [Kindof; 13] = [
+const KINDS: [Kindof; 14] = [
     Kindof::Good,
     Kindof::Crashes,
     Kindof::Hangs,
@@ -558,6 +578,7 @@ const KINDS: [Kindof; 13] = [
     Kindof::FailsCheck,
     Kindof::Slow,
     Kindof::Withdrawn,
+    Kindof::Replaced,
 ];
 
 fn run_with(release: Kindof, fresh: bool, cuts: Vec<u32>) -> Device {
@@ -643,6 +664,19 @@ fn a_release_that_could_not_be_judged_is_tried_again_after_the_cooldown() {
     device.release = Kindof::Good;
     assert_eq!(device.run().code, "idle");
     assert_eq!(device.running.sha256, NEW);
+}
+
+#[test]
+fn after_an_operator_replaced_the_image_a_new_order_is_carried_out_at_once() {
+    quiet();
+    for fresh in [false, true] {
+        let mut device = run_with(Kindof::Replaced, fresh, vec![]);
+        device.release = Kindof::Good;
+        assert_eq!((device.run().code.as_ref(), device.running.sha256), ("idle", UPGRADED), "the old order is over");
+        device.order_given.generation = 2;
+        assert_eq!(device.run().code, "idle");
+        assert_eq!((device.running.sha256, device.marks.manual), (NEW, false));
+    }
 }
 
 #[test]

@@ -195,7 +195,23 @@ fn a_changed_factory_image_runs_and_leaves_the_slots_alone() {
         let seen = Seen { factory: [7; 32], ..seen(HERE, 0) };
         let boot = next_boot(marks, &seen);
         assert_eq!((boot.image, boot.marks.manual, boot.marks.factory), (Image::Factory, true, [7; 32]), "{marks:?}");
-        assert_eq!((&boot.marks.a, &boot.marks.b), (&marks.a, &marks.b), "{marks:?}");
+        for slot in Slot::BOTH {
+            let (before, after) = (marks.slot(slot), boot.marks.slot(slot));
+            if before.condition != Condition::Trial {
+                assert_eq!(before, after, "{marks:?}");
+                continue;
+            }
+            // Neither goes on nor is confirmed: it is told, with what its evidence had proved already.
+            let code = after.failure.as_ref().map(|f| f.code.to_string());
+            assert_eq!(after.condition, Condition::Failed, "{marks:?}");
+            let mut judged = before.evidence.clone();
+            count_previous(&mut judged, HERE);
+            match verdict(&judged) {
+                Verdict::OnTrial => assert_eq!((code.as_deref(), after.bad), (Some(MANUAL_UPDATE), false), "{marks:?}"),
+                Verdict::Bad(_) => assert!(after.bad && code.is_some_and(|c| c != MANUAL_UPDATE), "{marks:?}"),
+                Verdict::CouldNotTell(_) => assert!(!after.bad && code.is_some_and(|c| c != MANUAL_UPDATE), "{marks:?}"),
+            }
+        }
         let again = next_boot(&boot.marks, &seen);
         assert!(again.image == Image::Factory && again.marks.manual, "it is still the operator's at the next start: {marks:?}");
         // A device that was never started before is no manual update: what its marks want, runs.

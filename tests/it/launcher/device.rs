@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::rig::{AGENT, Process, Rig, root_json, script};
+use super::rig::{AGENT, PATIENCE, Process, Rig, root_json, script};
 use vmetric::core::slots::{Condition, Ended, Image, Marks, Slot};
 use vmetric::wire::marks::{RECORD, encode};
 
@@ -301,6 +301,35 @@ fn a_changed_factory_image_runs_and_the_slots_stay() {
     drop(process);
     let marks = rig.marks();
     assert_eq!((marks.a.condition, marks.b.condition, marks.manual), (Condition::Confirmed, Condition::Confirmed, true));
+}
+
+#[test]
+fn a_factory_image_that_is_replaced_during_a_trial_ends_it_without_a_verdict() {
+    let rig = Rig::with_slots();
+    let marks = rig.marks().start_trial(Slot::B, rig.hash(Slot::B));
+    fs::write(rig.state().join("marks.1"), encode(&Marks { sequence: 20, ..marks })).unwrap();
+    let (process, name) = rig.run_until_it_runs();
+    assert_eq!(name, "b");
+    drop(process);
+    // As a package does it: another file under the same name. The agent is its own upgrade: bytes after an ELF file are not read.
+    let upgraded = [fs::read(AGENT).unwrap(), b"upgraded".to_vec()].concat();
+    fs::remove_file(rig.image()).unwrap();
+    crate::write_program(&rig.image(), &upgraded);
+    fs::write(rig.path("log"), "").unwrap();
+    let (process, name) = rig.run_until_it_runs();
+    assert_eq!(name, "factory");
+    assert!(rig.said().contains("(manual)"), "{}", rig.said());
+    let began = Instant::now();
+    while rig.marks().b.condition != Condition::Empty {
+        assert!(began.elapsed() < PATIENCE, "the trial has no end: {:?}", rig.marks());
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    drop(process);
+    let marks = rig.marks();
+    assert_eq!((marks.active, marks.manual, marks.a.condition), (Image::Factory, true, Condition::Confirmed));
+    let told = fs::read_to_string(rig.state().join("results.json")).unwrap();
+    assert!(told.contains("manual_update") && told.contains("could_not_tell"), "{told}");
+    assert!(!rig.state().join("rejected.json").exists(), "nothing was found out about the file");
 }
 
 #[test]
