@@ -433,7 +433,7 @@ pub(super) fn sleep(time: Duration) -> bool {
 }
 
 fn is_of_state(reason: &Reason) -> bool {
-    ["disk_full", "state_not_writable", "state_error"].contains(&reason.code.as_ref())
+    ["disk_full", "state_not_writable", "state_error", "file_in_use"].contains(&reason.code.as_ref())
 }
 
 /// What an operator's command has left in `request.json`.

@@ -12,6 +12,8 @@ mod sys;
 #[path = "fs/windows.rs"]
 mod sys;
 
+#[cfg(windows)]
+pub(crate) use sys::wide;
 pub use sys::{create_new, file_id, open_part, open_plain, read_exact_at, rename, room, set_mode, sync_folder_of};
 
 /// Readable and writable by the owner only.

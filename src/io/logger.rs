@@ -7,6 +7,7 @@ use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use log::{LevelFilter, Log, Metadata, Record};
+use sys::{ready, write};
 
 /// Longest line, bytes: a pipe that is ready takes as many as `PIPE_BUF` without waiting.
 const LINE_MAX: usize = 4096;
@@ -53,22 +54,39 @@ pub fn install(level: LevelFilter) {
     }
 }
 
-/// True when the descriptor takes a line now, or within this time. A closed pipe is ready too; writing tells.
-fn ready(fd: i32, patience_ms: i32) -> bool {
-    let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
-    #[expect(unsafe_code, reason = "poll looks at one struct of ours")]
-    let rc = unsafe { libc::poll(&mut poll, 1, patience_ms) };
-    rc > 0
+#[cfg(unix)]
+mod sys {
+    /// True when the descriptor takes a line now, or within this time. A closed pipe is ready too; writing tells.
+    pub fn ready(fd: i32, patience_ms: i32) -> bool {
+        let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+        #[expect(unsafe_code, reason = "poll looks at one struct of ours")]
+        let rc = unsafe { libc::poll(&mut poll, 1, patience_ms) };
+        rc > 0
+    }
+
+    pub fn write(fd: i32, bytes: &[u8]) -> bool {
+        #[expect(unsafe_code, reason = "writes bytes of ours; an error is an answer")]
+        let written = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+        // Less than the whole line is a disk that is nearly full: not worth a second try, but not nothing either.
+        written > 0
+    }
 }
 
-fn write(fd: i32, bytes: &[u8]) -> bool {
-    #[expect(unsafe_code, reason = "writes bytes of ours; an error is an answer")]
-    let written = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
-    // Less than the whole line is a disk that is nearly full: not worth a second try, but not nothing either.
-    written > 0
+#[cfg(windows)]
+mod sys {
+    use std::io::Write;
+
+    /// A pipe that is full is told by nothing but a write to it.
+    pub fn ready(_: i32, _: i32) -> bool {
+        true
+    }
+
+    pub fn write(_: i32, bytes: &[u8]) -> bool {
+        std::io::stderr().write_all(bytes).is_ok()
+    }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use std::io::Read;
     use std::os::fd::AsRawFd;

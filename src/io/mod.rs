@@ -21,6 +21,8 @@ pub mod open_files;
 pub mod peer;
 pub mod process;
 pub mod random;
+#[cfg(windows)]
+pub mod security;
 #[cfg(feature = "director")]
 pub mod serve;
 pub mod service;

@@ -19,7 +19,9 @@ use super::lock::Lock;
 use super::{clock, identity};
 use crate::core::hex::{self, Sha256};
 use crate::core::reason::Reason;
+use crate::core::release::Platform;
 use crate::core::slots::{Marks, Slot, SlotFiles, rebuild};
+use crate::core::update::AGENT_PRODUCT;
 use crate::wire::config::ConfigWire;
 use crate::wire::marks::{RECORD, decode, encode, newest};
 use crate::wire::records::RECORD_MAX;
@@ -49,6 +51,7 @@ pub struct LoadedMarks {
 pub fn file_error(path: &Path, what: &str, error: &io::Error) -> Reason {
     let code = match error.kind() {
         io::ErrorKind::StorageFull => "disk_full",
+        io::ErrorKind::ResourceBusy => "file_in_use",
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "state_not_writable",
         _ => "state_error",
     };
@@ -86,7 +89,7 @@ impl State {
 
     /// A slot's program.
     pub fn slot_program(&self, slot: Slot) -> PathBuf {
-        self.slot_folder(slot).join(crate::core::update::AGENT_PRODUCT)
+        self.slot_folder(slot).join(Platform::here().program(AGENT_PRODUCT))
     }
 
     /// The part of an artifact that has been fetched into a slot: named by content, so that it is never taken for another.

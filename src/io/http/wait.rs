@@ -2,7 +2,6 @@
 //! does not offer without blocking.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::io::process::WakeFd;

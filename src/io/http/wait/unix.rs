@@ -1,5 +1,7 @@
 //! `poll(2)` on the socket and on the wake descriptor.
 
+use std::net::{SocketAddr, TcpStream};
+
 use super::*;
 use std::os::fd::{AsRawFd, FromRawFd};
 
