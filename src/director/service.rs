@@ -282,8 +282,7 @@ fn report(site: Rc<Site>, request: &Request, poll: bool) -> Answer {
     }
     let time = Duration::from_secs(wire.park_s.clamp(1, PARK_MAX_S));
     // What the park needs of the report, and no more: tens of thousands are parked.
-    let f = parked(site, id, wire.issuer, wire.generation, time);
-    Box::pin(f)
+    Box::pin(parked(site, id, wire.issuer, wire.generation, time))
 }
 
 /// Sends what must not be said before it is durable.
@@ -296,24 +295,30 @@ async fn send(site: Rc<Site>, answer: AnswerWire) -> Response {
 
 async fn parked(site: Rc<Site>, id: String, issuer: String, generation: u64, time: Duration) -> Response {
     let woken = site.park(id.clone(), time).await;
+    // Made only now: a future is as large as its largest part, and an answer has some 2 KB.
+    unparked(site, &id, issuer, generation, woken).await
+}
+
+/// What a poll hears when its park has ended.
+fn unparked(site: Rc<Site>, id: &str, issuer: String, generation: u64, woken: Option<Wake>) -> Answer {
     let report = ReportWire { issuer, generation, ..Default::default() };
     let (unix, timestamp_version) = (clock::unix(), site.tree.borrow().timestamp_version);
     let answer = {
         let mut registry = site.registry.borrow_mut();
-        if let Err(reason) = registry.known(&id) {
-            return refused(&reason);
+        if let Err(reason) = registry.known(id) {
+            return now(refused(&reason));
         }
         // An open connection until now is contact.
-        registry.contacts.insert(id.clone(), unix);
-        registry.answer(&id, &report, timestamp_version, unix)
+        registry.contacts.insert(id.to_string(), unix);
+        registry.answer(id, &report, timestamp_version, unix)
     };
     let mut answer = site.before_stop(answer);
-    tell_ca(&site, &id, &mut answer, unix);
+    tell_ca(&site, id, &mut answer, unix);
     if woken == Some(Wake::Replaced) {
         let plain = AnswerWire { order: None, ..answer };
-        return Response::json(200, json::to_string(&plain));
+        return now(Response::json(200, json::to_string(&plain)));
     }
-    send(site, answer).await
+    Box::pin(send(site, answer))
 }
 
 /// A file of the mirror.

@@ -197,8 +197,13 @@ impl Server {
                 Incoming::Complete { mut request, keep } => {
                     let head_only = request.method == "HEAD";
                     request.known = Known(Some(guest.clone()));
+                    let called = {
+                        // Moved in, so that its place on the heap is free before the call is parked.
+                        let request = request;
+                        self.service.call(*request)
+                    };
                     // The peer left: the handler's future ends here with everything that it registered.
-                    let Some(response) = conn.park(self.service.call(*request)).await else { break false };
+                    let Some(response) = conn.park(called).await else { break false };
                     let keep = keep && !response.closes();
                     if let Err(e) = self.send(&mut conn, response, head_only, keep).await {
                         return log::debug!("answer_lost: {peer}: {e}");
