@@ -34,11 +34,16 @@ pub fn become_owner_of(folder: &Path) -> io::Result<()> {
     if meta.uid() == 0 {
         return Ok(());
     }
-    #[expect(unsafe_code, reason = "the three calls take numbers and an empty list")]
+    #[expect(unsafe_code, reason = "the calls take numbers and an empty list")]
     let done = unsafe {
         // The groups first: afterwards this process may not any more.
         libc::setgroups(0, std::ptr::null()) == 0 && libc::setgid(meta.gid()) == 0 && libc::setuid(meta.uid()) == 0
     };
+    #[cfg(target_os = "linux")]
+    #[expect(unsafe_code, reason = "prctl takes numbers; no program started from here gets rights by its file's mode")]
+    unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    }
     if done { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -51,7 +51,10 @@ pub fn layout(manager: Manager, spec: &Spec, runit: &str) -> Layout {
             let path = format!("/etc/init.d/{name}");
             Layout {
                 link: Some((format!("/etc/runlevels/default/{name}"), path.clone())),
-                files: vec![file(path, SCRIPT, include_str!("templates/openrc"))],
+                files: vec![
+                    file(path, SCRIPT, include_str!("templates/openrc")),
+                    file(run_script(name), SCRIPT, include_str!("templates/run")),
+                ],
                 ..Layout::default()
             }
         }
@@ -78,6 +81,11 @@ pub fn layout(manager: Manager, spec: &Spec, runit: &str) -> Layout {
     }
 }
 
+/// What a manager starts that knows neither users nor logs.
+fn run_script(name: &str) -> String {
+    format!("/etc/vmetric/{name}.run")
+}
+
 /// Every value that a template may name.
 fn render(manager: Manager, spec: &Spec, template: &str) -> String {
     let product = spec.product;
@@ -92,8 +100,7 @@ fn render(manager: Manager, spec: &Spec, template: &str) -> String {
         ("user", spec.user.clone()),
         ("exec", words(systemd_exec).join(" ")),
         ("sh_exec", words(sh).join(" ")),
-        ("sh_program", sh(&spec.program)),
-        ("sh_args", sh(&spec.words()[1..].iter().map(|word| sh(word)).collect::<Vec<_>>().join(" "))),
+        ("sh_script", sh(&run_script(product.name))),
         ("sh_state", sh(&spec.state)),
         ("cmd_exec", windows(&words(windows).join(" "))),
         ("xml_words", words(xml).join("\n")),
@@ -107,8 +114,8 @@ fn render(manager: Manager, spec: &Spec, template: &str) -> String {
         ("open_files", product.open_files.to_string()),
         ("memory", product.memory.to_string()),
         ("runit", if manager == Manager::Runit { "exec 2>&1".into() } else { String::new() }),
-        ("busybox", if manager == Manager::BusyBox { include_str!("templates/busybox-log").into() } else { String::new() }),
+        ("syslog", if manager == Manager::Runit { String::new() } else { include_str!("templates/syslog").into() }),
     ];
-    // The busybox part names the service, too.
+    // The part for syslog names the service, too.
     seal(&fill(&fill(template, &values[values.len() - 2..]), &values[..values.len() - 2]))
 }

@@ -11,36 +11,44 @@ use crate::core::service::layout::INITTAB;
 use crate::core::service::{Act, Manager, Product};
 use crate::io::fs::{PUBLIC, write_durable};
 use crate::io::lock::{Lock, Taken};
-use crate::io::process::{self, ChildEnd, run_child};
-use crate::io::{clock, hook};
+use crate::io::{clock, hook, process};
 
 /// What a service manager needs beyond the time that the service itself may take.
 const SLACK: Duration = Duration::from_secs(60);
 /// Longest wait for a process that its manager says it has started: runsvdir looks every 5 s.
 const APPEAR: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(100);
+const CALL_LOOK: Duration = Duration::from_millis(20);
 
-/// Calls a program of the system: what it wrote, or why not. Its errors go to whoever asked.
-pub fn call(words: &[&str]) -> Result<String, Reason> {
-    call_within(words, SLACK, Stdio::inherit())
+/// Calls a program of the system; what it writes goes to whoever asked.
+pub fn call(words: &[&str]) -> Result<(), Reason> {
+    call_within(words, SLACK, Stdio::inherit)
 }
 
 /// Asks a program of the system something that it may well deny.
 fn holds(words: &[&str]) -> bool {
-    call_within(words, SLACK, Stdio::null()).is_ok()
+    call_within(words, SLACK, Stdio::null).is_ok()
 }
 
-fn call_within(words: &[&str], limit: Duration, errors: Stdio) -> Result<String, Reason> {
-    let Some((program, args)) = words.split_first() else { return Ok(String::new()) };
+/// Not with the means for children of ours, which end with all that they leave behind: this one may well leave a daemon.
+fn call_within(words: &[&str], limit: Duration, output: fn() -> Stdio) -> Result<(), Reason> {
+    let Some((program, args)) = words.split_first() else { return Ok(()) };
+    let failed = |what: String| Reason::new("manager_failed", format!("{}: {what}", words.join(" ")));
     let mut command = Command::new(program);
-    command.args(args).env("PATH", hook::PATH).current_dir("/").stderr(errors);
-    let failed = |what: String| Err(Reason::new("manager_failed", format!("{}: {what}", words.join(" "))));
-    match run_child(command, limit, || {}) {
-        ChildEnd::Exited(0, said) => Ok(said),
-        ChildEnd::Exited(code, said) => failed(format!("exit code {code}: {said}")),
-        ChildEnd::Signal(signal, said) => failed(format!("signal {signal}: {said}")),
-        ChildEnd::TimedOut => failed(format!("did not end within {} s", limit.as_secs())),
-        ChildEnd::NotStarted(e) => failed(e.to_string()),
+    command.args(args).env("PATH", hook::PATH).current_dir("/").stdin(Stdio::null()).stdout(output()).stderr(output());
+    let mut child = command.spawn().map_err(|e| failed(e.to_string()))?;
+    let end = clock::monotonic() + limit;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(status)) => return Err(failed(format!("{status}; its own words are above"))),
+            Ok(None) if clock::monotonic() < end => drop(process::sleep(CALL_LOOK)),
+            Ok(None) => {
+                let _ = child.kill().and_then(|()| child.wait());
+                return Err(failed(format!("did not end within {} s", limit.as_secs())));
+            }
+            Err(e) => return Err(failed(e.to_string())),
+        }
     }
 }
 
@@ -70,7 +78,7 @@ impl Live {
     }
 
     fn call(&self, words: &[&str]) -> Result<(), Reason> {
-        call_within(words, self.limit(), Stdio::inherit()).map(|_| ())
+        call_within(words, self.limit(), Stdio::inherit)
     }
 
     /// Starts, stops or restarts it and waits until it has happened.

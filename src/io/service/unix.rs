@@ -190,13 +190,11 @@ impl Command<'_> {
     }
 }
 
-/// `factory image`, `slot a`, `slot b`.
+/// `slot a`, `slot b`, or the file that the service starts.
 fn image_of(program: &Path, state: &Path) -> String {
-    let slots = std::fs::canonicalize(state.join("slots")).unwrap_or_default();
-    match program.parent().and_then(|folder| folder.strip_prefix(&slots).ok()).and_then(Path::to_str) {
-        Some(slot) if !slot.is_empty() => format!("slot {slot}"),
-        _ => "factory image".into(),
-    }
+    let slots = std::fs::canonicalize(state.join("slots")).ok();
+    let within = slots.and_then(|slots| program.parent()?.strip_prefix(slots).ok()?.to_str().map(String::from));
+    within.map_or("factory image".into(), |slot| format!("slot {slot}"))
 }
 
 /// The process that would start it again, by name and number.
