@@ -12,6 +12,7 @@
 //! | `enrolled`, `enrolled_again`, `removed` | an agent came, asked again for the same answer, was removed |
 //! | `agent_returned` | its credential is of this site, and this (restored) registry did not know it |
 //! | `ca_rotated`, `ca_retired` | the site went over to another CA; the former one's key was removed |
+//! | `agent_lost` | it was not over yet when `ca retire --force` removed the former key: it has to enroll anew |
 //! | `identity_twice`, `identity_replaced` | a second device showed the same identity; a person decided for it |
 //! | `enrollment_refused`, `access_refused` | somebody was turned down; once per code and five minutes, with the count |
 //! | `rollout_created`, `rollout_halted`, `rollout_done`, `rollout_cancelled` | a roll-out; agent is empty |

@@ -31,7 +31,7 @@ pub struct CaView {
     pub retired: Vec<String>,
     /// Agents.
     pub agents: u64,
-    /// Those that would be lost without the former one.
+    /// Those that would be lost without the former one; in the answer to `retire --force`, those that are.
     pub behind: Vec<Behind>,
     /// Director's time.
     pub time: u64,
@@ -61,20 +61,38 @@ pub async fn run(site: &Rc<Site>, request: &AdminWire, who: &str, now: u64, out:
         Some("retire") => {
             let behind = view(site, now).behind;
             if !behind.is_empty() && request.force != Some(true) {
-                let named: Vec<&str> = behind.iter().take(NAMED).map(|b| b.id.as_str()).collect();
                 let detail =
-                    format!("{} agent(s) would be lost: {}; `ca status` lists them, --force goes on", behind.len(), named.join(", "));
+                    format!("{} agent(s) would be lost: {}; `ca status` lists them, --force goes on", behind.len(), named(&behind));
                 return Err(Reason::new("agents_behind", detail));
             }
-            let pin = site.ca.retire(&names, certificates::now())?;
-            let detail = format!("{} is retired; {} agent(s) have to enroll again", pin_text(&pin), behind.len());
-            site.acting(who, |registry| registry.event(now, "", "ca_retired", detail, None));
+            let pin = pin_text(&site.ca.retire(&names, certificates::now())?);
+            let whom = if behind.is_empty() { String::new() } else { format!(": {}", named(&behind)) };
+            let detail = format!("{pin} is retired; {} agent(s) have to enroll again{whom}", behind.len());
+            site.acting(who, |registry| {
+                registry.event(now, "", "ca_retired", detail, None);
+                // Each finds it in its own timeline, however many there are.
+                for lost in &behind {
+                    let why = format!("{pin} was retired before this agent was over ({}); `enroll --replace` attaches it anew", lost.why);
+                    registry.event(now, &lost.id, "agent_lost", why, None);
+                }
+            });
+            site.flush();
+            site.store.durable().await.map_err(store_error)?;
+            // Whoever forced it is told whom to visit: all of them, this once.
+            return reply(out, &CaView { behind, ..view(site, now) }).await;
         }
         _ => {}
     }
     site.flush();
     site.store.durable().await.map_err(store_error)?;
     reply(out, &view(site, now)).await
+}
+
+/// The first of them, in one sentence.
+fn named(behind: &[Behind]) -> String {
+    let names: Vec<&str> = behind.iter().take(NAMED).map(|b| b.id.as_str()).collect();
+    let more = if behind.len() > NAMED { ", ..." } else { "" };
+    names.join(", ") + more
 }
 
 /// For people.
@@ -88,7 +106,9 @@ pub fn text(view: &CaView) -> String {
         }
     }
     if !view.behind.is_empty() {
-        let mut table = Table::new(&["NOT OVER YET", "HOST", "SEEN", "WHY"]);
+        // After `retire --force`: those whom it lost.
+        let who = if view.former.is_some() { "NOT OVER YET" } else { "LOST" };
+        let mut table = Table::new(&[who, "HOST", "SEEN", "WHY"]);
         for b in &view.behind {
             table.row(vec![b.id.clone(), b.hostname.clone(), ago(view.time, b.last_contact), b.why.clone()]);
         }

@@ -7,34 +7,33 @@
 //!
 //! Everything here blocks and runs on a helper thread; the result is an index that replaces the one in use at once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use self::fetch::{Body, fetch, part, verify};
 use super::tree::{Entry, Tree};
 use crate::core::hex::{self, Sha256};
 use crate::core::reason::Reason;
 use crate::core::release::Artifact;
 use crate::core::time;
-use crate::core::trust::{FileCheck, Goal, Now, ROOT_MAX, TOP_LEVEL, Trusted};
-use crate::io::fs::{make_folder, read_limited, remove_if_there, room, sync_folder_of, write_durable};
+use crate::core::trust::{Goal, Now, ROOT_MAX, TOP_LEVEL, Trusted};
+use crate::io::fs::{make_folder, read_limited, write_durable};
 use crate::io::http::{Http, HttpConfig};
 use crate::io::medium::Medium;
 use crate::io::tls::Pin;
 use crate::io::trust_store::TrustStore;
 
+mod fetch;
+
 /// Time between two refreshes.
 pub const EVERY: Duration = Duration::from_secs(60);
 /// Longest wait for an answer of the source.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Room that stays free on the disk when an artifact is fetched.
-const RESERVE: u64 = 64 << 20;
 /// Mode of served files.
 const MODE: u32 = 0o644;
-/// Pieces in which artifacts are read.
-const PIECE: usize = 128 << 10;
 
 /// Where releases come from.
 #[derive(Clone, Debug)]
@@ -84,7 +83,7 @@ impl Mirror {
     /// The given root is none.
     pub fn from_disk(&self) -> Result<Renewed, Reason> {
         let (_, trusted) = TrustStore::open(&self.trust, &self.root)?;
-        let mut nobody = |_: &str, _: u64| Err(Reason::new("not_fetched", "only what is on the disk is looked at"));
+        let mut nobody = |_: &str, _: u64, _: u64| Err(Reason::new("not_fetched", "only what is on the disk is looked at"));
         Ok(self.build(&trusted, &Tree::default(), 0, &mut nobody))
     }
 
@@ -116,13 +115,13 @@ impl Mirror {
         let mut fetch = |name: &str, limit: u64| origin.read(&format!("metadata/{name}"), limit);
         let (trusted, outcome) = store.refresh(trusted, time, Goal::All, &mut fetch);
         let outcome = outcome.map_err(Reason::from)?;
-        let mut open = |path: &str, length: u64| origin.open(path, length);
+        let mut open = |path: &str, length: u64, from: u64| origin.open(path, length, from);
         let mut renewed = self.build(&trusted, known, now, &mut open);
         renewed.left_out.extend(outcome.left_out.into_iter().map(Reason::from));
         renewed.expired = expired(&trusted, now.max(self.floor));
         self.publish(&trusted, &mut renewed, &mut origin)?;
         if renewed.changed {
-            self.sweep(&renewed.tree);
+            self.sweep(&trusted, &renewed.tree);
         }
         Ok(renewed)
     }
@@ -200,42 +199,20 @@ impl Mirror {
         let entry = Entry { file: file.clone(), length: artifact.length, sha256, artifact: true };
         if file.is_file() {
             let read = File::open(&file).map_err(|e| unreadable(&file, &e));
-            match read.and_then(|f| copy(f, None, &file, trusted.file_check(artifact)?)) {
+            match read.and_then(|f| verify(f, &file, trusted.file_check(artifact)?)) {
                 Ok(()) => return Ok(entry),
                 Err(reason) => log::warn!("the mirror's copy is not used: {}: {reason}", file.display()),
             }
         }
-        let body = open(&path, artifact.length).or_else(|first| match first.code.as_ref() {
-            "not_fetched" | "not_in_bundle" => Err(first),
-            _ => open(&artifact.path.to_string(), artifact.length),
-        })?;
-        self.store(body, artifact, &file, trusted.file_check(artifact)?)?;
-        Ok(entry)
-    }
-
-    /// Writes a fetched artifact durably, if every check holds.
-    fn store(&self, body: Box<dyn Read + '_>, artifact: &Artifact, file: &Path, check: FileCheck) -> Result<(), Reason> {
-        let folder = file.parent().unwrap_or(&self.folder);
-        make_folder(folder).map_err(|e| unwritable(folder, &e))?;
-        let free = room(folder).map_err(|e| unwritable(folder, &e))?.free;
-        if free < artifact.length.saturating_add(RESERVE) {
-            let detail = format!("{}: {free} bytes are free, {} are needed and {RESERVE} stay free", folder.display(), artifact.length);
-            return Err(Reason::new("disk_full", detail));
-        }
-        let part = file.with_extension("part");
-        remove_if_there(&part).map_err(|e| unwritable(&part, &e))?;
-        let mut out = File::create_new(&part).map_err(|e| unwritable(&part, &e))?;
-        let written = copy(body, Some(&mut out), &part, check);
-        if let Err(reason) = written {
-            let _ = remove_if_there(&part);
-            return Err(reason);
-        }
-        let finish = || {
-            out.sync_all()?;
-            fs::rename(&part, file)?;
-            sync_folder_of(file)
+        let plain = artifact.path.to_string();
+        let mut from = |from: u64| {
+            open(&path, artifact.length, from).or_else(|first| match first.code.as_ref() {
+                "not_fetched" | "not_in_bundle" => Err(first),
+                _ => open(&plain, artifact.length, from),
+            })
         };
-        finish().map_err(|e| unwritable(file, &e))
+        fetch(&file, artifact.length, &|| Ok(trusted.file_check(artifact)?), &mut from)?;
+        Ok(entry)
     }
 
     /// Writes the metadata files, the timestamp last, and puts them into the index.
@@ -280,16 +257,22 @@ impl Mirror {
         Ok(())
     }
 
-    /// Removes artifacts that no metadata names any more. Who has one open reads it to the end.
-    fn sweep(&self, tree: &Tree) {
-        let used: HashMap<&Path, ()> = tree.entries.values().map(|e| (e.file.as_path(), ())).collect();
+    /// Removes artifacts that no metadata names any more. Who has one open reads it to the end. What is there of one that is
+    /// still listed stays: the next refresh goes on with it.
+    fn sweep(&self, trusted: &Trusted, tree: &Tree) {
+        let begun = |(path, artifact): (String, Result<Artifact, _>)| {
+            let sha256 = hex::encode(&artifact.ok()?.sha256);
+            Some(part(&self.folder.join("targets").join(consistent(&path, &sha256))))
+        };
+        let files = tree.entries.values().map(|e| e.file.clone());
+        let used: HashSet<PathBuf> = files.chain(trusted.artifacts().filter_map(begun)).collect();
         let mut folders = vec![self.folder.join("targets")];
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
                 let path = entry.path();
                 match entry.file_type() {
                     Ok(kind) if kind.is_dir() => folders.push(path),
-                    Ok(_) if !used.contains_key(path.as_path()) => {
+                    Ok(_) if !used.contains(&path) => {
                         log::info!("removing {}: no release names it", path.display());
                         let _ = fs::remove_file(&path);
                     }
@@ -300,8 +283,8 @@ impl Mirror {
     }
 }
 
-/// Opens an artifact by its path in the tree and its length.
-type Open<'a> = dyn FnMut(&str, u64) -> Result<Box<dyn Read>, Reason> + 'a;
+/// Opens an artifact by its path in the tree and its length, at an offset.
+type Open<'a> = dyn FnMut(&str, u64, u64) -> Result<Body, Reason> + 'a;
 
 /// Root 1 vouches for itself, each next one is signed by the one before, and the last one is the trusted one.
 fn is_chain(chain: &[(String, Vec<u8>)], trusted: &Trusted) -> bool {
@@ -317,21 +300,6 @@ fn consistent(path: &str, sha256: &str) -> String {
     match path.rsplit_once('/') {
         Some((dir, file)) => format!("{dir}/{sha256}.{file}"),
         None => format!("{sha256}.{path}"),
-    }
-}
-
-/// Reads to the end, checks everything, writes on the way when told to.
-fn copy(mut from: impl Read, mut to: Option<&mut File>, file: &Path, mut check: FileCheck) -> Result<(), Reason> {
-    let mut piece = vec![0; PIECE];
-    loop {
-        let read = from.read(&mut piece).map_err(|e| unreadable(file, &e))?;
-        if read == 0 {
-            return Ok(check.finish()?);
-        }
-        check.absorb(&piece[..read])?;
-        if let Some(to) = to.as_deref_mut() {
-            to.write_all(&piece[..read]).map_err(|e| unwritable(file, &e))?;
-        }
     }
 }
 
@@ -403,19 +371,25 @@ impl Origin {
         }
     }
 
-    /// An artifact, to be read in pieces.
-    fn open(&mut self, path: &str, length: u64) -> Result<Box<dyn Read>, Reason> {
+    /// An artifact from byte `from` on, to be read in pieces.
+    fn open(&mut self, path: &str, length: u64, from: u64) -> Result<Body, Reason> {
         match self {
-            Origin::Medium(medium) => Ok(Box::new(medium.part(&format!("targets/{path}"), 0)?)),
+            Origin::Medium(medium) => Ok((Box::new(medium.part(&format!("targets/{path}"), from)?), from)),
             Origin::Folder(folder) => {
                 let file = folder.join("targets").join(path);
-                Ok(Box::new(File::open(&file).map_err(|e| unreadable(&file, &e))?))
+                let open = || {
+                    let mut opened = File::open(&file)?;
+                    opened.seek(SeekFrom::Start(from)).map(|_| opened)
+                };
+                Ok((Box::new(open().map_err(|e| unreadable(&file, &e))?), from))
             }
             Origin::Url(base, http) => {
                 let url = format!("{base}/targets/{path}");
-                let download = http.get(&url, None, None, length, ANSWER).map_err(|e| e.reason())?;
+                let range = (from > 0).then_some(from);
+                let download = http.get(&url, None, range, length, ANSWER).map_err(|e| e.reason())?;
+                let start = download.start;
                 match download.status {
-                    200 => Ok(Box::new(Body(download))),
+                    200 | 206 => Ok((Box::new(Stream(download)), start)),
                     status => Err(Reason::new("mirror_unreachable", format!("{url}: the server answered {status}"))),
                 }
             }
@@ -423,9 +397,9 @@ impl Origin {
     }
 }
 
-struct Body(crate::io::http::Download);
+struct Stream(crate::io::http::Download);
 
-impl Read for Body {
+impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer).map_err(|e| io::Error::other(e.reason().to_string()))
     }

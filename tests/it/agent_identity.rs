@@ -131,6 +131,23 @@ fn another_ca_reaches_every_agent_and_loses_none() {
     assert_eq!(site.json::<AgentsView>("agents --json").agents.iter().filter(|a| a.online).count(), 3);
 }
 
+#[test]
+fn whoever_forces_the_former_ca_out_is_told_whom_it_loses() {
+    let site = Site::with(&[]);
+    let device = Device::bare(&site, "asleep");
+    let id = enroll(&device, &site.token(""), &[]).unwrap();
+    site.good("ca rotate");
+    assert!(site.bad("ca retire").contains(&id));
+    let view: CaView = site.json("ca retire --force --json");
+    assert!(view.former.is_none() && view.behind.len() == 1 && view.behind[0].id == id, "{view:?}");
+    let activity = site.good("activity --json");
+    let lost = activity.lines().find(|line| line.contains("\"agent_lost\"")).unwrap_or_else(|| panic!("{activity}"));
+    assert!(lost.contains(&id) && lost.contains("enroll --replace"), "{lost}");
+    assert!(activity.lines().any(|line| line.contains("\"ca_retired\"") && line.contains(&id)), "{activity}");
+    // Once it is done nobody is behind any more.
+    assert!(site.json::<CaView>("ca status --json").behind.is_empty());
+}
+
 /// Everything under a folder, links left out.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();

@@ -1,10 +1,12 @@
 //! The mirror against a release tree on a web server, and against what can be wrong with it.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 
 use vmetric::director::mirror::{Mirror, Renewed, Source};
 use vmetric::director::pki::{Names, SiteCa};
@@ -216,4 +218,148 @@ fn a_bundle_is_imported_as_if_it_were_mirrored() {
         assert!(reason.code.starts_with("bundle_") && reason.detail.contains("cut.vmb"), "{length}: {reason}");
     }
     assert!(!bench.path("third/release/metadata/timestamp.json").exists());
+}
+
+/// A server that knows every file, and breaks artifacts off after so many bytes.
+struct Brittle {
+    files: BTreeMap<String, Vec<u8>>,
+    after: usize,
+    /// It knows `Range`.
+    ranges: bool,
+    /// From where artifacts were asked for.
+    asked: Mutex<Vec<usize>>,
+}
+
+impl Brittle {
+    fn start(files: BTreeMap<String, Vec<u8>>, ranges: bool) -> (Arc<Brittle>, String, Pin) {
+        let server = Arc::new(Brittle { files, after: BREAKS, ranges, asked: Mutex::default() });
+        let (own, (tell, told)) = (server.clone(), channel());
+        std::thread::spawn(move || {
+            let folder = tempfile::tempdir().unwrap();
+            let ca = SiteCa::open_or_create(folder.path(), &Names::default(), clock::unix()).unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            tell.send((format!("https://{}", listener.local_addr().unwrap()), ca.pin())).unwrap();
+            for stream in listener.incoming().map(Result::unwrap) {
+                let tls = rustls::StreamOwned::new(rustls::ServerConnection::new(ca.server_config()).unwrap(), stream);
+                let _ = own.answer(tls);
+            }
+        });
+        let (url, pin) = told.recv().unwrap();
+        (server, url, pin)
+    }
+
+    /// One request of one connection.
+    fn answer(&self, tls: rustls::StreamOwned<rustls::ServerConnection, TcpStream>) -> std::io::Result<()> {
+        let mut reader = BufReader::new(tls);
+        let (mut path, mut from) = (String::new(), None);
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            let line = line.trim().to_ascii_lowercase();
+            if let Some(rest) = line.strip_prefix("get /") {
+                path = rest.split(' ').next().unwrap_or_default().to_string();
+            }
+            if let Some(rest) = line.strip_prefix("range: bytes=") {
+                from = rest.trim_end_matches('-').parse::<usize>().ok();
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        let mut tls = reader.into_inner();
+        let Some(bytes) = self.files.get(&path) else {
+            return write!(tls, "HTTP/1.1 404 x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        };
+        let artifact = path.starts_with("targets/");
+        if artifact {
+            self.asked.lock().unwrap().push(from.unwrap_or(0));
+        }
+        let start = from.filter(|_| self.ranges).unwrap_or(0);
+        let (status, range) = match start {
+            0 => ("200 OK", String::new()),
+            _ => ("206 Partial Content", format!("content-range: bytes {start}-{}/{}\r\n", bytes.len() - 1, bytes.len())),
+        };
+        let rest = &bytes[start..];
+        write!(tls, "HTTP/1.1 {status}\r\ncontent-length: {}\r\n{range}connection: close\r\n\r\n", rest.len())?;
+        tls.write_all(if artifact { &rest[..rest.len().min(self.after)] } else { rest })?;
+        tls.conn.send_close_notify();
+        tls.flush()
+    }
+}
+
+/// Where the brittle server breaks off, and the length of what it serves: the rest takes two more tries.
+const BREAKS: usize = 300_000;
+const WHOLE: usize = 2 * BREAKS + 1;
+
+fn large(bench: &Bench) -> Vec<u8> {
+    let bytes: Vec<u8> = (0..WHOLE).map(|n| (n % 251) as u8).collect();
+    bench.write("vmetric-agent", &bytes);
+    bench.good(&format!("{} --now {}", add_line("3.0.0"), now()));
+    publish(bench);
+    bytes
+}
+
+const LARGE: &str = "targets/vmetric-agent/3.0.0/linux-amd64/vmetric-agent";
+
+/// The part that an artifact grows in.
+fn parts(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder.join("targets/vmetric-agent/3.0.0/linux-amd64")).into_iter().flatten().flatten();
+    entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "part")).collect()
+}
+
+#[test]
+fn an_artifact_that_broke_off_goes_on_where_it_ended() {
+    let bench = Bench::with_seeds();
+    bench.good(&format!("init --repo release --keys keys --now {}", now()));
+    let bytes = large(&bench);
+    let (server, url, pin) = Brittle::start(bench.files("public"), true);
+    let mirror = mirror(&bench, Source::Url(url, vec![pin]));
+    let mut tree = Tree::default();
+    for (round, begins) in [(1, 0), (2, BREAKS), (3, 2 * BREAKS)] {
+        let renewed = refreshed(&mirror, &tree);
+        let asked = server.asked.lock().unwrap().clone();
+        assert_eq!(asked.iter().copied().max(), Some(begins), "round {round}: {asked:?}");
+        assert_eq!(renewed.tree.entries.contains_key(LARGE), round == 3, "{:?}", renewed.left_out);
+        assert!(round == 3 || renewed.left_out[0].detail.contains(".part"), "{:?}", renewed.left_out);
+        tree = renewed.tree;
+    }
+    assert_eq!(std::fs::read(&tree.entries[LARGE].file).unwrap(), bytes);
+    assert!(parts(&mirror.folder).is_empty());
+}
+
+#[test]
+fn what_a_part_was_made_of_is_checked_whole() {
+    let bench = Bench::with_seeds();
+    bench.good(&format!("init --repo release --keys keys --now {}", now()));
+    let bytes = large(&bench);
+    let (server, url, pin) = Brittle::start(bench.files("public"), true);
+    let mirror = mirror(&bench, Source::Url(url, vec![pin]));
+    let tree = refreshed(&mirror, &Tree::default()).tree;
+    let part = parts(&mirror.folder).remove(0);
+    let mut there = std::fs::read(&part).unwrap();
+    assert_eq!(there, bytes[..BREAKS]);
+    // Somebody's byte in it, or a disk's: the rest comes, the whole is refused, and it begins anew.
+    there[7] ^= 1;
+    std::fs::File::create(&part).and_then(|mut f| f.write_all(&there)).unwrap();
+    refreshed(&mirror, &tree);
+    let third = refreshed(&mirror, &tree);
+    assert!(!third.tree.entries.contains_key(LARGE) && parts(&mirror.folder).is_empty(), "{:?}", third.left_out);
+    let rounds = (0..4).find(|_| refreshed(&mirror, &tree).tree.entries.contains_key(LARGE));
+    assert_eq!(rounds, Some(2), "from the beginning: {:?}", server.asked.lock().unwrap());
+}
+
+#[test]
+fn a_server_without_ranges_begins_anew() {
+    let bench = Bench::with_seeds();
+    bench.good(&format!("init --repo release --keys keys --now {}", now()));
+    let bytes = large(&bench);
+    let (_server, url, pin) = Brittle::start(bench.files("public"), false);
+    let mirror = mirror(&bench, Source::Url(url, vec![pin]));
+    let tree = refreshed(&mirror, &Tree::default()).tree;
+    assert_eq!(std::fs::metadata(parts(&mirror.folder).remove(0)).unwrap().len(), BREAKS as u64);
+    refreshed(&mirror, &tree);
+    assert_eq!(std::fs::metadata(parts(&mirror.folder).remove(0)).unwrap().len(), BREAKS as u64, "never two beginnings in one file");
+    // A medium that has it all goes on with what is there.
+    let brought = mirror.import(&bench.path("public"), false, &tree, clock::unix()).unwrap();
+    assert_eq!(std::fs::read(&brought.tree.entries[LARGE].file).unwrap(), bytes);
 }
