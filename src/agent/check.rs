@@ -4,7 +4,10 @@
 //! |---|---|
 //! | 0 | good |
 //! | 75 (`EX_TEMPFAIL`) | cannot tell yet: run again until the trial's time is over, then *could not tell* |
-//! | anything else, a signal, no end within the limit | the version is bad: it goes back and is not tried again by itself |
+//! | SIGKILL, SIGTERM from elsewhere (memory ran out, a person) | no verdict: run again, [`CHECK_KILLS_MAX`] times, then *could not tell* |
+//! | anything else, another signal, no end within the limit | the version is bad: it goes back and is not tried again by itself |
+//!
+//! [`CHECK_KILLS_MAX`]: crate::core::update::CHECK_KILLS_MAX
 //!
 //! The last line that it writes goes into the report. It gets `VMETRIC_VERSION` (the version on trial) and
 //! `VMETRIC_STATE`, `PATH`, and nothing else. A file that others could have written is not run with our rights
@@ -18,9 +21,11 @@ use crate::core::reason::Reason;
 use crate::core::update::SelfCheck;
 use crate::core::version::Version;
 use crate::io::hook;
-use crate::io::process::ChildEnd;
+use crate::io::process::{ChildEnd, from_outside};
 use crate::io::state::State;
 
+/// Code of a check that was killed; counted by whoever runs it.
+pub const KILLED: &str = "check_killed";
 /// `EX_TEMPFAIL` of sysexits.h.
 const CANNOT_TELL: i32 = 75;
 /// Longest line of the check in a report, characters.
@@ -58,6 +63,11 @@ fn judge(end: ChildEnd, limit_s: u64) -> SelfCheck {
             SelfCheck::CouldNotTell(Reason::new("check_unsure", format!("the operator's check cannot tell: {}", last_line(&said))))
         }
         ChildEnd::Exited(code, said) => bad(format!("the operator's check said no ({code}): {}", last_line(&said))),
+        // This process kills its child only when the time is over.
+        ChildEnd::Signal(signal, _) if from_outside(signal) => {
+            let detail = format!("the operator's check was killed from outside by signal {signal}, for want of memory or by a person");
+            SelfCheck::CouldNotTell(Reason::new(KILLED, detail))
+        }
         ChildEnd::Signal(signal, said) => bad(format!("the operator's check was killed by signal {signal}: {}", last_line(&said))),
         ChildEnd::TimedOut => bad(format!("the operator's check did not end within {limit_s} s")),
         ChildEnd::NotStarted(e) => {
@@ -116,8 +126,10 @@ mod tests {
         assert!(bad && code == "check_failed" && detail.ends_with("(3): port  [2J closed"), "{detail:?}");
         let (bad, code, detail) = told(check("#!/bin/sh\necho not yet\nexit 75\n", 0o700));
         assert!(!bad && code == "check_unsure" && detail.ends_with("not yet"), "{detail}");
-        let (bad, code, detail) = told(check("#!/bin/sh\nkill -9 $$\n", 0o755));
-        assert!(bad && code == "check_failed" && detail.contains("signal 9"), "{detail}");
+        for (signal, was_outside) in [("KILL", true), ("TERM", true), ("SEGV", false), ("ABRT", false)] {
+            let (bad, code, detail) = told(check(&format!("#!/bin/sh\nkill -{signal} $$\n"), 0o755));
+            assert!(bad != was_outside && (code == KILLED) == was_outside && detail.contains("by signal"), "{signal}: {detail}");
+        }
         let (bad, code, detail) = told(check("#!/no/such/interpreter\n", 0o755));
         assert!(!bad && code == "check_not_run" && detail.contains("#!"), "{detail}");
         let long = told(check("#!/bin/sh\nhead -c 100000 /dev/zero | tr '\\0' x\nexit 1\n", 0o755)).2;

@@ -21,7 +21,7 @@ use crate::core::slots::{Condition, Image, Marks, Reached, Slot};
 use crate::core::time;
 use crate::core::times::Times;
 use crate::core::trust::{Goal, Now, Trusted};
-use crate::core::update::{Accepted, LOCAL_ISSUER, Order, Running, SelfCheck, Staged, Target};
+use crate::core::update::{Accepted, LOCAL_ISSUER, Order, Running, SelfCheck, Staged, Target, check_killed};
 use crate::io::medium::Medium;
 use crate::io::state::State;
 use crate::io::trust_store::{Stopped, TrustStore};
@@ -46,6 +46,8 @@ pub struct Device {
     /// When the target was last looked up, or that was tried, on the monotonic clock.
     pub(super) looked_at: Duration,
     pub(super) self_check: SelfCheck,
+    /// How often the operator's check was killed in this process.
+    pub(super) check_kills: u32,
     pub(super) acknowledged: bool,
     pub(super) refused: bool,
     /// The Director's last answer said that it is about to stop.
@@ -413,7 +415,13 @@ impl World for Device {
         self.self_check = self.check_now();
         if self.on_trial() && self.self_check == SelfCheck::Passed {
             self.doing("trial", &Reason::new("checking", "on trial: the operator's check runs"), Some(self.times.check_s));
-            self.self_check = super::check::run(&self.state, &self.running.version, self.times.check_s);
+            self.self_check = match super::check::run(&self.state, &self.running.version, self.times.check_s) {
+                SelfCheck::CouldNotTell(reason) if reason.code == super::check::KILLED => {
+                    self.check_kills += 1;
+                    check_killed(self.check_kills, reason)
+                }
+                checked => checked,
+            };
         }
         // The authority's time starts when it can be asked.
         self.checked.get_or_insert_with(clock::awake);

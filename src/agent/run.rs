@@ -234,6 +234,7 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         refused: false,
         held: false,
         unsaved: false,
+        check_kills: 0,
         nonce: hex::encode(&random::bytes::<16>()),
         started: clock::awake(),
         checked: None,

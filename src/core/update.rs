@@ -345,6 +345,17 @@ pub enum SelfCheck {
     Failed(Reason),
     /// The operator's check cannot say yet, or could not be run: done again until the trial's time is over.
     CouldNotTell(Reason),
+    /// It could not tell too often for a cause that more tries make worse: the trial is over, without a verdict on the file.
+    GaveUp(Reason),
+}
+
+/// The operator's check may be killed from outside so often in one process on trial: each try of a device that is out of memory
+/// kills something else, too.
+pub const CHECK_KILLS_MAX: u32 = 3;
+
+/// What it means that the operator's check was killed for the `times`-th time: nothing about the file.
+pub fn check_killed(times: u32, reason: Reason) -> SelfCheck {
+    if times < CHECK_KILLS_MAX { SelfCheck::CouldNotTell(reason) } else { SelfCheck::GaveUp(reason) }
 }
 
 /// Everything a process on trial decides from.
@@ -402,6 +413,7 @@ pub fn trial_step(f: &TrialFacts) -> TrialStep {
         SelfCheck::NotRun => TrialStep::SelfCheck,
         // Nobody can tell: that is what the end for want of contact means, too.
         SelfCheck::CouldNotTell(reason) if left == 0 => TrialStep::RollBack(Ended::NoContact, reason.clone()),
+        SelfCheck::GaveUp(reason) => TrialStep::RollBack(Ended::NoContact, reason.clone()),
         SelfCheck::CouldNotTell(reason) => TrialStep::CheckAgain { reason: reason.clone(), for_s: left.min(CHECK_AGAIN_S) },
         SelfCheck::Passed if f.acknowledged => TrialStep::Confirm,
         SelfCheck::Passed if left == 0 => {

@@ -15,7 +15,7 @@ use vmetric::core::rejected::{Rejected, reject};
 use vmetric::core::release::{Artifact, Platform};
 use vmetric::core::slots::{Condition, Ended, Image, Marks, Reached, Slot, rebuild};
 use vmetric::core::times::Times;
-use vmetric::core::update::{Accepted, Kind, Order, Running, SelfCheck, Staged, Target};
+use vmetric::core::update::{Accepted, CHECK_KILLS_MAX, Kind, Order, Running, SelfCheck, Staged, Target, check_killed};
 use vmetric::wire::agent_api::ResultWire;
 use vmetric::wire::marks::newest;
 use vmetric::wire::slot::{SlotWire, confirmed_text, files};
@@ -44,6 +44,9 @@ enum Kindof {
     Refused,
     /// The operator's check never can tell.
     Unsure,
+    /// The operator's check is killed for want of memory, each time, or the first time of each process.
+    KilledCheck,
+    KilledOnce,
     /// The operator's check says no.
     FailsCheck,
     /// The operator's check can tell only the third time.
@@ -95,6 +98,8 @@ struct Device {
     looked_at: u64,
     self_check: SelfCheck,
     acked: bool,
+    /// How often the operator's check was killed in this process.
+    kills: u32,
     started_at: u64,
     starts: u32,
     trial_starts: u32,
@@ -171,6 +176,7 @@ impl Device {
             looked_at: 0,
             self_check: SelfCheck::NotRun,
             acked: false,
+            kills: 0,
             started_at: 0,
             starts: 0,
             trial_starts: 0,
@@ -231,6 +237,10 @@ impl Device {
         }
         (self.target, self.staged, self.self_check, self.acked) = (Target::Unknown, Staged::Nothing, SelfCheck::NotRun, false);
         self.started_at = self.now;
+        if sha256 == NEW {
+            // Of the last process that ran the new version.
+            self.kills = 0;
+        }
         if sha256 == NEW && matches!(self.release, Kindof::Crashes | Kindof::Hangs) {
             self.now += if self.release == Kindof::Hangs { 180 } else { 0 };
             return None;
@@ -242,6 +252,12 @@ impl Device {
             return None;
         }
         self.work()
+    }
+
+    fn kill_check(&mut self) -> SelfCheck {
+        self.kills += 1;
+        assert!(self.kills <= CHECK_KILLS_MAX, "asked again and again");
+        check_killed(self.kills, Reason::new("check_killed", "model"))
     }
 
     fn is_confirmed(&self, image: Image) -> bool {
@@ -475,6 +491,8 @@ impl World for Device {
             Kindof::FailsSelfCheck => SelfCheck::Failed(Reason::new("self_check_failed", "model")),
             Kindof::FailsCheck => SelfCheck::Failed(Reason::new("check_failed", "its last line")),
             Kindof::Unsure => SelfCheck::CouldNotTell(Reason::new("check_unsure", "its last line")),
+            Kindof::KilledCheck => self.kill_check(),
+            Kindof::KilledOnce if self.now == self.started_at => self.kill_check(),
             Kindof::Unreadable if self.now == self.started_at => SelfCheck::CouldNotTell(Reason::new("root_unreadable", "model")),
             Kindof::Slow if self.now < self.started_at + 20 => SelfCheck::CouldNotTell(Reason::new("check_unsure", "not yet")),
             _ => SelfCheck::Passed,
@@ -517,7 +535,7 @@ fn check(device: &Device, rest: &Reason, fresh: bool) {
             assert_eq!((device.running.sha256, last.outcome.as_str()), (NEW, "updated"), "{what}");
             assert!(device.is_confirmed(device.running.image) && !device.disk.rejected.iter().any(|r| r.bad), "{what}");
         }
-        Kindof::Good | Kindof::Slow | Kindof::Unreadable => {
+        Kindof::Good | Kindof::Slow | Kindof::Unreadable | Kindof::KilledOnce => {
             assert_eq!(device.running.sha256, NEW, "a good release did not land: {what}");
             assert!(device.is_confirmed(device.running.image), "{what}");
             assert_eq!((last.outcome.as_str(), device.marks.floor), ("updated", 5), "{what}");
@@ -535,10 +553,14 @@ fn check(device: &Device, rest: &Reason, fresh: bool) {
                 assert_eq!(last.code, "operator", "{what}");
             }
         }
-        Kindof::NoContact | Kindof::Unsure => {
+        Kindof::NoContact | Kindof::Unsure | Kindof::KilledCheck => {
             assert_eq!(device.running.sha256, old, "{what}");
             assert_eq!((last.outcome.as_str(), last.verdict.as_str()), ("rolled_back", "could_not_tell"), "{what}");
             assert_eq!(rest.code, "cooldown", "{what}");
+            if device.release == Kindof::KilledCheck {
+                assert_eq!(last.code, "check_killed", "{what}");
+                assert_eq!(device.kills, CHECK_KILLS_MAX, "{what}");
+            }
             if device.release == Kindof::Unsure {
                 assert_eq!((last.code.as_str(), last.detail.as_str()), ("check_unsure", "its last line"), "{what}");
             }
@@ -564,7 +586,7 @@ fn check(device: &Device, rest: &Reason, fresh: bool) {
     }
 }
 
-const KINDS: [Kindof; 14] = [
+const KINDS: [Kindof; 16] = [
     Kindof::Good,
     Kindof::Crashes,
     Kindof::Hangs,
@@ -575,6 +597,8 @@ const KINDS: [Kindof; 14] = [
     Kindof::Unreadable,
     Kindof::Refused,
     Kindof::Unsure,
+    Kindof::KilledCheck,
+    Kindof::KilledOnce,
     Kindof::FailsCheck,
     Kindof::Slow,
     Kindof::Withdrawn,

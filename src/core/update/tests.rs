@@ -673,7 +673,7 @@ proptest! {
 
     #[test]
     fn a_trial_confirms_with_both_and_always_ends(
-        passed in 0..4u8, acknowledged: bool, refused: bool, unattended: bool, local: bool,
+        passed in 0..5u8, acknowledged: bool, refused: bool, unattended: bool, local: bool,
         silent in any_time(), age in any_time(), deadline in 30..86_400u64, longest in 30..604_800u64,
     ) {
         let issuer = if local { "local:1" } else { "site" };
@@ -681,7 +681,9 @@ proptest! {
         let failed = Reason::new("self_check_failed", "x");
         let unsure = Reason::new("check_unsure", "x");
         let self_check =
-            [SelfCheck::NotRun, SelfCheck::Passed, SelfCheck::Failed(failed), SelfCheck::CouldNotTell(unsure)][passed as usize].clone();
+            [SelfCheck::NotRun, SelfCheck::Passed, SelfCheck::Failed(failed), SelfCheck::CouldNotTell(unsure.clone()), SelfCheck::GaveUp(unsure)]
+                [passed as usize]
+                .clone();
         let facts = TrialFacts { self_check: &self_check, acknowledged, refused, silent_s: silent.min(age), age_s: age, order: &order };
         let step = trial_step(&facts);
         let both = self_check == SelfCheck::Passed && acknowledged;
@@ -707,6 +709,18 @@ proptest! {
             TrialStep::Confirm => {}
         }
     }
+}
+
+#[test]
+fn a_check_that_is_killed_is_tried_again_but_not_for_ever() {
+    let order = order();
+    let step = |times| {
+        let self_check = check_killed(times, Reason::new("check_killed", "signal 9"));
+        trial_step(&TrialFacts { self_check: &self_check, acknowledged: true, refused: false, silent_s: 0, age_s: 0, order: &order })
+    };
+    assert!((1..CHECK_KILLS_MAX).all(|times| matches!(step(times), TrialStep::CheckAgain { .. })));
+    let TrialStep::RollBack(Ended::NoContact, reason) = step(CHECK_KILLS_MAX) else { panic!("the file is not to blame") };
+    assert_eq!(reason.code, "check_killed");
 }
 
 #[test]
