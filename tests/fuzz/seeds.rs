@@ -110,6 +110,16 @@ fn main() {
         // The file is so much longer than its head.
         seeds.write("program_file", name, &[&7u64.to_le_bytes()[..], &head].concat());
     }
+    seeds.write("srv", "answer", b"\x01\xc0\x0c\0\x21\0\x01\0\0\0\x3c\0\x09\0\x01\0\x01\x20\xfb\x01d\0");
+    seeds.write("srv", "resolv", b"\0nameserver 10.0.0.1\nsearch a.example b.example\n");
+    seeds.write(
+        "enroll_file",
+        "whole",
+        format!(
+            r#"{{"format":1,"director":"https://d:8443","pins":["sha256:{HEX32}"],"token":"vmt_01010101_x","serial":"S","serial_file":"/s","proxy":"http://p:1","offline_site_days":3,"shared":true}}"#
+        )
+        .as_bytes(),
+    );
     let mut bundle = Vec::new();
     for (name, bytes) in [("metadata/1.root.json", &b"{}"[..]), ("metadata/timestamp.json", b""), ("targets/a/b", &[7; 513])] {
         bundle.extend_from_slice(&header(name, bytes.len() as u64).unwrap());
