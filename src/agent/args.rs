@@ -16,6 +16,7 @@ usage: vmetric-agent COMMAND [--state DIR]
                           --pin: the company's CA, in an agent built with the cargo feature company-ca
   run [--supervise]       run the agent; --supervise starts it again whenever it ends
                           (the default, unless VMETRIC_RESPAWN=1 says that a service manager does)
+                          a device without an identity enrolls by itself, with what its sources say (README)
   status [--json]         what runs, what is ordered, why it waits
   rollback                back to the other slot
   update --file TREE|BUNDLE [--version V]
