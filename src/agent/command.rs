@@ -129,6 +129,7 @@ pub fn update_file(args: &UpdateArgs, say: &mut dyn FnMut(&str)) -> Result<Strin
     let pid = running_agent(&state)
         .ok_or_else(|| Reason::new("agent_not_running", "the agent does not run; start the service, then try again"))?;
     let tree = std::fs::canonicalize(&args.tree).map_err(|e| Reason::new("tree_unreadable", format!("{}: {e}", args.tree.display())))?;
+    seen_by(pid, &tree)?;
     let order = local_order(args, &state, &tree)?;
     say(&format!("{} sha256 {}: signed by the release plane", order.target, order.sha256));
     if let Some(issuer) = local_trial_of(&state, &order.sha256) {
@@ -142,6 +143,32 @@ pub fn update_file(args: &UpdateArgs, say: &mut dyn FnMut(&str)) -> Result<Strin
         &RequestWire { kind: "update_file".into(), tree: tree.display().to_string(), order: Some(order), ..Default::default() },
     )?;
     attend(&state, &issuer, &sha256, say)
+}
+
+/// A hardened service sees less than a shell: a `/tmp` of its own, and no home folders. Where that can be looked at, it is
+/// told now, and not as a file that is missing.
+fn seen_by(pid: u32, tree: &Path) -> Result<(), Reason> {
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    let (Ok(here), Ok(_)) = (std::fs::metadata(tree), std::fs::metadata(&root)) else { return Ok(()) };
+    let there = std::fs::metadata(root.join(tree.strip_prefix("/").unwrap_or(tree))).ok();
+    match there.is_some_and(|there| is_same(&here, &there)) {
+        true => Ok(()),
+        false => Err(Reason::new(
+            "tree_unseen",
+            format!("{}: the agent's service does not see it (its own /tmp, no home folders); put it under /srv or /mnt", tree.display()),
+        )),
+    }
+}
+
+#[cfg(unix)]
+fn is_same(a: &std::fs::Metadata, b: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+#[cfg(not(unix))]
+fn is_same(_: &std::fs::Metadata, _: &std::fs::Metadata) -> bool {
+    true
 }
 
 /// Who ordered the trial that runs, when it is one of this file by a command like this one, which may have been killed.

@@ -239,6 +239,23 @@ fn an_operators_edit_stays_and_options_do_too() {
 }
 
 #[test]
+fn a_unit_of_an_older_template_is_told_and_renewed() {
+    let image = Image::new("/lib/systemd/systemd");
+    let unit = "etc/systemd/system/vmetric-agent.service";
+    assert_eq!(image.service(&["install"]).0, 0);
+    let new = image.text(unit);
+    let stamp = new.lines().next().unwrap();
+    let (number, _) = stamp.split_once(" sha256=").unwrap();
+    let older = new.replacen(stamp, &format!("{} sha256={}", number.replace("=1", "=0"), "0".repeat(64)), 1);
+    image.put(unit, &vmetric::core::service::unit::seal(&older.replace("RestartSec=2", "RestartSec=60")));
+    let (_, said) = image.service(&["status", "--json"]);
+    assert!(said.contains("\"unit\":\"older\""), "{said}");
+    assert!(image.service(&["status"]).1.contains("-service install renews it"));
+    assert!(image.service(&["install"]).1.contains("older template"));
+    assert_eq!(image.text(unit), new);
+}
+
+#[test]
 fn data_go_only_by_an_answer() {
     let image = Image::new("/lib/systemd/systemd");
     assert_eq!(image.service(&["install"]).0, 0);

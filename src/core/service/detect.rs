@@ -26,7 +26,8 @@ pub struct Seen {
 
 /// The service manager of this system.
 ///
-/// OpenRC before busybox: on Alpine, busybox is process 1 and starts OpenRC. runit after both: it is often only an addition.
+/// On Alpine, busybox is process 1 and starts OpenRC; elsewhere it starts runsvdir. So busybox is what is left. runit after
+/// OpenRC, unless it is process 1: it is often only an addition.
 ///
 /// # Errors
 /// `no_service_manager`: none that is known.
@@ -46,11 +47,11 @@ pub fn detect(seen: &Seen) -> Result<Manager, Reason> {
     if seen.openrc {
         return Ok(Manager::OpenRc);
     }
-    if seen.init == "busybox" && seen.inittab {
-        return Ok(Manager::BusyBox);
-    }
     if runit {
         return Ok(Manager::Runit);
+    }
+    if seen.init == "busybox" && seen.inittab {
+        return Ok(Manager::BusyBox);
     }
     let init = if seen.init.is_empty() { "an unknown program" } else { &seen.init };
     Err(Reason::new(
@@ -105,6 +106,7 @@ mod tests {
             ("Gentoo", Seen { openrc: true, inittab: true, ..live("init") }, "openrc"),
             ("Void", with_runit(live("runit")), "runit"),
             ("buildroot", Seen { inittab: true, ..live("busybox") }, "busybox"),
+            ("buildroot with runit", with_runit(Seen { inittab: true, ..live("busybox") }), "runit"),
             ("a container with runsvdir", with_runit(live("tini")), "runit"),
             ("macOS", Seen { os: "macos", ..live("launchd") }, "launchd"),
             ("Windows", Seen { os: "windows", ..live("") }, "windows"),

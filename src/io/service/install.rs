@@ -29,9 +29,12 @@ impl Command<'_> {
         if state::ensure_folder(&site.spec, &site.root)? {
             changed.push(site.spec.state.clone());
         }
-        for (file, replaced) in files {
-            self.write(site, file, replaced)?;
-            changed.push(file.path.clone());
+        for (file, standing) in files {
+            self.write(site, file, matches!(standing, Standing::Edited | Standing::Foreign))?;
+            changed.push(match standing {
+                Standing::Older => format!("{} (it was of an older template)", file.path),
+                _ => file.path.clone(),
+            });
         }
         // Without a start, runsvdir must not start what it finds.
         let hold = site.live && !asked.now && site.manager == Manager::Runit && !site.enabled()?;
@@ -68,8 +71,8 @@ impl Command<'_> {
         Ok(0)
     }
 
-    /// The files that have to be written; true = over somebody's edit, which is kept.
-    fn to_write<'s>(&self, site: &'s Site) -> Result<Vec<(&'s File, bool)>, Reason> {
+    /// The files that have to be written, and what is there.
+    fn to_write<'s>(&self, site: &'s Site) -> Result<Vec<(&'s File, Standing)>, Reason> {
         let name = self.product.name;
         if let Some(path) = &site.packaged {
             let found = recorded(&read(&at(&site.root, path))?.unwrap_or_default());
@@ -85,7 +88,6 @@ impl Command<'_> {
             let standing = standing_of(&site.root, &file.path, &file.text)?;
             let kept = format!("--replace writes it anew and keeps this one as {}.replaced", file.path);
             let refused = |code, what: String| Err(Reason::new(code, format!("{} {what}", file.path)));
-            let edited = matches!(standing, Standing::Edited | Standing::Foreign);
             match standing {
                 Standing::Current => continue,
                 Standing::Edited if !self.asked.replace => {
@@ -101,7 +103,7 @@ impl Command<'_> {
                 Standing::Newer if !self.asked.replace => {
                     return refused("unit_newer", "was written by a newer version of this program: it fits, leave it".into());
                 }
-                _ => files.push((file, edited)),
+                _ => files.push((file, standing)),
             }
         }
         Ok(files)

@@ -216,7 +216,7 @@ impl StatusReport {
             Standing::Newer => format!("{}, of a newer version's template", self.file),
             Standing::Edited => format!("{}, edited by hand since it was installed", self.file),
             Standing::Foreign => format!("{}, not written by this program", self.file),
-            Standing::Differs => format!("{}, for another program file: -service install renews it", self.file),
+            Standing::Differs => format!("{}, with other settings than asked for here", self.file),
             Standing::Current => self.file.clone(),
         };
         line("service", &format!("{} ({})", self.name, self.manager));
