@@ -12,6 +12,8 @@ use crate::core::version::Version;
 
 /// What `sha256sum` wrote of a version's files.
 pub const SUMS: &str = "SHA256SUMS";
+/// What `cross/package` leaves beside the versions: for package managers, not for devices to fetch.
+const PACKAGES: &str = "packages";
 /// Longest such file: a thousand files, three hundred bytes each.
 const SUMS_MAX: u64 = 300 * 1024;
 
@@ -19,7 +21,7 @@ const SUMS_MAX: u64 = 300 * 1024;
 /// no other: a file more or less is not what was built.
 pub fn scan(folder: &Path, product: Option<&str>) -> Result<Vec<Input>> {
     let mut out = Vec::new();
-    for version in files::names(folder)? {
+    for version in files::names(folder)?.into_iter().filter(|name| name != PACKAGES) {
         let place = folder.join(&version);
         let platforms = subfolders(&place, "a version such as 2.5.0", version.parse::<Version>().is_ok())?;
         let file = place.join(SUMS);

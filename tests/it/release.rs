@@ -66,6 +66,7 @@ fn what_its_build_did_not_list_is_not_added() {
         assert_eq!(bench.good("list --repo release --json").trim(), r#"{"artifacts":[]}"#);
     }
     sums(&format!("{linux}{arm}"));
+    bench.write("dist/packages/1.0.0/vmetric-agent_1.0.0_amd64.deb", b"not for devices");
     bench.good("add --repo release dist");
     bench.release();
     assert!(bench.good(VERIFY).contains("verified: 2 files"));
