@@ -203,5 +203,5 @@ pub(super) fn serial(file: Option<&str>) -> Option<String> {
         let bytes = read_limited(Path::new(path), 4096).ok().flatten()?;
         first_boot::serial(&String::from_utf8(bytes).ok()?, SERIAL_MAX).map(String::from)
     };
-    file.into_iter().chain(SERIALS).find_map(read)
+    file.into_iter().chain(SERIALS).find_map(read).or_else(process::machine_id)
 }

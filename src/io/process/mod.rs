@@ -25,6 +25,15 @@ mod windows;
 #[cfg(windows)]
 pub use windows::*;
 
+/// What tells this machine from every other, where the system has a call for it. Linux has files instead; on Windows copies
+/// of one disk have the same, so nothing is said.
+pub fn machine_id() -> Option<String> {
+    #[cfg(target_os = "macos")]
+    return super::darwin::machine_id();
+    #[cfg(not(target_os = "macos"))]
+    None
+}
+
 /// How a program ended that ran in this one's place; on Unix it never comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {

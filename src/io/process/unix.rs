@@ -263,14 +263,6 @@ pub fn hostname() -> String {
     String::from_utf8_lossy(&name).trim().to_string()
 }
 
-/// What tells this machine from every other, where the system has it beside the files that Linux keeps it in.
-pub fn machine_id() -> Option<String> {
-    #[cfg(target_os = "macos")]
-    return crate::io::darwin::machine_id();
-    #[cfg(not(target_os = "macos"))]
-    None
-}
-
 /// The system lacks something for the moment; the program that was to be started is not at fault.
 pub fn is_short(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EAGAIN | libc::EMFILE | libc::ENFILE | libc::ETXTBSY))
