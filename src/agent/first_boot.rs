@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use super::device::Device;
 use super::enroll::{self, Failed};
-use super::link::tick;
+use super::link::{Link, tick};
 use super::room;
 use crate::core::copies::KeyFile;
 use crate::core::first_boot::{Choice, Ended, LOOK_S, Offer, Plan, Settings, Source, choose, wait_ms};
@@ -68,9 +68,7 @@ impl Device {
     /// Waits for an identity, at most `left`: looks at the sources, asks when it is time.
     pub(super) fn first_boot(&mut self, left: Duration) {
         if self.state.path("config/agent.json").exists() {
-            // By a command that could not reach this process.
-            self.relaunch_for = Some(Reason::new("enrolled", "this device has an identity now"));
-            return;
+            return self.found_identity(left);
         }
         let (offers, choice) = self.look_for_settings();
         let now = clock::monotonic();
@@ -95,6 +93,22 @@ impl Device {
         if self.relaunch_for.is_none() {
             let until = self.first.plan.as_ref().map_or(Duration::MAX, |_| self.first.next.saturating_sub(clock::monotonic()));
             super::run::sleep(left.min(until).min(Duration::from_secs(self.times.recheck_s.min(LOOK_S))));
+        }
+    }
+
+    /// An identity is there: of a command that could not reach this process, or one that could not be used when this process
+    /// started. Only one that can be used is worth a new start: else each start would be followed by the next at once.
+    fn found_identity(&mut self, left: Duration) {
+        let found = self.state.config().and_then(|config| match config {
+            Some((config, _)) => Link::new(&config, &self.state, None, tick).map(drop),
+            None => Err(Reason::new("not_enrolled", "config/agent.json: is there, and holds nothing")),
+        });
+        match found {
+            Ok(()) => self.relaunch_for = Some(Reason::new("enrolled", "this device has an identity now")),
+            Err(reason) => {
+                self.tell_no_contact(&reason, None);
+                super::run::sleep(left.min(Duration::from_secs(self.times.recheck_s.min(LOOK_S))));
+            }
         }
     }
 

@@ -128,3 +128,16 @@ fn a_token_that_is_used_up_is_a_reason_and_no_end() {
     settings(&device, "state/config/enroll.json", &document(&site, &site.token("")));
     device.wait("enrollment", |s| text(s, "enrolled") == "true");
 }
+
+#[test]
+fn an_identity_that_cannot_be_used_is_no_reason_to_start_again_and_again() {
+    let site = Site::with(&[]);
+    let mut device = Device::bare(&site, "device");
+    settings(&device, "state/config/agent.json", "{\"format\":1,");
+    device.start();
+    let status = device.wait("the reason", |s| !["null", ""].contains(&text(s, "contact_code").as_str()));
+    assert!(text(&status, "contact_detail").contains("agent.json"), "{}", text(&status, "contact_detail"));
+    let starts = || vmetric::io::state::State::look(&device.path("state")).load_marks().marks.factory_evidence.starts;
+    // Each start is counted, and a loop starts several times before anybody can ask once more.
+    assert_eq!((starts(), said(&device.run(&["status"])).contains("agent.json"), starts()), (1, true, 1));
+}
