@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
-use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -283,7 +282,7 @@ impl Tracer {
                 set_registers(pid, &regs);
             }
             Act::PowerCut(at) => {
-                if let Err(e) = going_down(at) {
+                if let Err(e) = crate::mount::going_down(at) {
                     eprintln!("{}: power cut: {e}", at.display());
                 }
                 kill(pid);
@@ -372,14 +371,4 @@ fn kill(pid: pid_t) {
     unsafe {
         libc::kill(pid, libc::SIGKILL);
     }
-}
-
-/// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`: from now on nothing reaches the disk, not even the journal.
-pub fn going_down(mount_point: &Path) -> std::io::Result<()> {
-    const EXT4_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587d;
-    let flags: u32 = 2;
-    let folder = fs::File::open(mount_point)?;
-    #[expect(unsafe_code, reason = "the ioctl reads one number of ours")]
-    let rc = unsafe { libc::ioctl(folder.as_raw_fd(), EXT4_IOC_SHUTDOWN, &flags) };
-    if rc < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -28,7 +28,11 @@ struct Wire {
 impl Relay {
     /// A wire to whatever port `to` says at the time.
     pub fn new(to: Arc<AtomicU16>) -> Result<Relay, String> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|e| format!("loopback: {e}"))?;
+        Relay::at(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|e| format!("loopback: {e}"))?, to)
+    }
+
+    /// The same with the device's end made elsewhere: a socket stays in the network that it was made in.
+    pub fn at(listener: TcpListener, to: Arc<AtomicU16>) -> Result<Relay, String> {
         let port = listener.local_addr().map_err(|e| e.to_string())?.port();
         let wire = Arc::new(Wire {
             to,
