@@ -105,6 +105,65 @@ fn the_units_are_hardened() {
     }
 }
 
+/// The script of OpenRC, runit and busybox hands on every word as it was given, and VMETRIC_OPTIONS as words.
+#[test]
+fn the_scripts_words_survive_the_shell() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, odd) = specs().into_iter().find(|(name, _)| *name == "odd").unwrap();
+    let program = folder.path().join("it's a program");
+    crate::place_program("/bin/sh", &program);
+    // The shell as the program: `run` is the script that it reads from its folder.
+    let echo = "for word; do echo \"[$word]\"; done; echo $VMETRIC_RESPAWN; umask\n";
+    #[expect(clippy::disallowed_methods, reason = "a script in a test needs no durability")]
+    fs::write(folder.path().join("run"), echo).unwrap();
+    let spec = Spec { program: program.display().to_string(), state: folder.path().display().to_string(), ..odd };
+    for manager in [Manager::Runit, Manager::BusyBox] {
+        let script = &layout(manager, &spec, "").files[0].text;
+        // Without syslog and without leaving its folder, the script itself.
+        let script = script.replace("/dev/log", "/dev/null").replace("\ncd /\n", "\n");
+        let mut command = Command::new("sh");
+        let command = command.args(["-c", &script]).current_dir(folder.path()).env("VMETRIC_OPTIONS", "--two words");
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let expected = format!("[--state]\n[{}]\n[--odd]\n[a b]\n[\"q\"]\n[--two]\n[words]\n1\n0077\n", spec.state);
+        assert_eq!(said, expected, "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    // OpenRC's file names nothing but that script.
+    let openrc = &layout(Manager::OpenRc, &spec, "").files[0].text;
+    assert!(openrc.contains("\ncommand=/etc/vmetric/vmetric-agent.run\n") && openrc.contains("\nrespawn_max=0\n"), "{openrc}");
+}
+
+/// Root's `run` becomes the owner of the state folder, before it writes anything there.
+#[test]
+#[cfg(target_os = "linux")]
+fn root_acts_as_the_owner_of_the_state_folder() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    const OWNER: u32 = 12_345;
+    if !vmetric::io::user::is_root() {
+        crate::left_out("that root becomes a state folder's owner: this is not root");
+        return;
+    }
+    let site = crate::director_bench::Site::with(&[]);
+    let mut device = crate::agent::Device::enrolled(&site);
+    fs::set_permissions(site.bench.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    let state = device.path("state");
+    let given = Command::new("chown").args(["-R", &format!("{OWNER}:{OWNER}")]).arg(&state).status().unwrap();
+    assert!(given.success());
+    chown(site.bench.path("device"), Some(0), Some(0)).unwrap();
+    device.start();
+    device.wait("contact", |s| crate::agent::text(s, "last_contact") != "null");
+    let pid = crate::agent::text(&device.status(), "pid");
+    let of = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    for line in [format!("Uid:\t{OWNER}\t{OWNER}\t{OWNER}\t{OWNER}"), "Groups:\t ".into(), "NoNewPrivs:\t1".into()] {
+        assert!(of.contains(&line), "{line:?} in {of}");
+    }
+    // Commands of root leave nothing there that the service could not read.
+    device.run(&["rollback"]);
+    for entry in fs::read_dir(&state).unwrap().map(|e| e.unwrap().path()) {
+        assert_eq!(fs::symlink_metadata(&entry).unwrap().uid(), OWNER, "{}", entry.display());
+    }
+}
+
 /// A system in a folder: an init, users, and the agent where a maker would put it.
 struct Image(tempfile::TempDir);
 
