@@ -76,7 +76,7 @@ pub fn install(spec: &Spec, facts: &Facts, force: bool) -> Result<(), Reason> {
     }
     let passing = PASSING.iter().find(|folder| program.strip_prefix(*folder).is_some_and(|rest| rest.starts_with('/')));
     if let Some(folder) = passing.filter(|_| !force) {
-        let remedy = format!("move it with its root.json to /opt/virtualmetric or the like, or insist with --force");
+        let remedy = "move it with its root.json to /opt/virtualmetric or the like, or insist with --force";
         return refused("program_place", format!("{program}: a service does not see {folder}, or it is emptied at a boot; {remedy}"));
     }
     if let Some(path) = facts.open_to_others.as_ref().filter(|_| !force) {

@@ -16,7 +16,8 @@ const DEPTH_MAX: usize = 16;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub fn in_memory(folder: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;
-    const RAMFS: i64 = 0x8584_58f6;
+    // tmpfs and ramfs, as statfs(2) has them.
+    const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
     let Ok(name) = std::ffi::CString::new(folder.as_os_str().as_bytes()) else { return false };
     let mut stat = std::mem::MaybeUninit::<libc::statfs>::zeroed();
     #[expect(unsafe_code, reason = "statfs reads a C string and fills one struct, both ours")]
@@ -27,8 +28,8 @@ pub fn in_memory(folder: &Path) -> bool {
         stat.assume_init()
     };
     #[allow(clippy::unnecessary_cast, reason = "the field's type differs between platforms")]
-    let kind = stat.f_type as i64;
-    [libc::TMPFS_MAGIC as i64, RAMFS].contains(&kind)
+    let kind = stat.f_type as u32;
+    IN_MEMORY.contains(&kind)
 }
 
 /// The folder's file system keeps nothing over a power-off: not asked on this system.
