@@ -63,7 +63,6 @@ fn slots(state: &Path, program: u64) -> Result<(), Reason> {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the test fills a slot")]
 mod tests {
     use super::*;
 

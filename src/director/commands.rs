@@ -272,13 +272,16 @@ pub(super) fn asked(request: &AdminWire) -> Result<Assign, Reason> {
 
 async fn explain(site: &Site, request: &AdminWire, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
     let tree = site.tree.borrow().clone();
+    let word = request.agents.as_ref().and_then(|a| a.first()).cloned().unwrap_or_default();
+    let pending = {
+        let registry = site.registry.borrow();
+        registry.named_agent(&word).err().and_then(|_| registry.explain_pending(&word, now))
+    };
+    if let Some(view) = pending {
+        return reply(out, &view).await;
+    }
     let view = {
         let registry = site.registry.borrow();
-        let word = request.agents.as_ref().and_then(|a| a.first()).cloned().unwrap_or_default();
-        if let Some(view) = registry.named_agent(&word).err().and_then(|_| registry.explain_pending(&word, now)) {
-            drop(registry);
-            return reply(out, &view).await;
-        }
         let id = registry.named_agent(&word)?;
         registry.explain(&id, &tree.releases, tree.timestamp_version, now)?
     };
