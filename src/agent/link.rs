@@ -233,3 +233,6 @@ pub fn tick() {
     process::alarm(super::fault::times().liveness_s);
     notify::alive();
 }
+
+#[cfg(test)]
+mod tests;

@@ -290,8 +290,7 @@ fn work(device: &mut Device) -> Reason {
         }
         settle(device);
         announce(device);
-        let turn = if device.unsaved { device.save_end().map(|()| Turn::Again) } else { turn(device) };
-        let (step, reason, for_s) = match turn {
+        let (step, reason, for_s) = match next(device) {
             Ok(Turn::Relaunch(reason)) => return reason,
             Ok(Turn::Again) => continue,
             Ok(Turn::Idle) => ("idle", Reason::new("idle", "nothing is ordered"), None),
@@ -326,6 +325,11 @@ fn announce(device: &Device) {
         _ => String::new(),
     };
     notify::ready(&format!("{} ({}){found}", build::VERSION, running_as(device)));
+}
+
+/// One turn; the end of an order that could not be written comes before anything else.
+fn next(device: &mut Device) -> Result<Turn, Reason> {
+    if device.unsaved { device.save_end().map(|()| Turn::Again) } else { turn(device) }
 }
 
 /// Between two tries to write the end of an order: somebody has to make room first, and each try costs a report.
@@ -461,3 +465,6 @@ fn take_requests(device: &mut Device) {
         sleep(Duration::from_secs(REQUEST_AGAIN_S));
     }
 }
+
+#[cfg(test)]
+mod tests;

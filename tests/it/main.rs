@@ -4,6 +4,7 @@
 mod agent;
 #[cfg(unix)]
 mod agent_identity;
+mod agent_lack;
 mod agent_room;
 mod canonical;
 #[cfg(unix)]
