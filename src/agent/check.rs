@@ -111,8 +111,8 @@ mod tests {
 
     fn told(check: SelfCheck) -> (bool, String, String) {
         match check {
-            SelfCheck::Failed(r) => (true, r.code.into(), r.detail),
-            SelfCheck::CouldNotTell(r) => (false, r.code.into(), r.detail),
+            SelfCheck::Failed(r) => (true, r.code.to_string(), r.detail.clone()),
+            SelfCheck::CouldNotTell(r) => (false, r.code.to_string(), r.detail.clone()),
             other => panic!("{other:?}"),
         }
     }

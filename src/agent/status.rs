@@ -324,7 +324,7 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
         trial: trial_report(&marks, &running),
         problem: problem
             .or_else(|| super::room::for_slots(&state.path("")).err())
-            .map(|p| ProblemReport { code: p.code.to_string(), detail: p.detail }),
+            .map(|p| ProblemReport { code: p.code.to_string(), detail: p.detail.clone() }),
         since: when(now.since),
         until: now.until.and_then(when),
         owner: moving.map(|now| Owner::of(&now.code).word().to_string()),

@@ -82,7 +82,7 @@ impl Device {
             generation: order.generation,
             outcome: "refused".into(),
             code: reason.code.to_string(),
-            detail: reason.detail,
+            detail: reason.detail.clone(),
             version: order.version,
             sha256: order.sha256,
             running_version: self.running.version.to_string(),

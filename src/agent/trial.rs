@@ -181,7 +181,7 @@ mod tests {
             write(&path, bytes).unwrap();
             fits_here(&path).map_err(|reason| {
                 assert!(reason.detail.contains(path.to_str().unwrap()), "{reason}");
-                reason.code.into_owned()
+                reason.code.to_string()
             })
         };
         assert_eq!(said(&own), Ok(()));

@@ -2,17 +2,32 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Deref;
 
 /// A stable code for programs and a sentence for people.
 ///
 /// Codes are `snake_case`, never change their meaning and are listed where they are made. The detail names the file or
 /// peer, the field and the remedy; it holds no secret and is at most [`DETAIL_MAX`] bytes long.
+///
+/// One pointer wide: hundreds of functions hand one on as their error, and every copy of it is code on a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason {
+pub struct Reason(Box<Said>);
+
+/// The two parts of a [`Reason`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
     /// Stable, for programs: `no_contact`, `hash_mismatch`, ...
     pub code: Cow<'static, str>,
     /// One sentence, for people.
     pub detail: String,
+}
+
+impl Deref for Reason {
+    type Target = Said;
+
+    fn deref(&self) -> &Said {
+        &self.0
+    }
 }
 
 /// Longest detail in bytes: one line of a report; a hostile peer cannot make the activity grow through us.
@@ -23,19 +38,24 @@ pub const CODE_MAX: usize = 40;
 impl Reason {
     /// A reason with its code and its sentence (cut at [`DETAIL_MAX`] on a character boundary).
     pub fn new(code: &'static str, detail: impl Into<String>) -> Reason {
-        Reason { code: Cow::Borrowed(code), detail: clip(detail.into()) }
+        Reason::said(Cow::Borrowed(code), detail.into())
     }
 
     /// A reason that came over the wire or from a file. What is no code reads `unknown_code`.
     pub fn received(code: String, detail: String) -> Reason {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
         let known = !code.is_empty() && code.len() <= CODE_MAX && code.bytes().all(plain);
-        Reason { code: if known { Cow::Owned(code) } else { Cow::Borrowed("unknown_code") }, detail: clip(detail) }
+        Reason::said(if known { Cow::Owned(code) } else { Cow::Borrowed("unknown_code") }, detail)
     }
 
     /// The same reason with the file or peer in front that it is about.
     pub fn of(self, what: impl fmt::Display) -> Reason {
-        Reason { detail: clip(format!("{what}: {}", self.detail)), code: self.code }
+        let detail = format!("{what}: {}", self.detail);
+        Reason::said(self.0.code, detail)
+    }
+
+    fn said(code: Cow<'static, str>, detail: String) -> Reason {
+        Reason(Box::new(Said { code, detail: clip(detail) }))
     }
 }
 

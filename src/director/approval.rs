@@ -277,7 +277,7 @@ mod tests {
 
     fn ask(registry: &mut Registry, device: u8, now: u64) -> String {
         let result = registry.enroll_from(&wire(device, Some(&format!("S{device}"))), &format!("a{device}"), "10.0.0.9:1", now);
-        result.map_or_else(|r| r.code.into_owned(), |id| format!("ok {id}"))
+        result.map_or_else(|r| r.code.to_string(), |id| format!("ok {id}"))
     }
 
     #[test]

@@ -116,7 +116,7 @@ pub fn look_company(site: &Site, files: &Files, now: u64, told: &mut Option<(Str
         Some(failure) if tells(told.as_ref(), &failure, now) => {
             site.registry.borrow_mut().event(now, "", "certificate_failed", failure.detail.clone(), None);
             site.flush();
-            *told = Some((failure.code.into_owned(), now));
+            *told = Some((failure.code.to_string(), now));
         }
         Some(_) => {}
     }
@@ -139,7 +139,7 @@ pub fn look(site: &Site, names: &Names, now: u64, told: &mut Option<(String, u64
         Err(failure) if tells(told.as_ref(), &failure, now) => {
             let detail = format!("{}; the old one stays in use, for browsers until {}", failure.detail, crate::core::time::format(before));
             site.registry.borrow_mut().event(now, "", "certificate_failed", detail, None);
-            *told = Some((failure.code.into_owned(), now));
+            *told = Some((failure.code.to_string(), now));
             site.flush();
         }
         Err(_) => {}

@@ -75,7 +75,7 @@ pub fn answer(site: &Site, request: &Request) -> Response {
         Ok(artifact) => artifact,
         Err(reason) if reason.code == "quarantined" => return Response::error(403, &reason.code, &*reason.detail),
         Err(reason) => {
-            let wire = NotHere { code: reason.code.into_owned(), detail: reason.detail, platforms: platforms(&tree.releases) };
+            let wire = NotHere { code: reason.code.to_string(), detail: reason.detail.clone(), platforms: platforms(&tree.releases) };
             return Response::json(404, json::to_string(&wire));
         }
     };

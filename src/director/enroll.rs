@@ -306,7 +306,7 @@ mod tests {
     }
 
     fn code(result: Result<String, Reason>) -> String {
-        result.map_or_else(|r| r.code.into_owned(), |id| format!("ok {id}"))
+        result.map_or_else(|r| r.code.to_string(), |id| format!("ok {id}"))
     }
 
     #[test]

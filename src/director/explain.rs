@@ -111,7 +111,7 @@ impl Registry {
             let file = desired_file(agent, order, rollout, releases);
             view.desired_version = Some(order.version.clone());
             view.fulfilled = file.as_ref().is_some_and(|f| *f == agent.running_sha256) && agent.running_as != "trial";
-            view.quarantined = file.as_ref().and_then(|f| self.quarantined(f, id, rollout.retry, now)).map(|r| r.detail);
+            view.quarantined = file.as_ref().and_then(|f| self.quarantined(f, id, rollout.retry, now)).map(|r| r.detail.clone());
             view.desired_sha256 = file;
             view.rollout_state = Some(rollout.state.clone());
             view.rollout_detail = Some(rollout.detail.clone()).filter(|d| !d.is_empty());

@@ -143,7 +143,7 @@ impl Mirror {
                     tree.releases.artifacts.push(artifact);
                 }
                 Err(reason) if reason.code == "not_in_bundle" => absent.push(path),
-                Err(reason) => left_out.push(Reason::received(reason.code.into_owned(), format!("{path}: {}", reason.detail))),
+                Err(reason) => left_out.push(Reason::received(reason.code.to_string(), format!("{path}: {}", reason.detail))),
             }
         }
         // Bytes that are also listed (for another platform) are not taken back.

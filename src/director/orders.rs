@@ -231,7 +231,7 @@ impl Registry {
                 wake.push(agent.to_string());
             }
             Decision::Wait { reason, until } => {
-                let (code, detail) = (reason.code.into_owned(), reason.detail);
+                let (code, detail) = (reason.code.to_string(), reason.detail.clone());
                 self.keep_order(Order { code, detail, until, ..row.clone() });
             }
             Decision::Refuse { reason, end } => self.end(row.clone(), end, &reason, now),

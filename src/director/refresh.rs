@@ -115,7 +115,7 @@ fn explain(reason: Reason, import: &Import) -> Reason {
     let reason = reason.of(import.file.display());
     match reason.code.as_ref() {
         "timestamp_expired" | "snapshot_expired" if !import.accept_expired => Reason::received(
-            reason.code.into_owned(),
+            reason.code.to_string(),
             format!("{}; bring a newer bundle, or take this one with --accept-expired", reason.detail),
         ),
         _ => reason,

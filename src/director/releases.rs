@@ -111,7 +111,7 @@ pub(crate) mod tests {
         assert_eq!(releases.resolve("p", "x").unwrap_err().code, "version_invalid");
         releases.artifacts[0].min_version = Some("1.1.0".parse().unwrap());
         let find = |os: &str, running: &str| {
-            releases.artifact("p", &"1.2.0".parse().unwrap(), os, "amd64", running).map(|_| ()).map_err(|r| r.code)
+            releases.artifact("p", &"1.2.0".parse().unwrap(), os, "amd64", running).map(|_| ()).map_err(|r| r.code.clone())
         };
         assert_eq!(find("linux", "1.1.0"), Ok(()));
         assert_eq!(find("linux", "1.0.0"), Err("min_version".into()));

@@ -69,7 +69,9 @@ impl Registry {
             match self.why_not_again(&row, whom, now) {
                 // One roll-out may have been made for others with other limits: each keeps its own.
                 None => groups.entry((row.rollout, row.version.clone())).or_default().push(row.agent.clone()),
-                Some(reason) => view.left_out.push(LeftOut { agent: row.agent, code: reason.code.into_owned(), detail: reason.detail }),
+                Some(reason) => {
+                    view.left_out.push(LeftOut { agent: row.agent, code: reason.code.to_string(), detail: reason.detail.clone() })
+                }
             }
         }
         for ((rollout, version), agents) in groups {

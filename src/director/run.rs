@@ -55,7 +55,7 @@ pub fn run(args: &Run) -> Result<(), String> {
     let naming = Naming { name: args.name.clone(), addresses, files: args.tls.clone() };
     let ca = SiteCa::open_or_create(&args.state.join("pki"), &naming.names(), certificates::now()).map_err(|r| r.to_string())?;
     if let Some(files) = &naming.files {
-        ca.set_company(files.load().map_err(|r| r.detail)?);
+        ca.set_company(files.load().map_err(|r| r.detail.clone())?);
     }
     let mirror = mirror(args)?;
     let found = mirror.from_disk().map_err(|r| format!("--root {}: {r}", args.root.display()))?;

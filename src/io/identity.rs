@@ -29,10 +29,7 @@ pub(super) fn read_config(state: &State, name: &str) -> Result<Option<(ConfigWir
             Err(Reason::new("bad_config", format!("{}: is a link that leads nowhere", path.display())))
         }
         Ok(None) => Ok(None),
-        Ok(Some(bytes)) => ConfigWire::parse(&bytes).map(Some).map_err(|mut reason| {
-            reason.detail = format!("{}: {}", path.display(), reason.detail);
-            reason
-        }),
+        Ok(Some(bytes)) => ConfigWire::parse(&bytes).map(Some).map_err(|reason| reason.of(path.display())),
         Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Err(Reason::new("bad_config", format!("{}: {e}", path.display()))),
         Err(e) => Err(file_error(&path, "read", &e)),
     }

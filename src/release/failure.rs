@@ -37,7 +37,7 @@ impl Failure {
             Cow::Borrowed(code) => code,
             Cow::Owned(_) => "failed",
         };
-        Failure { code, text: reason.detail }
+        Failure { code, text: reason.detail.clone() }
     }
 
     /// Exit code of the program: 1 failed, 2 wrong command line.

@@ -97,7 +97,7 @@ pub fn from_tree(tree: &Path, wanted: &Fetch) -> Result<Option<Vec<u8>>> {
 
 fn check_file(trusted: &Trusted, tree: &Medium, artifact: &Artifact) -> std::result::Result<(), Refusal> {
     let name = format!("targets/{}", consistent_path(&artifact.path, &artifact.sha256));
-    let unreadable = |code, detail| Refusal { code, role: artifact.path.to_string(), detail };
+    let unreadable = |code, detail: String| Refusal::new(code, &artifact.path.to_string(), detail);
     let mut check = trusted.file_check(artifact)?;
     let mut refused = Ok(());
     let mut each = |piece: &[u8]| {
@@ -108,7 +108,7 @@ fn check_file(trusted: &Trusted, tree: &Medium, artifact: &Artifact) -> std::res
         // Not by Medium: a link in a published tree is a mistake of its publisher.
         Medium::Folder(folder) => files::for_each_piece(&folder.join(&name), &mut each),
         Medium::Bundle(_) => match tree.part(&name, 0) {
-            Err(reason) if reason.code == ABSENT => return Err(unreadable(ABSENT, reason.detail)),
+            Err(reason) if reason.code == ABSENT => return Err(unreadable(ABSENT, reason.detail.clone())),
             part => part.map_err(Failure::of).and_then(|part| files::for_each_piece_of(part, &name, &mut each)),
         },
     };
@@ -147,12 +147,12 @@ pub fn verify_bundle(file: &Path, root: &Path, now: u64) -> Result<Answer> {
     let mut report = walk(&root, &medium, Depth::Files, now, &fetch)?;
     let first = "metadata/1.root.json";
     match medium.read(first, ROOT_MAX).map_err(Failure::of)? {
-        None => report.refused.push(Refusal { code: "root_missing", role: first.into(), detail: "older devices need every root".into() }),
+        None => report.refused.push(Refusal::new("root_missing", first, "older devices need every root")),
         Some(oldest) => {
             let from_first = walk(&oldest, &medium, Depth::Metadata, now, &fetch);
             if from_first.map_or(0, |r| r.versions[0]) != report.versions[0] {
-                let detail = "the roots from version 1 on do not lead to the one in force; older devices could not walk up".into();
-                report.refused.push(Refusal { code: "root_chain", role: first.into(), detail });
+                let detail = "the roots from version 1 on do not lead to the one in force; older devices could not walk up";
+                report.refused.push(Refusal::new("root_chain", first, detail));
             }
             read.borrow_mut().insert(first.into());
         }
@@ -161,7 +161,7 @@ pub fn verify_bundle(file: &Path, root: &Path, now: u64) -> Result<Answer> {
     for found in report.found.iter().filter_map(|f| f.artifact.as_ref()) {
         unnamed.remove(&format!("targets/{}", consistent_path(&found.path, &found.sha256)));
     }
-    let foreign = |role: String| Refusal { code: "bundle_unnamed", role, detail: "the metadata do not name this member".into() };
+    let foreign = |role: String| Refusal::new("bundle_unnamed", &role, "the metadata do not name this member");
     report.refused.extend(unnamed.into_iter().map(foreign));
     Ok(report.answer())
 }

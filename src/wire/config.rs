@@ -178,7 +178,7 @@ mod tests {
     fn a_company_ca_takes_the_place_of_pins() {
         let under = |ca: &str, pins: &[&str]| {
             let pins = pins.iter().map(|p| p.to_string()).collect();
-            ConfigWire { ca: Some(ca.into()), pins, ..config() }.check().map_err(|r| r.detail)
+            ConfigWire { ca: Some(ca.into()), pins, ..config() }.check().map_err(|r| r.detail.clone())
         };
         if !cfg!(feature = "company-ca") {
             assert!(under("ca-00.pem", &[]).unwrap_err().contains("feature company-ca"));

@@ -222,7 +222,10 @@ mod tests {
         (marks.a.failure, marks.b.failure) = (Some(reason.clone()), Some(reason));
         let record = encode(&marks);
         assert_eq!(record.len(), RECORD);
-        assert_eq!(decode(&record).unwrap().a.failure, marks.a.failure.map(|r| Reason::received(r.code.into(), r.detail[..300].into())));
+        assert_eq!(
+            decode(&record).unwrap().a.failure,
+            marks.a.failure.map(|r| Reason::received(r.code.to_string(), r.detail[..300].into()))
+        );
     }
 
     #[test]

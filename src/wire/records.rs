@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(order(&long, &t).unwrap().contact_deadline_s, t.contact_max_s);
         assert_eq!(order(&long, &t).unwrap().trial_max_s, t.trial_max_s);
         assert_eq!(order(&OrderWire { contact_deadline_s: 1, ..wire() }, &t).unwrap().contact_deadline_s, t.contact_min_s);
-        let refused = |w: OrderWire| order(&w, &t).unwrap_err().detail;
+        let refused = |w: OrderWire| order(&w, &t).unwrap_err().detail.clone();
         assert!(refused(OrderWire { kind: "format".into(), ..wire() }).contains("kind"));
         assert!(refused(OrderWire { issuer: String::new(), ..wire() }).contains("issuer"));
         assert!(refused(OrderWire { target: "../../etc".into(), ..wire() }).contains("target"));

@@ -207,7 +207,7 @@ fn a_rejection_has_scope_and_end() {
 fn hashes_are_named_by_their_beginning() {
     let world = World::new(1);
     let whole = sha("2.0.0");
-    let file = |text: &str| world.registry.file(text, &world.releases).map(|f| f.0).map_err(|r| r.code.into_owned());
+    let file = |text: &str| world.registry.file(text, &world.releases).map(|f| f.0).map_err(|r| r.code.to_string());
     assert_eq!(file(&whole), Ok(whole.clone()));
     assert_eq!(file(&whole[..8]), Ok(whole.clone()));
     assert_eq!(file(&format!("sha256:{}", whole[..12].to_uppercase())), Ok(whole.clone()));
@@ -330,7 +330,7 @@ fn explain_names_the_whole_way_out() {
 #[test]
 fn limits_are_held_against_the_real_group() {
     let world = World::new(3);
-    let check = |max_failures| world.registry.check_limits(&Assign { max_failures, ..all("2.0.0") }).map_err(|r| r.code.into_owned());
+    let check = |max_failures| world.registry.check_limits(&Assign { max_failures, ..all("2.0.0") }).map_err(|r| r.code.to_string());
     assert_eq!(check(2), Ok(()));
     assert_eq!(check(3), Err("max_failures_too_high".into()), "it could never halt");
     for limit in ["100", "100%", "1", "1%"] {

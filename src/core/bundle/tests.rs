@@ -18,7 +18,7 @@ fn small() -> Vec<u8> {
 }
 
 fn code(bytes: &[u8]) -> String {
-    members(bytes).unwrap_err().code.into_owned()
+    members(bytes).unwrap_err().code.to_string()
 }
 
 /// Changes a header and gives it the right checksum again.

@@ -11,7 +11,7 @@ fn look(bytes: &[u8]) -> Result<Program, Reason> {
 }
 
 fn code(bytes: &[u8]) -> String {
-    look(bytes).unwrap_err().code.into_owned()
+    look(bytes).unwrap_err().code.to_string()
 }
 
 fn platform(text: &str) -> Platform {

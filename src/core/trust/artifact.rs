@@ -146,7 +146,7 @@ impl Trusted {
         let taken_back = |path: String| {
             let refusal = self.search(&path, &mut verified).err().filter(|r| r.code == WITHDRAWN)?;
             let hash = roles.iter().find_map(|role| role.withdrawn(&path).ok().flatten())?.sha256;
-            Some(Withdrawn { path: path.parse().ok()?, sha256: hex::decode(&hash)?, reason: refusal.detail })
+            Some(Withdrawn { path: path.parse().ok()?, sha256: hex::decode(&hash)?, reason: refusal.detail.clone() })
         };
         paths.into_iter().filter_map(taken_back).collect()
     }

@@ -93,6 +93,7 @@ mod timestamp;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 
 use ed25519_compact::PublicKey;
 
@@ -127,9 +128,13 @@ pub const SIGNATURES_MAX: usize = 64;
 /// Names of the four top-level roles; no delegated role may have one.
 pub const TOP_LEVEL: [&str; 4] = ["root", "timestamp", "snapshot", "targets"];
 
-/// One check that did not hold. The codes are listed at the top of this module.
+/// One check that did not hold. The codes are listed at the top of this module. One pointer wide, as [`Reason`] is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Refusal(Box<Refused>);
+
+/// The parts of a [`Refusal`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
     /// Stable, one per check.
     pub code: &'static str,
     /// The role (or for a file its path) that the check was about.
@@ -139,8 +144,17 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn new(code: &'static str, role: &str, detail: impl Into<String>) -> Refusal {
-        Refusal { code, role: role.to_string(), detail: detail.into() }
+    /// What was found (`detail`) of `role`.
+    pub fn new(code: &'static str, role: &str, detail: impl Into<String>) -> Refusal {
+        Refusal(Box::new(Refused { code, role: role.to_string(), detail: detail.into() }))
+    }
+}
+
+impl Deref for Refusal {
+    type Target = Refused;
+
+    fn deref(&self) -> &Refused {
+        &self.0
     }
 }
 

@@ -667,7 +667,7 @@ proptest! {
         (accepted.order.switch_in_s, scene.staged) = (wait, Staged::Tested);
         scene.now = moment("yet another", scene.now.unix, wait + later);
         if let Step::Wait { reason, .. } = scene.step() {
-            prop_assert_ne!(reason.code, "window");
+            prop_assert_ne!(reason.code.clone(), "window");
         }
     }
 

@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn an_end_that_comes_near_is_told() {
-        let code = |until, now| why_warn(until, now).map_or("fine".into(), |r| r.code.into_owned());
+        let code = |until, now| why_warn(until, now).map_or("fine".into(), |r| r.code.to_string());
         assert_eq!(code(WARN_SECONDS + 100, 100), "fine");
         assert_eq!(code(WARN_SECONDS + 99, 100), "tls_cert_ends");
         assert_eq!(code(99, 100), "tls_cert_expired");

@@ -41,7 +41,7 @@ fn shown(ca: &SiteCa) -> [Arc<CertifiedKey>; 2] {
 }
 
 fn why(outcome: Result<Option<Reason>, Reason>) -> String {
-    outcome.unwrap().map_or("kept".into(), |r| r.code.into_owned())
+    outcome.unwrap().map_or("kept".into(), |r| r.code.to_string())
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn keys_are_for_the_owner_only() {
 #[test]
 fn when_a_leaf_is_renewed() {
     let leaf = |until| Facts { until, names: names("a.example").list() };
-    let code = |leaf: Option<&Facts>, name: &str, now| why_renew(leaf, &names(name), now).map_or("kept".into(), |r| r.code.into_owned());
+    let code = |leaf: Option<&Facts>, name: &str, now| why_renew(leaf, &names(name), now).map_or("kept".into(), |r| r.code.to_string());
     let at = |until, now| code(Some(&leaf(until)), "a.example", now);
     assert_eq!(code(None, "a.example", NOW), "leaf_missing");
     assert_eq!(at(NOW + LEAF_SECONDS, NOW), "kept");
