@@ -121,6 +121,28 @@ class Agent:
             raise Broken(f"the update to {version}: {result['outcome']}: {result['detail']}")
         return result
 
+    def peaks(self, version):
+        """One update: the highest memory, in kB, of the old program, the launcher and the new one. Exec starts the kernel's
+        count anew, so each program is looked at for as long as it runs."""
+        seen = {}
+
+        def look():
+            try:
+                program = os.readlink(self.proc("exe"))
+                # Read before and after: an exec in between would give one program the other's figure.
+                peak = self.status()["VmHWM"]
+                if program == os.readlink(self.proc("exe")):
+                    seen[program] = max(peak, seen.get(program, 0))
+            except (FileNotFoundError, KeyError):
+                pass
+
+        look()
+        old = os.readlink(self.proc("exe"))
+        self.update(version, look)
+        self.settle()
+        look()
+        return seen[old], seen.get(self.program, 0), seen[os.readlink(self.proc("exe"))]
+
 
 class Site:
     """Folders, programs and processes. Use it with `with`: what it started ends with it."""
