@@ -141,3 +141,18 @@ fn an_identity_that_cannot_be_used_is_no_reason_to_start_again_and_again() {
     // Each start is counted, and a loop starts several times before anybody can ask once more.
     assert_eq!((starts(), said(&device.run(&["status"])).contains("agent.json"), starts()), (1, true, 1));
 }
+
+#[test]
+fn a_damaged_identity_is_told_and_not_replaced() {
+    let site = Site::with(&[]);
+    let token = site.token("");
+    let mut device = Device::bare(&site, "device");
+    settings(&device, "state/config/enroll.json", &document(&site, &token));
+    settings(&device, "state/config/agent.json", "{\"format\":1");
+    device.start();
+    let status = device.wait("reason", |s| text(s, "contact_code") == "bad_config");
+    assert!(text(&status, "contact_detail").contains("agent.json") && text(&status, "enrolled") == "false");
+    assert_eq!(holding(&site.bench.path("device"), &token).len(), 1, "nothing was asked with it");
+    fs::remove_file(device.path("state/config/agent.json")).unwrap();
+    device.wait("enrollment", |s| text(s, "enrolled") == "true");
+}

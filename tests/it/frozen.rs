@@ -5,12 +5,13 @@ use std::fs;
 
 use miniserde::json::{self, Value};
 use miniserde::{Deserialize, Serialize};
+use vmetric::core::first_boot::Settings;
 use vmetric::core::slots::{Condition, Image, Reached};
 use vmetric::wire::agent_api::{AnswerWire, EnrollWire, EnrolledWire, ReportWire};
 use vmetric::wire::config::ConfigWire;
 use vmetric::wire::records::AcceptedWire;
 use vmetric::wire::slot::{SlotWire, files};
-use vmetric::wire::{agent_api, marks};
+use vmetric::wire::{agent_api, enroll_file, marks};
 
 fn fixture(name: &str) -> Vec<u8> {
     fs::read(format!("{}/tests/fixtures/frozen/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -50,6 +51,18 @@ fn the_protocol_of_the_oldest_agent() {
     assert_eq!(answer.order.unwrap().generation, 8);
     assert_eq!(reads::<EnrollWire>("enroll.json").token, "vmt_00");
     assert_eq!(reads::<EnrolledWire>("enrolled.json").agent_id, "vm-0123456789ab");
+}
+
+#[test]
+fn the_settings_that_a_maker_put_into_an_image() {
+    let text = String::from_utf8(fixture("enroll-file.json")).unwrap();
+    let later = text.replacen('{', "{\"a_later_field\": {\"x\": [1, null]},", 1);
+    let (said, unknown) = (enroll_file::parse(text.as_bytes()).unwrap(), enroll_file::parse(later.as_bytes()).unwrap());
+    assert_eq!(unknown, Settings { unknown: vec!["a_later_field".into()], ..said.clone() });
+    assert_eq!((said.director.as_deref(), said.pins.len()), (Some("https://director.example.org:8443"), 1));
+    assert_eq!((said.token.as_deref(), said.shared), (Some("vmt_abababab_0123456789abcdef"), true));
+    assert_eq!((said.serial.as_deref(), said.serial_file.as_deref()), (Some("PF-0815"), Some("/factory/serial")));
+    assert_eq!((said.proxy.as_deref(), said.offline_site_days), (Some("http://proxy.example.org:3128"), Some(30)));
 }
 
 #[test]
