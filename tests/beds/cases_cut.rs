@@ -9,7 +9,7 @@ use crate::cases_update::on_disk;
 use crate::device::{Device, ended, same};
 
 /// A trial without a Director stays one: its wire is cut as soon as the new version is staged.
-fn held_on_trial(device: &Device, version: &str) -> Result<Slot, String> {
+pub fn held_on_trial(device: &Device, version: &str) -> Result<Slot, String> {
     // Slow enough that the wire is cut before the acknowledgement, which takes a tenth of a second after the switch.
     device.hook("sleep 2")?;
     device.assign(version)?;

@@ -118,11 +118,6 @@ impl<'a> Device<'a> {
         Slot::BOTH.into_iter().find(|slot| marks.slot(*slot).condition == Condition::Trial)
     }
 
-    /// A slot's program.
-    pub fn slot_program(&self, slot: Slot) -> std::path::PathBuf {
-        self.state().slot_program(slot)
-    }
-
     /// The running agent's process, as it is numbered in the bed.
     pub fn pid(&self) -> Option<u32> {
         // Who holds its lock can be asked in the bed only: here, processes have other numbers.
