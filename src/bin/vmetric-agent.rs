@@ -106,7 +106,15 @@ fn obey(args: &Args, words: Vec<String>) -> i32 {
 
 fn service(args: &Args) -> i32 {
     let Some(asked) = &args.service else { return 2 };
-    match (Command { product: &AGENT, asked, env_state: env("VMETRIC_STATE"), say: &mut |line| say(line) }).obey() {
+    match (Command {
+        product: &AGENT,
+        asked,
+        env_state: env("VMETRIC_STATE"),
+        say: &mut |line| say(line),
+        wrong: &|words| parse(words).err(),
+    })
+    .obey()
+    {
         Ok(code) => code,
         Err(reason) => shown(Err(reason)),
     }

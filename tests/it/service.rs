@@ -212,8 +212,12 @@ impl Image {
 
     /// `-service ACT --root IMAGE ...`: exit code and what it said.
     fn service(&self, words: &[&str]) -> (i32, String) {
+        self.service_of(env!("CARGO_BIN_EXE_vmetric-agent"), words)
+    }
+
+    fn service_of(&self, program: &str, words: &[&str]) -> (i32, String) {
         let (act, rest) = words.split_first().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vmetric-agent"));
+        let mut command = Command::new(program);
         command.args(["-service", act, "--root"]).arg(self.0.path());
         if *act == "install" {
             command.args(["--program", "/opt/virtualmetric/vmetric-agent"]);
@@ -324,9 +328,18 @@ fn data_go_only_by_an_answer() {
     let (code, said) = image.service(&["uninstall", "--purge"]);
     assert!(code == 1 && said.contains("(purge_unanswered)") && state.exists(), "{said}");
     assert!(image.path("etc/systemd/system/vmetric-agent.service").exists(), "nothing was changed");
+    // At a terminal, which `script` makes, anything but yes keeps them.
+    let line = format!("{} -service uninstall --purge --root '{}'", env!("CARGO_BIN_EXE_vmetric-agent"), image.0.path().display());
+    let answer = |word: &str| {
+        let script = format!("echo {word} | script -qec \"{line}\" /dev/null");
+        String::from_utf8(Command::new("sh").args(["-c", &script]).output().unwrap().stdout).unwrap()
+    };
+    let said = answer("no");
+    assert!(said.contains("Type yes") && said.contains("(purge_unanswered)") && state.exists(), "{said}");
     let (code, said) = image.service(&["uninstall"]);
     assert!(code == 0 && said.contains("kept:") && state.exists(), "{said}");
-    assert!(image.service(&["uninstall", "--purge", "--yes"]).1.contains("removed with all") && !state.exists());
+    let said = answer("yes");
+    assert!(said.contains("removed with all") && !state.exists(), "{said}");
 }
 
 #[test]
@@ -342,10 +355,21 @@ fn refusals_change_nothing() {
         (&["install", "--manager", "systemd", "--state", "relative"], "state_path"),
         (&["install", "--manager", "systemd", "--", "a\nb"], "service_word"),
         (&["install", "--manager", "launchd"], "user_missing"),
+        (&["install", "--manager", "systemd", "--", "--mirror", "x"], "service_options"),
     ] {
         let (exit, said) = image.service(words);
         assert!(exit == 1 && said.contains(&format!("({code})")), "{words:?}: {said}");
         assert_eq!(image.all(), before, "{words:?}");
     }
     assert_eq!(image.service(&["install", "--manager", "upstart"]).0, 2);
+    // A Director needs its root, from here or from its file of options.
+    let director =
+        |more: &[&str]| image.service_of(env!("CARGO_BIN_EXE_vmetric-director"), &[&["install", "--manager", "systemd"], more].concat());
+    let (exit, said) = director(&[]);
+    assert!(exit == 1 && said.contains("--root") && said.contains("(service_options)"), "{said}");
+    assert_eq!(image.all(), before);
+    assert_eq!(director(&["--", "--root", "/etc/vmetric/root.json"]).0, 0);
+    fs::create_dir_all(image.path("etc/default")).unwrap();
+    image.put("etc/default/vmetric-director", "VMETRIC_OPTIONS='--root /r.json'\n");
+    assert_eq!(director(&["--"]).0, 0);
 }

@@ -20,6 +20,7 @@ impl Command<'_> {
         let asked = self.asked;
         let facts = facts(&site.spec, &site.root, site.live);
         check::install(&site.spec, &facts, asked.force)?;
+        self.check_options(site)?;
         let files = self.to_write(site)?;
         // From here on things change.
         let mut changed = Vec::new();
@@ -69,6 +70,20 @@ impl Command<'_> {
             (self.say)(&format!("{name} runs"));
         }
         Ok(0)
+    }
+
+    /// A service that can only ever end with wrong usage is not installed. What `/etc/default` adds is not known here.
+    fn check_options(&self, site: &Site) -> Result<(), Reason> {
+        let name = self.product.name;
+        let more = format!("/etc/default/{name}");
+        let words: Vec<String> = site.spec.words()[1..].iter().map(|word| word.to_string()).collect();
+        match (self.wrong)(&words).filter(|_| !at(&site.root, &more).exists()) {
+            None => Ok(()),
+            Some(what) => {
+                let remedy = format!("name the options of `run` after --, or in {more} (VMETRIC_OPTIONS=) before");
+                Err(Reason::new("service_options", format!("{name} {}: {what}; {remedy}", words.join(" "))))
+            }
+        }
     }
 
     /// The files that have to be written, and what is there.

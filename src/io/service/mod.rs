@@ -38,6 +38,8 @@ pub struct Command<'a> {
     pub env_state: Option<String>,
     /// Says a line to whoever asked.
     pub say: &'a mut dyn FnMut(&str),
+    /// What is wrong with the words that the service would give its program.
+    pub wrong: &'a dyn Fn(&[String]) -> Option<String>,
 }
 
 impl Command<'_> {
