@@ -52,7 +52,7 @@ fn complain(line: &str) {
 }
 
 fn obey(args: &Args, words: Vec<String>) -> i32 {
-    let folder = args.state.clone().or_else(|| env("VMETRIC_STATE").map(PathBuf::from)).unwrap_or_else(|| "/var/lib/vmetric-agent".into());
+    let folder = args.state.clone().or_else(|| env("VMETRIC_STATE").map(PathBuf::from)).unwrap_or_else(|| AGENT.state.into());
     if ["status", "rollback", "enroll", "update", "run", "validate", "version"].contains(&args.command.as_str())
         && let Err(e) = become_owner_of(&folder)
     {

@@ -73,8 +73,32 @@ mod sys {
 }
 
 #[cfg(windows)]
+pub use sys::{file, to_file};
+
+#[cfg(windows)]
 mod sys {
+    use std::fs::OpenOptions;
     use std::io::Write;
+    use std::path::{Path, PathBuf};
+    use std::sync::OnceLock;
+
+    /// Names the log file to programs and their children.
+    pub const ENV_LOG: &str = "VMETRIC_LOG";
+    /// A log longer than this becomes `<name>.old`, bytes: weeks of ordinary life.
+    const FILE_MAX: u64 = 1024 * 1024;
+
+    static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
+
+    /// Lines go into this file from now on, not to standard error.
+    pub fn to_file(path: PathBuf) {
+        let _ = FILE.set(Some(path));
+    }
+
+    /// The log file, if lines go into one.
+    #[expect(clippy::disallowed_methods, reason = "the launcher names its log to its programs in the environment")]
+    pub fn file() -> Option<&'static Path> {
+        FILE.get_or_init(|| std::env::var_os(ENV_LOG).map(PathBuf::from)).as_deref()
+    }
 
     /// A pipe that is full is told by nothing but a write to it.
     pub fn ready(_: i32, _: i32) -> bool {
@@ -82,7 +106,20 @@ mod sys {
     }
 
     pub fn write(_: i32, bytes: &[u8]) -> bool {
-        std::io::stderr().write_all(bytes).is_ok()
+        match file() {
+            Some(path) => append(path, bytes).is_ok(),
+            None => std::io::stderr().write_all(bytes).is_ok(),
+        }
+    }
+
+    /// Opened anew for each line: launcher and program share it, and either may be the one that finds it long enough.
+    fn append(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+        if path.metadata().is_ok_and(|meta| meta.len() > FILE_MAX) {
+            let _ = std::fs::rename(path, path.with_extension("old"));
+        }
+        let mut line = format!("{} ", crate::core::time::format(crate::io::clock::unix())).into_bytes();
+        line.extend_from_slice(bytes);
+        OpenOptions::new().append(true).create(true).open(path)?.write_all(&line)
     }
 }
 

@@ -12,11 +12,13 @@ use crate::agent::run::{ENV_IMAGE, ENV_LOCK, ENV_RUNNING, ENV_SWITCHED, EXIT_RUN
 use crate::agent::trial;
 use crate::core::hex::Sha256;
 use crate::core::reason::Reason;
+use crate::core::service::AGENT;
 use crate::core::slots::Image;
-use crate::io::clock;
 use crate::io::lock::Lock;
 use crate::io::process::{self, Ended};
+use crate::io::service::dispatch;
 use crate::io::state::State;
+use crate::io::{clock, logger};
 
 /// Exit code of a program that asks the launcher to decide again by the marks. Frozen, see FROZEN.md.
 const EXIT_SWITCH: i32 = 75;
@@ -24,6 +26,9 @@ const EXIT_SWITCH: i32 = 75;
 const LONG_LIFE: Duration = Duration::from_secs(60);
 /// One that ends sooner is started again after a pause, whatever it asks for: a switch takes longer than this.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
+
+/// The log of a service, in the state folder.
+const LOG: &str = "vmetric-agent.log";
 
 /// The launcher is whatever no launcher has started.
 pub fn is_parent(args: &RunArgs) -> bool {
@@ -33,6 +38,19 @@ pub fn is_parent(args: &RunArgs) -> bool {
 /// The launcher, until it is stopped; returns the exit code.
 pub fn supervise(args: &RunArgs) -> i32 {
     process::install_stop();
+    let own = args.clone();
+    let body = move || {
+        // A service has no standard error.
+        logger::to_file(own.state.join(LOG));
+        launcher(&own)
+    };
+    match dispatch::serve(AGENT.name, Box::new(body)) {
+        Ok(code) => code,
+        Err(_) => launcher(args),
+    }
+}
+
+fn launcher(args: &RunArgs) -> i32 {
     match parent(args) {
         Ok(code) => code,
         Err(reason) => {

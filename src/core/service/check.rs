@@ -39,6 +39,14 @@ const OPTIONS_MAX: usize = 4096;
 /// `service_word`, `program_path`, `state_path`, `user_name`.
 pub fn words(spec: &Spec) -> Result<(), Reason> {
     super::users::check_name(&spec.user)?;
+    paths(spec)
+}
+
+/// The same without the user: Windows has other names for accounts.
+///
+/// # Errors
+/// `service_word`, `program_path`, `state_path`.
+pub fn paths(spec: &Spec) -> Result<(), Reason> {
     for (code, what, path) in [("program_path", "--program", &spec.program), ("state_path", "--state", &spec.state)] {
         let windows = path.as_bytes().get(1..3).is_some_and(|b| b == b":\\" || b == b":/");
         let up = path.split(['/', '\\']).any(|part| part == "..");

@@ -50,7 +50,7 @@ pub struct Product {
 pub const AGENT: Product = Product {
     name: "vmetric-agent",
     about: "vmetric agent: updates this device",
-    state: "/var/lib/vmetric-agent",
+    state: if cfg!(windows) { r"C:\ProgramData\vmetric-agent" } else { "/var/lib/vmetric-agent" },
     watchdog_s: 240,
     start_s: 300,
     stop_s: 30,

@@ -1,11 +1,15 @@
 //! `-service`: looks at this system, decides with [`crate::core::service`], writes files, calls the service manager.
 
+#[cfg(windows)]
+pub mod dispatch;
 #[cfg(unix)]
 mod install;
 #[cfg(unix)]
 mod live;
 #[cfg(unix)]
 mod look;
+#[cfg(windows)]
+mod scm;
 #[cfg(unix)]
 mod state;
 #[cfg(unix)]
@@ -93,7 +97,7 @@ impl Command<'_> {
 
     /// This file, as the image knows it.
     fn own_program(&self) -> Result<String, Reason> {
-        let own = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
+        let own = crate::io::process::own_name().unwrap_or_default();
         let own = match &self.asked.root {
             None => Some(own),
             Some(root) => {

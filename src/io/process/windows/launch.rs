@@ -142,8 +142,9 @@ pub fn exec(program: &Path, args: &[String], env: &[(&str, String)], unset: &[&s
     set(&launcher.wake, false);
     arm(launcher);
     let handles = [&launcher.end, &launcher.wake, &launcher.life].map(|h| (h.as_raw_handle() as isize).to_string());
+    let log = crate::io::logger::file().map(|path| ("VMETRIC_LOG", path.display().to_string()));
     let given = [(ENV_LAUNCHER, handles.join(",")), (ENV_SUPERVISOR, std::process::id().to_string())];
-    let env: Vec<(&str, &str)> = env.iter().chain(&given).map(|(name, value)| (*name, value.as_str())).collect();
+    let env: Vec<(&str, &str)> = env.iter().chain(&given).chain(&log).map(|(name, value)| (*name, value.as_str())).collect();
     let job = Job::new()?;
     let child = spawn(program, args, &env, unset, &job)?;
     watch(launcher, &child, &job)
