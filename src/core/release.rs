@@ -77,10 +77,24 @@ pub struct TargetPath {
 /// Longest name of a product or a file in a target path.
 pub const NAME_MAX: usize = 64;
 
-/// A product or file name: 1 to [`NAME_MAX`] of `a-z 0-9 . _ -`, not starting with a dot or a dash.
+/// What Windows takes for a device, in every folder and with every ending; `com` and `lpt` with a digit behind.
+const DEVICES: [&str; 6] = ["aux", "con", "nul", "prn", "conin$", "conout$"];
+
+/// Names that mean something else on Windows than the file of that name, whatever system this is: a tree is carried about.
+fn is_device(text: &str) -> bool {
+    let stem = text.split('.').next().unwrap_or_default();
+    let port = stem.strip_prefix("com").or_else(|| stem.strip_prefix("lpt"));
+    DEVICES.contains(&stem) || port.is_some_and(|number| number.len() == 1 && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// A product or file name: 1 to [`NAME_MAX`] of `a-z 0-9 . _ -`, not starting with a dot or a dash, nor ending with a dot,
+/// and no device of Windows. So two names that differ are two files everywhere: no capitals (`A.exe` is `a.exe` there), no
+/// dot or blank that is dropped from the end, no `:` before a stream.
 pub fn is_name(text: &str) -> bool {
     let first = text.bytes().next();
     first.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        && !text.ends_with('.')
+        && !is_device(text)
         && text.len() <= NAME_MAX
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
 }
@@ -143,6 +157,21 @@ pub fn build_prefix(path: &str, length: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_one_file_on_every_system() {
+        for name in ["vmetric-agent", "vmetric-agent.exe", "com", "com10", "console", "nul-device", "lpt"] {
+            assert!(is_name(name), "{name}");
+        }
+        let other_case = ["Vmetric-agent.exe", "vmetric-agent.EXE", "vmetric-agent.eXe"];
+        let devices = ["con", "nul", "aux", "prn", "com1", "lpt9", "con.exe", "nul.tar.gz", "com0.json"];
+        let dropped = ["vmetric-agent.", "vmetric-agent ", "vmetric-agent.exe.", "vmetric-agent..."];
+        let streams = ["vmetric-agent:evil", "vmetric-agent.exe::$data", "c:vmetric-agent", "..", "a\\b", "a/b"];
+        for name in other_case.into_iter().chain(devices).chain(dropped).chain(streams) {
+            assert!(!is_name(name), "{name}");
+            assert!(format!("vmetric-agent/1.0.0/windows-amd64/{name}").parse::<TargetPath>().is_err(), "{name}");
+        }
+    }
 
     #[test]
     fn a_target_path_has_one_form() {

@@ -80,6 +80,36 @@ pub fn windows(word: &str) -> String {
     out
 }
 
+/// The words of a Windows command line that [`windows`] has quoted.
+pub fn windows_words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut open, mut begun, mut slashes) = (Vec::new(), String::new(), false, false, 0_usize);
+    for c in line.chars() {
+        if c == '"' {
+            // Backslashes count in pairs before a quote, and only there.
+            word.truncate(word.len() - slashes.div_ceil(2));
+            if slashes % 2 == 1 {
+                word.push('"')
+            } else {
+                open = !open
+            }
+            begun = true;
+        } else if matches!(c, ' ' | '\t') && !open {
+            if begun {
+                words.push(std::mem::take(&mut word));
+            }
+            begun = false;
+        } else {
+            word.push(c);
+            begun = true;
+        }
+        slashes = if c == '\\' { slashes + 1 } else { 0 };
+    }
+    if begun {
+        words.push(word);
+    }
+    words
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,5 +129,7 @@ mod tests {
         assert_eq!(xml("a<b&c>"), "a&lt;b&amp;c&gt;");
         assert_eq!(windows(r"C:\Program Files\x\"), r#""C:\Program Files\x\\""#);
         assert_eq!(windows(r#"a"b"#), r#""a\"b""#);
+        let words = [r"C:\Program Files\x\", r#"a"b"#, "", r"C:\plain", r#"\\" \"#, "a b"];
+        assert_eq!(windows_words(&words.map(windows).join(" ")), words);
     }
 }

@@ -51,7 +51,7 @@ fn retried<T>(path: &Path, denied: bool, mut act: impl FnMut() -> io::Result<T>)
         if clock::awake().saturating_sub(began) >= PATIENCE {
             let kind = if held { io::ErrorKind::ResourceBusy } else { error.kind() };
             let who = locker::who(path).map_or(String::new(), |who| format!("; {who} has it open: close it there, or exclude the folder"));
-            return Err(io::Error::new(kind, format!("{error}{who}")));
+            return Err(io::Error::new(kind, format!("{}: {error}{who}", path.display())));
         }
         #[expect(unsafe_code, reason = "takes a number")]
         unsafe {

@@ -221,14 +221,14 @@ fn check_program(spec: &Spec, force: bool) -> Result<(), Reason> {
     }
 }
 
-/// What the registered command line was made of: words in quotes.
+/// What the registered command line was made of: `PROGRAM run --state DIR [OPTION...]`.
 fn settings(found: &Registered) -> Settings {
-    let words: Vec<&str> = found.line.trim_matches('"').split("\" \"").collect();
-    let state = words.iter().position(|word| *word == "--state").and_then(|at| words.get(at + 1));
+    let mut words = template::windows_words(&found.line).into_iter();
+    let program = words.next();
     Settings {
-        program: words.first().map(ToString::to_string),
-        state: state.map(|state| state.replace("\\\\", "\\")),
+        program,
+        state: words.by_ref().skip_while(|word| word != "--state").nth(1),
         user: (found.account == LOCAL_SYSTEM).then(|| LOCAL_SYSTEM.into()),
-        options: words.iter().skip(4).map(ToString::to_string).collect(),
+        options: words.collect(),
     }
 }

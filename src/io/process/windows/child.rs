@@ -9,7 +9,7 @@ use windows_sys::Win32::System::Pipes::PeekNamedPipe;
 use windows_sys::Win32::System::Threading::WaitForSingleObject;
 
 use super::launch::Job;
-use super::{ChildEnd, OUTPUT_MAX, READ_SLICE};
+use super::{ChildEnd, ENV_LAUNCHER, OUTPUT_MAX, READ_SLICE};
 use crate::io::clock;
 
 /// Between two looks at a child's output: a pipe cannot be waited for together with a process.
@@ -22,7 +22,8 @@ const PIECES_MAX: usize = 256;
 pub fn run_child(mut command: Command, limit: Duration, tick: fn()) -> ChildEnd {
     let started = io::pipe().and_then(|(output, input)| {
         let job = Job::new()?;
-        command.stdin(Stdio::null()).stderr(input.try_clone()?).stdout(input);
+        // The launcher's handles are not for it, and their numbers mean something else there.
+        command.env_remove(ENV_LAUNCHER).stdin(Stdio::null()).stderr(input.try_clone()?).stdout(input);
         let child = command.spawn();
         // The command holds our copies of the writing end.
         drop(command);
