@@ -225,6 +225,8 @@ impl Bed {
             Init::Systemd => {
                 self.sh("systemctl is-system-running || true").is_ok_and(|s| matches!(s.trim(), "running" | "degraded" | "starting"))
             }
+            // Its second stage starts runsvdir a moment after the first one has ended.
+            Init::Runit => self.sh("test -e /run/booted && pgrep -x runsvdir").is_ok(),
             _ => self.sh("test -e /run/booted").is_ok(),
         }
     }

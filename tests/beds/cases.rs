@@ -39,6 +39,13 @@ const fn other(name: &'static str, init: Init, play: fn(&Cast) -> Result<String,
 
 /// All of them; the long ones first, so that nothing is left to wait for at the end.
 pub const CASES: [Case; 21] = [
+    systemd("deb", "the package: installed, upgraded during a trial, ordered anew, removed, back, purged", deb::systemd),
+    Case {
+        name: "deb-openrc",
+        what: "the package where no systemd runs: the service of -service install follows it",
+        init: Init::OpenRc,
+        play: deb::openrc,
+    },
     systemd("hang", "a version that hangs is killed by its alarm and rolled back", update::hangs),
     systemd("power-cut", "power cuts with a lost page cache, in a download and on trial", cut::power),
     systemd("watchdog", "a main process that was stopped is killed by systemd and comes back", unit::watchdog),
@@ -49,13 +56,6 @@ pub const CASES: [Case; 21] = [
     other("openrc", Init::OpenRc, inits::all),
     other("runit", Init::Runit, inits::all),
     other("busybox", Init::Busybox, inits::all),
-    systemd("deb", "the package: installed, upgraded during a trial, ordered anew, removed, back, purged", deb::systemd),
-    Case {
-        name: "deb-openrc",
-        what: "the package where no systemd runs: the service of -service install follows it",
-        init: Init::OpenRc,
-        play: deb::openrc,
-    },
     systemd("reboot-on-trial", "a reboot in the middle of a trial gives the start back", cut::reboot_on_trial),
     systemd("stop-download", "stopped in the middle of a download, which goes on afterwards", update::stopped_in_download),
     systemd("hardening", "what the unit forbids is forbidden: tried from a hook", unit::hardening),

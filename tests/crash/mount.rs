@@ -60,12 +60,28 @@ impl Mount {
         let mut last = String::new();
         for _ in 0..100 {
             match run("umount", &[&self.at.display().to_string()]) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return self.detached(),
                 Err(why) => last = why,
             }
             pause(20);
         }
         Err(last)
+    }
+
+    /// Waits until the kernel has let the file go. Another mount namespace that is about to end may hold the same mount, and
+    /// who mounts the file again meanwhile gets that one, shut down as it is.
+    fn detached(&self) -> Result<(), String> {
+        let Some(image) = &self.image else { return Ok(()) };
+        let name = image.display().to_string();
+        let backs = |disk: fs::DirEntry| fs::read_to_string(disk.path().join("loop/backing_file")).is_ok_and(|file| file.trim() == name);
+        for _ in 0..500 {
+            let held = fs::read_dir("/sys/block").into_iter().flatten().flatten().any(backs);
+            if !held {
+                return Ok(());
+            }
+            pause(20);
+        }
+        Err(format!("{name}: is still mounted somewhere, 10 s after it was unmounted here"))
     }
 
     /// What a boot does after a power cut: the journal is replayed.
