@@ -98,7 +98,9 @@ fn power_in(device: &mut Device) -> Result<String, String> {
     device.bed.relay.limit(0);
     let mut cuts = 0;
     for start in [1, 2] {
-        let up = |d: &Device| d.trial().filter(|slot| d.marks().slot(*slot).evidence.starts == start);
+        // Once the slot's program runs, and not before, its start has to be on the disk.
+        let counted = |d: &Device| d.trial().filter(|slot| d.marks().slot(*slot).evidence.starts == start);
+        let up = |d: &Device| counted(d).filter(|_| d.runs().is_ok_and(|version| version == BIG));
         let slot = device.until("a trial", 90, up)?;
         device.bed.power_cut()?;
         let evidence = device.marks().slot(slot).evidence.clone();
