@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::download::{self, Between};
 use super::first_boot::FirstBoot;
 use super::link::Link;
-use super::room;
 use super::source::{Source, SourceError};
 use super::trial;
 use super::world::{Fetched, Tested, World};
@@ -240,7 +239,7 @@ impl World for Device {
     }
 
     fn preflight(&self, slot: Slot, bytes: u64) -> Option<Reason> {
-        if let Err(reason) = room::for_update(&self.state, slot, bytes) {
+        if let Err(reason) = crate::io::room::for_update(&self.state, slot, bytes) {
             return Some(reason);
         }
         // A check that could not be run on trial would only be found out without a confirmed version.

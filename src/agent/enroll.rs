@@ -13,7 +13,6 @@ use miniserde::json;
 use super::build;
 use super::command::running_agent;
 use super::link::{CA_FILE_MAX, client};
-use super::room;
 use crate::core::copies::KeyFile;
 use crate::core::first_boot::{self, Ended};
 use crate::core::hex;
@@ -71,7 +70,7 @@ pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
     config.check()?;
     check(args)?;
     // A device that could never be updated is better known now than at its first update.
-    room::for_slots(&args.state)?;
+    crate::io::room::for_slots(&args.state)?;
     let key_file = if args.replace { KeyFile::New } else { KeyFile::Key };
     let key = device_key::read_or_make(&state, key_file)?;
     let request = request(&key, &args.token, args.serial.clone().or_else(|| serial(None)));

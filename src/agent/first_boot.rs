@@ -20,7 +20,6 @@ use std::time::Duration;
 use super::device::Device;
 use super::enroll::{self, Failed};
 use super::link::{Link, tick};
-use super::room;
 use crate::core::copies::KeyFile;
 use crate::core::first_boot::{Choice, Ended, LOOK_S, Offer, Plan, Settings, Source, choose, wait_ms};
 use crate::core::proof::fingerprint;
@@ -179,7 +178,7 @@ impl Device {
         };
         config.check()?;
         // As at `enroll`: a device that could never be updated does not spend the token.
-        room::for_slots(&self.state.path(""))?;
+        crate::io::room::for_slots(&self.state.path(""))?;
         let key = device_key::read_or_make(&self.state, KeyFile::Key)?;
         self.status.fingerprint = Some(fingerprint(&key.public()));
         let token = s.token.as_deref().unwrap_or_default();

@@ -16,7 +16,6 @@
 //! | [`talk`] | what agent and Director say to each other |
 //! | [`link`] | the protocol with the Director |
 //! | [`download`] | the artifact, in slices, with resume, checked as it is written |
-//! | [`room`] | room on the disk, for the next update and for two slots |
 //! | [`run`] | the main loop and the start of the process |
 //! | [`check`] | the operator's own check of a version on trial |
 //! | [`first_boot`] | without an identity: enroll by itself, then forget the token |
@@ -37,7 +36,6 @@ pub mod host;
 pub mod launcher;
 pub mod link;
 pub mod pins;
-pub mod room;
 pub mod run;
 pub mod source;
 pub mod status;

@@ -323,7 +323,7 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
         slots: Slot::BOTH.map(|s| slot_report(state, &marks, s)).into(),
         trial: trial_report(&marks, &running),
         problem: problem
-            .or_else(|| super::room::for_slots(&state.path("")).err())
+            .or_else(|| crate::io::room::for_slots(&state.path("")).err())
             .map(|p| ProblemReport { code: p.code.to_string(), detail: p.detail.clone() }),
         since: when(now.since),
         until: now.until.and_then(when),

@@ -21,6 +21,7 @@ pub mod open_files;
 pub mod peer;
 pub mod process;
 pub mod random;
+pub mod room;
 #[cfg(windows)]
 pub mod security;
 #[cfg(feature = "director")]

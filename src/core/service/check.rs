@@ -22,6 +22,8 @@ pub struct Facts {
     pub state_noexec: bool,
     /// ... is mounted read-only.
     pub state_read_only: bool,
+    /// The state folder's file system has no room for two slots of the program.
+    pub no_room: Option<Reason>,
     /// The state folder belongs to this user, who is neither root nor the service's.
     pub state_owner: Option<String>,
 }
@@ -105,6 +107,9 @@ pub fn install(spec: &Spec, facts: &Facts, force: bool) -> Result<(), Reason> {
         let what = "is mounted noexec, and updates are started from the slots in it";
         return refused("state_noexec", format!("{state}: its file system {what}; remount it with exec, or name another with --state"));
     }
+    if let Some(reason) = &facts.no_room {
+        return Err(reason.clone());
+    }
     if let Some(owner) = &facts.state_owner {
         let remedy = format!("chown -R {} {state}, or --user {owner}", spec.user);
         return refused("state_owner", format!("{state} belongs to {owner}, not to the service's user {}; {remedy}", spec.user));
@@ -147,6 +152,11 @@ mod tests {
             (Facts { state_tmpfs: true, ..good() }, "state_tmpfs", "--state"),
             (Facts { state_noexec: true, ..good() }, "state_noexec", "--state"),
             (Facts { state_read_only: true, ..good() }, "state_read_only", "--state"),
+            (
+                Facts { no_room: Some(Reason::new("no_space_for_slots", "1 byte is free; make room")), ..good() },
+                "no_space_for_slots",
+                "make room",
+            ),
             (Facts { state_owner: Some("mail".into()), ..good() }, "state_owner", "chown -R vmetric-agent"),
         ] {
             let reason = install(&spec(), &facts, false).unwrap_err();

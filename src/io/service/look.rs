@@ -10,6 +10,7 @@ use crate::core::service::check::Facts;
 use crate::core::service::detect::Seen;
 use crate::core::service::users;
 use crate::io::fs::{read_limited, room};
+use crate::io::room::slots;
 
 /// Largest file of a service, of users, of init that is read.
 pub const FILE_MAX: u64 = 1024 * 1024;
@@ -101,6 +102,8 @@ pub fn facts(spec: &Spec, root: &Path, live: bool) -> Facts {
         state_tmpfs: live && super::state::in_memory(there),
         state_noexec: live && disk.is_some_and(|room| !room.exec),
         state_read_only: live && disk.is_some_and(|room| room.read_only),
+        // A Director's slots hold more than its program; its mirror looks for itself.
+        no_room: file.ok().filter(|_| live && spec.product.name == "vmetric-agent").and_then(|f| slots(&state, f.len()).err()),
         state_owner: owner.filter(|uid| Some(*uid) != service).map(|uid| super::state::name_of_user(root, uid)),
     }
 }

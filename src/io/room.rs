@@ -46,7 +46,8 @@ pub fn for_slots(state: &Path) -> Result<(), Reason> {
     slots(state, program)
 }
 
-fn slots(state: &Path, program: u64) -> Result<(), Reason> {
+/// The same for a program of so many bytes.
+pub fn slots(state: &Path, program: u64) -> Result<(), Reason> {
     // What the system does not tell shows at the first write.
     let above = state.ancestors().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
     let Some(free) = above.into_iter().find_map(|folder| room(folder).ok()).map(|room| room.free) else { return Ok(()) };
