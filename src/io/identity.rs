@@ -126,6 +126,10 @@ mod tests {
             assert_eq!(keep(&state).len(), 1, "the configuration names it");
             assert_eq!(device_key::of(&state, &key).unwrap().public(), key);
         }
+        let rotten = fs::read_to_string(state.path(CONFIG)).unwrap().replace("sha256:01", "sha256:11");
+        fs::write(state.path(CONFIG), rotten).unwrap();
+        assert_eq!(keep(&state).len(), 1, "JSON as good as any, and another pin");
+        assert_eq!(read_config(&state, CONFIG).unwrap().unwrap().0, config);
         fs::remove_file(state.path(CONFIG)).unwrap();
         fs::create_dir(state.path(CONFIG)).unwrap();
         assert_eq!(keep(&state).len(), 1, "a folder in its place");

@@ -241,8 +241,12 @@ impl State {
 
     /// Makes a JSON record durable, private to the owner.
     pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Reason> {
+        self.write_text(name, &json::to_string(value))
+    }
+
+    fn write_text(&self, name: &str, text: &str) -> Result<(), Reason> {
         let path = self.path(name);
-        write_durable(&path, json::to_string(value).as_bytes(), PRIVATE).map_err(|e| file_error(&path, "write", &e))
+        write_durable(&path, text.as_bytes(), PRIVATE).map_err(|e| file_error(&path, "write", &e))
     }
 
     /// Replaces `status.json`; its loss costs nothing. On a full disk the file that is there is overwritten: its block is
@@ -301,8 +305,8 @@ impl State {
     /// Writes the configuration after a strict check; its copy first, which is never older then.
     pub fn write_config(&self, config: &ConfigWire) -> Result<(), Reason> {
         config.check()?;
-        self.write(identity::CONFIG_COPY, config)?;
-        self.write(identity::CONFIG, config)
+        self.write_text(identity::CONFIG_COPY, &config.text())?;
+        self.write_text(identity::CONFIG, &config.text())
     }
 }
 

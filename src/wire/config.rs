@@ -45,8 +45,25 @@ pub struct ConfigWire {
 /// Most days of `--offline-site`: a year and a month.
 pub const OFFLINE_SITE_MAX: u64 = 400;
 
-const FIELDS: [&str; 11] =
-    ["format", "director", "pins", "agent_id", "credential", "issuer", "proxy", "offline_site_days", "device_key", "ca", "candidates"];
+const FIELDS: [&str; 12] = [
+    "format",
+    "director",
+    "pins",
+    "agent_id",
+    "credential",
+    "issuer",
+    "proxy",
+    "offline_site_days",
+    "device_key",
+    "ca",
+    "candidates",
+    "sum",
+];
+
+/// Between the members that are summed and their sum, which is the last member.
+const SUM: &str = ",\"sum\":\"";
+/// Hex digits of the sum: against rot, not against people.
+const SUM_DIGITS: usize = 16;
 
 /// A pin from `sha256:<64 lower-case hex digits>`.
 pub fn parse_pin(text: &str) -> Result<Sha256, Reason> {
@@ -63,10 +80,24 @@ impl ConfigWire {
         self.offline_site_days.unwrap_or(0).min(OFFLINE_SITE_MAX) * 24 * 3600
     }
 
-    /// From the file's bytes. Unknown fields are returned by name, to be warned of.
+    /// As it is written: with a sum of what stands before it, because one rotten bit in a pin is JSON as good as any.
+    pub fn text(&self) -> String {
+        let mut text = json::to_string(self);
+        text.pop();
+        let sum = sum_of(&text);
+        text + SUM + &sum + "\"}"
+    }
+
+    /// From the file's bytes. Unknown fields are returned by name, to be warned of. A file without a sum was written by hand.
     pub fn parse(bytes: &[u8]) -> Result<(ConfigWire, Vec<String>), Reason> {
         let bad = |why: String| Reason::new("bad_config", why);
         let text = std::str::from_utf8(bytes).map_err(|_| bad("is not UTF-8".into()))?;
+        let summed = text.rsplit_once(SUM).and_then(|(before, rest)| Some((before, rest.trim_end().strip_suffix("\"}")?)));
+        if let Some((before, sum)) = summed
+            && sum != sum_of(before)
+        {
+            return Err(bad("does not fit its member sum: it rotted, or was edited by hand; whoever edits it takes sum out".into()));
+        }
         let value: Value = json::from_str(text).map_err(|_| bad("is not JSON".into()))?;
         let Value::Object(fields) = &value else { return Err(bad("is no JSON object".into())) };
         let unknown = fields.keys().filter(|k| !FIELDS.contains(&k.as_str())).cloned().collect();
@@ -114,6 +145,12 @@ impl ConfigWire {
     pub fn pin_hashes(&self) -> Vec<Sha256> {
         self.pins.iter().filter_map(|p| parse_pin(p).ok()).collect()
     }
+}
+
+fn sum_of(text: &str) -> String {
+    let mut sum = hex::encode(&hex::sha256(text.as_bytes()));
+    sum.truncate(SUM_DIGITS);
+    sum
 }
 
 /// The rules of field `ca`.
@@ -172,6 +209,24 @@ mod tests {
         assert_eq!(ConfigWire::parse(text.as_bytes()).unwrap(), (config(), vec![]));
         let newer = text.replacen('{', "{\"zone\":\"x\",", 1);
         assert_eq!(ConfigWire::parse(newer.as_bytes()).unwrap(), (config(), vec!["zone".to_string()]));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_what_is_written_is_seen() {
+        let text = config().text();
+        assert_eq!(ConfigWire::parse(text.as_bytes()).unwrap(), (config(), vec![]));
+        assert_eq!(ConfigWire::parse(format!("{text}\n").as_bytes()).unwrap(), (config(), vec![]));
+        for at in 0..text.len() * 8 {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at / 8] ^= 1 << (at % 8);
+            // The name and the frame of the sum itself may rot: what they sum is whole.
+            let read = ConfigWire::parse(&bytes).map(|(read, _)| read);
+            assert!(read.as_ref().is_err() || read == Ok(config()), "bit {at}: {}", String::from_utf8_lossy(&bytes));
+        }
+        let edited = text.replace("10.0.0.1", "10.0.0.2");
+        assert!(ConfigWire::parse(edited.as_bytes()).unwrap_err().detail.contains("takes sum out"));
+        let (before, _) = edited.split_once(SUM).unwrap();
+        assert_eq!(ConfigWire::parse(format!("{before}}}").as_bytes()).unwrap().0.director, "https://10.0.0.2:8443");
     }
 
     #[test]

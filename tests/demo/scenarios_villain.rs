@@ -342,6 +342,7 @@ fn configured(device: &Device, field: &str, value: Option<Value>) -> Result<Opti
     let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     let Ok(Value::Object(mut config)) = json::from_str::<Value>(&text) else { return Err(format!("{}: no object", path.display())) };
     let before = config.remove(field);
+    config.remove("sum");
     let Some(value) = value else { return Ok(before) };
     config.insert(field.to_string(), value);
     std::fs::write(&path, json::to_string(&config)).map_err(|e| format!("{}: {e}", path.display()))?;
