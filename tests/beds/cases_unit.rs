@@ -139,13 +139,13 @@ pub fn hardening(cast: &Cast) -> Result<String, String> {
     cast.with_device(|device| {
         let hook = format!("{STATE}/config/check");
         device.bed.write("root/tries", TRIES)?;
-        device.bed.sh(&format!("cp /root/tries {hook} && chmod 755 {hook}"))?;
+        device.bed.sh(&format!("cp ~root/tries {hook} && chmod 755 {hook}"))?;
         ended(&device.order(GOOD, 60)?, "updated", "", "confirmed")?;
         let by_unit = device.bed.sh(&format!("cat {STATE}/tried"))?;
         let did: Vec<&str> = by_unit.lines().filter_map(|line| line.strip_prefix("did ")).collect();
         same("what the agent's hook could do", did.join(", "), "write state, start from state")?;
         has("who it was", &by_unit, "vmetric-agent")?;
-        let by_root = device.bed.sh("sh /root/tries /root/tried; cat /root/tried")?;
+        let by_root = device.bed.sh("sh ~root/tries ~root/tried; cat ~root/tried")?;
         let possible = by_root.lines().filter(|line| line.starts_with("did write /")).count();
         same("folders that root could write to without the unit", possible, 12)?;
         Ok(format!(
