@@ -8,7 +8,7 @@
 //! | [`detect`] | which service manager runs this system, or a system in a folder |
 //! | [`check`] | what is refused before anything is changed |
 //! | [`layout`] | the files and links of each manager |
-//! | [`unit`] | the stamp in each file: of which template, edited since or not |
+//! | [`mod@unit`] | the stamp in each file: of which template, edited since or not |
 //! | [`template`] | the filler and the quoting of each language |
 //! | [`inittab`] | the block of lines that busybox init needs |
 //! | [`users`] | a system user in the files of an image |
