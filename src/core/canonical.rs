@@ -10,6 +10,7 @@
 //! | a key twice | readers differ in which one counts |
 //! | fractions, exponents, `-0`, leading zeros | canonical numbers are integers, and each has one spelling |
 //! | lone surrogates, invalid UTF-8, raw control characters | no text at all, or no JSON |
+//! | a number of more than [`DIGITS_MAX`] digits | no typed reader reads it |
 //! | nesting deeper than [`DEPTH_MAX`], anything after the document | bounded stack; nothing unsigned rides along |
 //!
 //! python-tuf and tuf-on-ci write such documents (others may not: `sorted` is for `vmetric-release tuf`); equal to securesystemslib's encoder on every document of
@@ -21,6 +22,9 @@ use std::ops::Range;
 
 /// Deepest nesting of objects and arrays. TUF's own documents need 5; more is an attempt on the stack.
 pub const DEPTH_MAX: usize = 12;
+/// Most digits of a number: the largest that TUF or ours needs has 20. From 310 on typed readers take no number at all, and what is
+/// signed must be readable.
+pub const DIGITS_MAX: usize = 64;
 
 /// Why bytes are no document that could be signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -370,6 +374,7 @@ impl<'a> Walk<'a> {
             (_, Some(b'.' | b'e' | b'E')) => "not an integer",
             ([b'0', _, ..], _) => "a leading zero",
             ([b'0'], _) if first > start => "minus zero",
+            _ if digits.len() > DIGITS_MAX => "a number of more than 64 digits",
             _ => {
                 sink(&self.text.as_bytes()[start..self.at]);
                 return Ok(());

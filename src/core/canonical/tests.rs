@@ -85,6 +85,10 @@ fn what_has_no_canonical_form() {
     ] {
         assert_eq!(canonical(text), Err(Malformed { at, what }), "{text}");
     }
+    // Found by fuzzing: a form, and no typed reader that reads it.
+    assert!(canonical(&"1".repeat(DIGITS_MAX)).is_ok());
+    let what = "a number of more than 64 digits";
+    assert_eq!(canonical(&"1".repeat(DIGITS_MAX + 1)), Err(Malformed { at: 0, what }));
     let e = canonicalize(b"\"ab\xff\"", &mut ignore).unwrap_err();
     assert_eq!(e.to_string(), "invalid UTF-8 at byte 3");
 }
