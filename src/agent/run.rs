@@ -46,6 +46,8 @@ pub const ENV_SUPERVISOR: &str = "VMETRIC_SUPERVISOR";
 pub const EXIT_RUNS_ALREADY: i32 = 3;
 /// A factory image that could not be executed is tried again so soon: nothing else gets on meanwhile.
 const IMAGE_AGAIN_S: u64 = 60;
+/// Whoever holds a slot's file (a virus scanner, a backup program; Windows) lets go of it within moments.
+const IN_USE_AGAIN_S: u64 = 30;
 /// A request that could not be carried out or removed for want of room is looked at again so soon: a person waits.
 const REQUEST_AGAIN_S: u64 = 1;
 /// What `run` was given.
@@ -297,7 +299,8 @@ fn work(device: &mut Device) -> Reason {
             Ok(Turn::Wait { reason, for_s }) => (if device.on_trial() { "trial" } else { "waiting" }, reason, Some(for_s)),
             Err(reason) => {
                 log::error!("{reason}");
-                ("waiting", reason, Some(device.times.recheck_s))
+                let again_s = if reason.code == "file_in_use" { IN_USE_AGAIN_S } else { u64::MAX };
+                ("waiting", reason, Some(device.times.recheck_s.min(again_s)))
             }
         };
         device.doing(step, &reason, for_s);
