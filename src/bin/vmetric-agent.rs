@@ -13,10 +13,10 @@ use vmetric::agent::{build, status, trial};
 use vmetric::core::reason::Reason;
 use vmetric::core::service::AGENT;
 use vmetric::core::service::args::USAGE as SERVICE_USAGE;
-use vmetric::io::logger;
 use vmetric::io::service::Command;
 use vmetric::io::state::State;
 use vmetric::io::user::become_owner_of;
+use vmetric::io::{device_key, logger};
 
 /// Names product and version inside the file, for `vmetric-release add`, which executes nothing.
 static STAMP: &str = concat!("vmetric-build-stamp: vmetric-agent ", env!("VMETRIC_BUILT_VERSION"), " ", env!("VMETRIC_BUILT_TARGET"), "\n");
@@ -164,6 +164,10 @@ fn validate(folder: &std::path::Path) -> Result<String, Reason> {
         Some((_, unknown)) if !unknown.is_empty() => {
             Err(Reason::new("unknown_field", format!("{}: unknown field {}", path.display(), unknown.join(", "))))
         }
-        Some(_) => Ok(format!("{}: valid", path.display())),
+        Some((config, _)) => {
+            // A whole configuration whose key is gone is of no use to anybody.
+            config.device_key.map(|public| device_key::of(&State::look(folder), &public)).transpose()?;
+            Ok(format!("{}: valid", path.display()))
+        }
     }
 }

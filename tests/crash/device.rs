@@ -110,17 +110,19 @@ impl Device {
     pub fn of_seed(stage: &Stage, folder: &Path, state: &Path, flow: Flow) -> Result<Device, String> {
         let mut device = Device { state: state.to_path_buf(), ..Device::bare(stage, folder)? };
         if flow == Flow::Online {
-            device.enroll(stage)?;
+            device.enroll(stage, false)?;
         }
         copy_folder(&stage.seed, state).map_err(|e| format!("{}: {e}", state.display()))?;
         Ok(device)
     }
 
     /// Makes it known to the Director.
-    pub fn enroll(&mut self, stage: &Stage) -> Result<(), String> {
+    pub fn enroll(&mut self, stage: &Stage, replace: bool) -> Result<(), String> {
         let (Some(site), Some(token)) = (&stage.site, &stage.token) else { return Err("there is no Director here".into()) };
         let url = format!("https://127.0.0.1:{}", site.port.load(std::sync::atomic::Ordering::SeqCst));
-        let said = self.agent(&["enroll", "--director", &url, "--token", &token.token, "--pin", &token.pin])?;
+        let mut words = vec!["enroll", "--director", &url, "--token", &token.token, "--pin", &token.pin];
+        words.extend(replace.then_some("--replace"));
+        let said = self.agent(&words)?;
         self.id = said.trim().rsplit(' ').next().unwrap_or_default().to_string();
         Ok(())
     }

@@ -101,7 +101,7 @@ fn play(stage: &Stage, case: &Want, folder: &Path) -> Result<String, String> {
         _ => None,
     };
     device.state = state.at.join("state");
-    device.enroll(stage)?;
+    device.enroll(stage, false)?;
     copy_folder(&stage.seed, &device.state).map_err(|e| e.to_string())?;
     let mut agent = match case {
         // The others run when the disk becomes what it is. A mount with open files cannot be made read-only by hand.

@@ -122,7 +122,7 @@ fn play(stage: &Stage, case: &Case, folder: &Path, base: &Path) -> Result<String
     let mut device = Device::bare(stage, folder)?;
     device.state = mount.at.join("state");
     if case.flow == Flow::Online {
-        device.enroll(stage)?;
+        device.enroll(stage, false)?;
     }
     let cut = Cut { kind: "any".into(), at: case.at as u64, act: format!("power={}", mount.at.display()), log: None };
     let told = |why: String| format!("{why}\n  log: {}", crate::matrix::tail(&folder.join("log")));

@@ -94,7 +94,12 @@ fn play(stage: &Stage, seed: u64, folder: &Path, both: &Path, said: &mut Vec<Str
         if code.is_empty() {
             return Err(format!("-validate names no code: {why}"));
         }
-        device.enroll(stage).map_err(|e| format!("enrolling after {code}: {e}"))?;
+        // As the refusal says: what is damaged goes, and the identity is replaced.
+        let replace = code.starts_with("device_key");
+        if replace {
+            remove(&device.state.join("config/device.key")).unwrap_or_default();
+        }
+        device.enroll(stage, replace).map_err(|e| format!("enrolling after {code}: {e}"))?;
         outcome = format!("had to be enrolled again ({code})");
     }
     let story = device.update_to(stage, flow, NEW, "boot-5", None)?;
