@@ -42,8 +42,8 @@ impl Lock {
         Ok(Lock(file))
     }
 
-    /// Takes the lock and writes this process's id into the file, or says who has it.
-    pub fn take(path: &Path) -> Result<Lock, Taken> {
+    /// One try of [`Lock::take`].
+    pub(super) fn try_take(path: &Path) -> Result<Lock, Taken> {
         let mut file = open_for_life(path).map_err(Taken::Error)?;
         match file.try_lock() {
             Ok(()) => {

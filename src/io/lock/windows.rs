@@ -54,8 +54,8 @@ impl Lock {
         Ok(Lock(Some(file)))
     }
 
-    /// Takes the lock and writes this process's id into the file, or says who has it.
-    pub fn take(path: &Path) -> Result<Lock, Taken> {
+    /// One try of [`Lock::take`].
+    pub(super) fn try_take(path: &Path) -> Result<Lock, Taken> {
         let mut file = open(path).map_err(Taken::Error)?;
         match lock(&file, LOCKFILE_EXCLUSIVE_LOCK | LOCKFILE_FAIL_IMMEDIATELY) {
             Ok(()) => {
