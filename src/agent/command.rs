@@ -8,11 +8,12 @@ use super::device::Device;
 use super::host::factory_root;
 use super::world::World;
 use crate::core::hex;
+use crate::core::product::Product;
 use crate::core::reason::Reason;
 use crate::core::release::{Platform, TargetPath};
 use crate::core::slots::{Condition, Image};
 use crate::core::trust::{Fetched, Goal, Now, Refresh, Trusted, Want};
-use crate::core::update::{AGENT_PRODUCT, Authority, LOCAL_ISSUER};
+use crate::core::update::{Authority, LOCAL_ISSUER};
 use crate::io::lock::{Lock, Taken};
 use crate::io::medium::Medium;
 use crate::io::state::State;
@@ -38,8 +39,7 @@ pub fn running_agent(state: &State) -> Option<u32> {
 }
 
 /// `rollback`: the running slot is given up for the other one. Works with and without a running agent.
-pub fn rollback(folder: &Path) -> Result<String, Reason> {
-    let state = State::look(folder);
+pub fn rollback(state: &State) -> Result<String, Reason> {
     let marks = state.load_marks().marks;
     let Image::Slot(slot) = marks.active else {
         return Err(Reason::new("nothing_to_roll_back", "the factory image runs; there is nothing to go back from"));
@@ -48,7 +48,7 @@ pub fn rollback(folder: &Path) -> Result<String, Reason> {
         format!("{} in slot {}", state.slot_json(s).map(|w| w.version).unwrap_or_default(), s.name())
     });
     match running_agent(&state) {
-        Some(pid) => request(&state, pid, &RequestWire { kind: "rollback".into(), ..Default::default() })?,
+        Some(pid) => request(state, pid, &RequestWire { kind: "rollback".into(), ..Default::default() })?,
         None => {
             let path = state.path("run.lock");
             let _lock = Lock::take(&path).map_err(|_| Reason::new("agent_starts", "the agent has just been started; try again"))?;
@@ -112,6 +112,8 @@ fn take_local_order(device: &mut Device, wire: &RequestWire, order: OrderWire) -
 
 /// What `update --file` was given.
 pub struct UpdateArgs {
+    /// What is updated.
+    pub product: &'static Product,
     /// State folder.
     pub state: PathBuf,
     /// Folder of a published release tree, or a bundle of it.
@@ -125,7 +127,7 @@ pub struct UpdateArgs {
 /// Installs from a medium, attached: this command is the authority, it acknowledges the trial once its self-check has
 /// passed. If it is stopped before, the agent goes back by itself.
 pub fn update_file(args: &UpdateArgs, say: &mut dyn FnMut(&str)) -> Result<String, Reason> {
-    let state = State::look(&args.state);
+    let state = State::look_of(args.product, &args.state);
     let pid = running_agent(&state)
         .ok_or_else(|| Reason::new("agent_not_running", "the agent does not run; start the service, then try again"))?;
     let tree = std::fs::canonicalize(&args.tree).map_err(|e| Reason::new("tree_unreadable", format!("{}: {e}", args.tree.display())))?;
@@ -183,7 +185,7 @@ fn local_trial_of(state: &State, sha256: &str) -> Option<String> {
 /// Finds the wanted version in the tree as a verifying client, without keeping anything.
 fn local_order(args: &UpdateArgs, state: &State, tree: &Path) -> Result<OrderWire, Reason> {
     let root = factory_root(&args.image)?;
-    let scratch = state.path("trust");
+    let scratch = state.trust();
     let (_, trusted) = TrustStore::open(&scratch, &root)?;
     // As the agent itself will judge: a site without an outside link may have media that expired on their way.
     let offline_grace_s = state.config().ok().flatten().map_or(0, |(config, _)| config.offline_grace_s());
@@ -223,10 +225,11 @@ fn is_news(told: &mut String, reason: &Reason) -> bool {
 
 /// The wanted version, or the newest release that the medium holds: a bundle's metadata may name more than it has.
 fn choose(args: &UpdateArgs, trusted: &Trusted, medium: &Medium) -> Result<TargetPath, Reason> {
+    let product = args.product;
     let (here, place) = (Platform::here(), args.tree.display());
     let fits = |p: &TargetPath| {
         let version = args.version.as_ref().map_or(!p.version.is_pre_release(), |v| p.version.to_string() == *v);
-        p.product == AGENT_PRODUCT && p.platform == here && p.file == here.program(AGENT_PRODUCT) && version
+        p.product == product.name && p.platform == here && p.file == here.program(product.name) && version
     };
     let (mut best, mut absent): (Option<TargetPath>, Option<TargetPath>) = (None, None);
     for artifact in trusted.artifacts().filter_map(|(_, found)| found.ok()).filter(|a| fits(&a.path)) {
@@ -244,7 +247,7 @@ fn choose(args: &UpdateArgs, trusted: &Trusted, medium: &Medium) -> Result<Targe
     }
     Err(match absent {
         Some(path) => Reason::new("not_in_bundle", format!("{place}: names {path}, but does not hold it; make a bundle with it")),
-        None => Reason::new("version_not_found", format!("{place}: no such {AGENT_PRODUCT} for {here}")),
+        None => Reason::new("version_not_found", format!("{place}: no such {} for {here}", product.name)),
     })
 }
 

@@ -13,6 +13,7 @@ use super::world::{Fetched, Tested, World};
 use crate::core::backoff::{self, Pace};
 use crate::core::clock::{self as judged, Clock, Moment};
 use crate::core::hex::{self, Sha256};
+use crate::core::product::Product;
 use crate::core::reason::Reason;
 use crate::core::rejected::{Rejected, reject};
 use crate::core::release::{Artifact, Platform};
@@ -216,6 +217,10 @@ impl World for Device {
 
     fn running(&self) -> Running {
         self.running.clone()
+    }
+
+    fn product(&self) -> &'static Product {
+        self.state.product()
     }
 
     fn platform(&self) -> Platform {

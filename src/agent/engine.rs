@@ -253,6 +253,7 @@ fn decide(world: &dyn World, accepted: &Accepted) -> Step {
         accepted: Some(accepted),
         marks: &marks,
         running: &running,
+        product: world.product(),
         platform: &platform,
         target: &target,
         staged,

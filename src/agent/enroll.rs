@@ -16,6 +16,7 @@ use super::link::{CA_FILE_MAX, client};
 use crate::core::copies::KeyFile;
 use crate::core::first_boot::{self, Ended};
 use crate::core::hex;
+use crate::core::product::Product;
 use crate::core::proof::DeviceKey;
 use crate::core::reason::Reason;
 use crate::core::release::Platform;
@@ -35,6 +36,8 @@ const SERIALS: [&str; 2] = ["/sys/class/dmi/id/product_serial", "/sys/firmware/d
 /// What `enroll` was given.
 #[derive(Default)]
 pub struct EnrollArgs {
+    /// What enrolls.
+    pub product: &'static Product,
     /// State folder.
     pub state: PathBuf,
     /// `https://host:port`.
@@ -57,7 +60,7 @@ pub struct EnrollArgs {
 
 /// Makes this device known to its Director and keeps the credential.
 pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
-    let state = State::open(&args.state)?;
+    let state = State::open_of(args.product, &args.state)?;
     let before = state.config().ok().flatten().map(|(config, _)| config);
     if let Some(config) = before.as_ref().filter(|_| !args.replace) {
         let detail = format!("this device is enrolled at {} as {}; `enroll --replace` attaches it anew", config.director, config.agent_id);

@@ -66,7 +66,7 @@ pub fn forget(state: &State) -> Option<String> {
 impl Device {
     /// Waits for an identity, at most `left`: looks at the sources, asks when it is time.
     pub(super) fn first_boot(&mut self, left: Duration) {
-        if self.state.path("config/agent.json").exists() {
+        if self.state.path(self.state.product().config).exists() {
             return self.found_identity(left);
         }
         let (offers, choice) = self.look_for_settings();

@@ -50,7 +50,7 @@ impl<'a> Host<'a> {
 
 impl Host<'_> {
     fn roots(&self) -> Result<Trusted, Reason> {
-        factory_root(&self.image).and_then(|root| load_root_chain(&self.state.path("trust"), &root))
+        factory_root(&self.image).and_then(|root| load_root_chain(&self.state.trust(), &root))
     }
 }
 

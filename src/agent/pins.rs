@@ -22,7 +22,7 @@ impl Device {
         let kept = self.next_config(link, answer).and_then(|(before, next)| {
             if next != before {
                 self.state.write_config(&next)?;
-                log::info!("config/agent.json: {}", describe(&before, &next));
+                log::info!("{}: {}", self.state.product().config, describe(&before, &next));
             }
             link.renewed(&next, &self.state)
         });

@@ -19,6 +19,7 @@ use super::{build, first_boot, handover, trial};
 use crate::core::backoff::{self, Pace};
 use crate::core::copies::KeyFile;
 use crate::core::hex::{self, Sha256};
+use crate::core::product::Product;
 use crate::core::reason::Reason;
 use crate::core::rejected::Rejected;
 use crate::core::slots::{Image, Reached};
@@ -53,6 +54,8 @@ const REQUEST_AGAIN_S: u64 = 1;
 /// What `run` was given.
 #[derive(Clone, Debug)]
 pub struct RunArgs {
+    /// What runs.
+    pub product: &'static Product,
     /// State folder.
     pub state: PathBuf,
     /// Supervise with a process of our own.
@@ -100,7 +103,7 @@ pub fn run(args: &RunArgs) -> i32 {
 fn start(args: &RunArgs) -> Result<i32, Reason> {
     let own = process::own_file().map_err(|e| Reason::new("own_file", format!("cannot find the own program file: {e}")))?;
     let own_hash = trial::hash_file(&own).map_err(|e| Reason::new("own_file", format!("cannot read the own program file: {e}")))?;
-    let state = State::open(&args.state)?;
+    let state = State::open_of(args.product, &args.state)?;
     let lock = match take_lock(&state, args)? {
         Some(lock) => lock,
         None => return Ok(EXIT_RUNS_ALREADY),
@@ -153,7 +156,7 @@ fn program(args: &RunArgs, state: State, lock: Lock, image: PathBuf, running: Im
     device.end_left_over().unwrap_or_else(|reason| log::warn!("{reason}"));
     device.prepare_stop();
     process::install_signals();
-    log::info!("vmetric-agent {} runs: {} ({})", build::VERSION, running.name(), running_as(&device));
+    log::info!("{} {} runs: {} ({})", device.state.product().name, build::VERSION, running.name(), running_as(&device));
     loop {
         let reason = work(&mut device);
         log::info!("starting the launcher: {reason}");
@@ -207,7 +210,7 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
     let may_make_key = matches!(&config, Ok(found) if found.as_ref().is_none_or(|(config, _)| config.device_key.is_none()));
     let config = told(config);
     if let Some((_, unknown)) = &config {
-        unknown.iter().for_each(|field| log::warn!("config/agent.json: unknown field {field} is ignored"));
+        unknown.iter().for_each(|field| log::warn!("{}: unknown field {field} is ignored", state.product().config));
     }
     // Made at the first boot, enrolled or not: never in an image, whatever is copied into one.
     if may_make_key {
@@ -265,7 +268,7 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
 
 /// The trust store, or why there is none.
 pub fn open_trust(image: &Path, state: &State) -> (Option<(TrustStore, Trusted)>, Result<(), Reason>) {
-    match factory_root(image).and_then(|root| TrustStore::open(&state.path("trust"), &root)) {
+    match factory_root(image).and_then(|root| TrustStore::open(&state.trust(), &root)) {
         Ok((mut store, trusted)) => {
             store.take_left_out().iter().for_each(|note| log::warn!("trust: {note}"));
             (Some((store, trusted)), Ok(()))

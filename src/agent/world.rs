@@ -1,6 +1,7 @@
 //! What the engine sees and does. [`super::device::Device`] is the real one; the power-cut test has another.
 
 use crate::core::clock::Moment;
+use crate::core::product::Product;
 use crate::core::reason::Reason;
 use crate::core::rejected::Rejected;
 use crate::core::release::{Artifact, Platform};
@@ -44,6 +45,8 @@ pub trait World {
     fn marks(&self) -> Marks;
     /// This process.
     fn running(&self) -> Running;
+    /// What updates itself.
+    fn product(&self) -> &'static Product;
     /// This device.
     fn platform(&self) -> Platform;
     /// The order in force.

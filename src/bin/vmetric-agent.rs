@@ -10,6 +10,7 @@ use vmetric::agent::enroll::{self, EnrollArgs};
 use vmetric::agent::first_boot::ENV_CONFIG;
 use vmetric::agent::run::{self, ENV_IMAGE, ENV_LOCK, ENV_RUNNING, ENV_SUPERVISOR, ENV_SWITCHED, RunArgs, RunEnv};
 use vmetric::agent::{build, status, trial};
+use vmetric::core::product::AGENT as AGENT_PRODUCT;
 use vmetric::core::reason::Reason;
 use vmetric::core::service::AGENT;
 use vmetric::core::service::args::USAGE as SERVICE_USAGE;
@@ -75,7 +76,7 @@ fn obey(args: &Args, words: Vec<String>) -> i32 {
             say(if args.json { report.json() } else { report.text() }.trim_end());
             0
         }
-        "rollback" => shown(command::rollback(&folder)),
+        "rollback" => shown(command::rollback(&State::look(&folder))),
         "enroll" => match args.token.clone().or_else(|| env("VMETRIC_TOKEN")) {
             Some(token) => enroll(args, folder, token),
             None => {
@@ -85,10 +86,17 @@ fn obey(args: &Args, words: Vec<String>) -> i32 {
         },
         "update" => {
             let image = std::env::current_exe().unwrap_or_default();
-            let update = UpdateArgs { state: folder, tree: args.file.clone().unwrap_or_default(), version: args.version.clone(), image };
+            let update = UpdateArgs {
+                product: &AGENT_PRODUCT,
+                state: folder,
+                tree: args.file.clone().unwrap_or_default(),
+                version: args.version.clone(),
+                image,
+            };
             shown(command::update_file(&update, &mut |line| say(line)))
         }
         _ => run::run(&RunArgs {
+            product: &AGENT_PRODUCT,
             state: folder,
             supervise: args.supervise || env("VMETRIC_RESPAWN").is_none(),
             raw: words,
@@ -122,6 +130,7 @@ fn service(args: &Args) -> i32 {
 
 fn enroll(args: &Args, state: PathBuf, token: String) -> i32 {
     shown(enroll::enroll(&EnrollArgs {
+        product: &AGENT_PRODUCT,
         state,
         director: args.director.clone().unwrap_or_default(),
         token,
@@ -158,7 +167,7 @@ fn version(folder: &std::path::Path) -> i32 {
 }
 
 fn validate(folder: &std::path::Path) -> Result<String, Reason> {
-    let path = State::look(folder).path("config/agent.json");
+    let path = State::look(folder).path(AGENT_PRODUCT.config);
     match State::look(folder).config_file()? {
         None => Err(Reason::new("not_enrolled", format!("{}: is missing; run `vmetric-agent enroll`", path.display()))),
         Some((_, unknown)) if !unknown.is_empty() => {

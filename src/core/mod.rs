@@ -13,6 +13,7 @@ pub mod hex;
 pub mod identity;
 pub mod owner;
 pub mod pins;
+pub mod product;
 pub mod program_file;
 pub mod proof;
 pub mod reason;

@@ -10,15 +10,13 @@
 
 use super::clock::Moment;
 use super::hex::{self, Sha256};
+use super::product::Product;
 use super::reason::Reason;
 use super::rejected::Rejected;
 use super::release::{Artifact, Platform, TargetPath};
 use super::slots::{Condition, Ended, Image, Marks, Slot};
 use super::times::Times;
 use super::version::Version;
-
-/// The only product an agent accepts.
-pub const AGENT_PRODUCT: &str = "vmetric-agent";
 
 /// Who says that a trial is well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +154,8 @@ pub struct Facts<'a> {
     pub marks: &'a Marks,
     /// This process.
     pub running: &'a Running,
+    /// What updates itself here.
+    pub product: &'a Product,
     /// This device.
     pub platform: &'a Platform,
     /// The ordered target.
@@ -220,7 +220,7 @@ pub fn next_step(f: &Facts) -> Step {
     if f.running.sha256 == order.sha256 {
         return Step::Already;
     }
-    if let Some(reason) = wrong_order(order, f.platform) {
+    if let Some(reason) = wrong_order(order, f.product, f.platform) {
         return Step::Refuse(reason);
     }
     if let Some(step) = rejection(accepted, f) {
@@ -238,12 +238,12 @@ pub fn next_step(f: &Facts) -> Step {
     stage(accepted, artifact, f)
 }
 
-fn wrong_order(order: &Order, here: &Platform) -> Option<Reason> {
-    if order.target.product != AGENT_PRODUCT {
-        let detail = format!("the order names product {}; an agent takes {AGENT_PRODUCT} only", order.target.product);
+fn wrong_order(order: &Order, product: &Product, here: &Platform) -> Option<Reason> {
+    if order.target.product != product.name {
+        let detail = format!("the order names product {}; this device takes {} only", order.target.product, product.name);
         return Some(Reason::new("wrong_product", detail));
     }
-    if order.target.platform != *here || order.target.file != here.program(AGENT_PRODUCT) {
+    if order.target.platform != *here || order.target.file != here.program(product.name) {
         let detail = format!("the order names {}; this device is {here}", order.target);
         return Some(Reason::new("wrong_platform", detail));
     }

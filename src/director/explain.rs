@@ -8,9 +8,9 @@ use super::registry::Registry;
 use super::releases::Releases;
 use super::views::AgentView;
 use crate::core::hex;
+use crate::core::product::AGENT;
 use crate::core::reason::Reason;
 use crate::core::rollout::End;
-use crate::core::update::AGENT_PRODUCT;
 use crate::wire::agent_api::RejectWire;
 
 /// One command and what it does.
@@ -103,7 +103,7 @@ impl Registry {
             rejects: agent.rejects.clone().unwrap_or_default(),
             last_result: self.last_result(id),
             mirror_timestamp_version: mirror_timestamp,
-            latest_version: releases.resolve(AGENT_PRODUCT, "latest").ok().map(|v| v.to_string()),
+            latest_version: releases.resolve(AGENT.name, "latest").ok().map(|v| v.to_string()),
             time: now,
             ..Default::default()
         };

@@ -15,11 +15,6 @@ use crate::core::copies::{ConfigStep, Found, config_step};
 use crate::core::reason::Reason;
 use crate::wire::config::{CONFIG_MAX, ConfigWire};
 
-/// The configuration.
-pub const CONFIG: &str = "config/agent.json";
-/// Its copy.
-pub const CONFIG_COPY: &str = "config/agent.json.copy";
-
 /// The configuration's bytes in one of its files. `None`: there is none, not even a damaged one.
 pub(super) fn read_config(state: &State, name: &str) -> Result<Option<(ConfigWire, Vec<String>)>, Reason> {
     let path = state.path(name);
@@ -40,13 +35,14 @@ pub(super) fn read_config(state: &State, name: &str) -> Result<Option<(ConfigWir
 /// again at the next start; reading looks in all places until then.
 pub fn keep(state: &State) -> Vec<Reason> {
     let mut restored = Vec::new();
-    let (file, copy) = (read_config(state, CONFIG), read_config(state, CONFIG_COPY));
+    let (name, copy_name) = (state.product().config, state.product().config_copy);
+    let (file, copy) = (read_config(state, name), read_config(state, copy_name));
     let done = match (config_step(&found(&file), &found(&copy)), &file) {
-        (ConfigStep::Copy, _) => copy_file(state, CONFIG, CONFIG_COPY),
+        (ConfigStep::Copy, _) => copy_file(state, name, copy_name),
         (ConfigStep::Restore, Err(damage)) => {
             // What is left of it stays for people to look at.
-            link_aside(&state.path(CONFIG));
-            copy_file(state, CONFIG_COPY, CONFIG).map(|()| restored.push(said(&damage.detail, CONFIG_COPY)))
+            link_aside(&state.path(name));
+            copy_file(state, copy_name, name).map(|()| restored.push(said(&damage.detail, copy_name)))
         }
         _ => Ok(()),
     };
@@ -89,9 +85,13 @@ mod tests {
     use super::*;
     use crate::core::copies::KeyFile;
     use crate::core::hex;
+    use crate::core::product::AGENT;
     use crate::io::device_key::{KEY, path_of};
     use crate::io::fs::cut;
     use std::fs;
+
+    const CONFIG: &str = AGENT.config;
+    const CONFIG_COPY: &str = AGENT.config_copy;
 
     fn enrolled() -> (tempfile::TempDir, State, ConfigWire) {
         let dir = tempfile::tempdir().unwrap();

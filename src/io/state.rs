@@ -1,4 +1,5 @@
-//! The device's state folder: where each file lies, and how it is read and written.
+//! The device's state folder: where each file lies, and how it is read and written. The names are an agent's; what is
+//! another product's is in [`crate::core::product`].
 //!
 //! ```text
 //! <state>/slots/{a,b}/   vmetric-agent  slot.json  confirmed  <sha256>.part
@@ -18,10 +19,10 @@ use super::fs::{
 use super::lock::Lock;
 use super::{clock, identity};
 use crate::core::hex::{self, Sha256};
+use crate::core::product::{AGENT, Product};
 use crate::core::reason::Reason;
 use crate::core::release::Platform;
 use crate::core::slots::{Marks, Slot, SlotFiles, rebuild};
-use crate::core::update::AGENT_PRODUCT;
 use crate::wire::config::ConfigWire;
 use crate::wire::marks::{RECORD, decode, encode, newest};
 use crate::wire::records::RECORD_MAX;
@@ -31,6 +32,9 @@ use crate::wire::slot::{self, CONFIRMED_MAX, SLOT_MAX, SlotWire, confirmed_text}
 #[derive(Clone, Debug)]
 pub struct State {
     root: PathBuf,
+    // An edge build knows one product only: it costs nothing there.
+    #[cfg(feature = "director")]
+    product: &'static Product,
 }
 
 /// Looks at a status that may be half overwritten.
@@ -62,19 +66,49 @@ impl State {
     /// The folder, made with its sub-folders if it is not there. A sub-folder that cannot be made stops nobody: whoever
     /// needs it says so.
     pub fn open(root: &Path) -> Result<State, Reason> {
+        State::open_of(&AGENT, root)
+    }
+
+    /// The same for any product.
+    pub fn open_of(product: &'static Product, root: &Path) -> Result<State, Reason> {
+        let state = State::look_of(product, root);
         make_folder(root).map_err(|e| file_error(root, "make the folder", &e))?;
-        for sub in ["slots", "slots/a", "slots/b", "config", "trust", "storage"] {
+        for sub in ["slots", "slots/a", "slots/b", "config", state.product().trust, "storage"] {
             let folder = root.join(sub);
             if let Err(e) = make_folder(&folder) {
                 log::warn!("{}", file_error(&folder, "make the folder", &e));
             }
         }
-        Ok(State { root: root.to_path_buf() })
+        Ok(state)
     }
 
     /// The folder as it is, for commands that only look.
     pub fn look(root: &Path) -> State {
-        State { root: root.to_path_buf() }
+        State::look_of(&AGENT, root)
+    }
+
+    /// The same for any product.
+    pub fn look_of(product: &'static Product, root: &Path) -> State {
+        #[cfg(not(feature = "director"))]
+        let _ = product;
+        State {
+            root: root.to_path_buf(),
+            #[cfg(feature = "director")]
+            product,
+        }
+    }
+
+    /// Whose folder it is.
+    pub fn product(&self) -> &'static Product {
+        #[cfg(feature = "director")]
+        return self.product;
+        #[cfg(not(feature = "director"))]
+        &AGENT
+    }
+
+    /// The folder of the metadata that are trusted for the product's own updates.
+    pub fn trust(&self) -> PathBuf {
+        self.root.join(self.product().trust)
     }
 
     /// A path in the folder.
@@ -89,7 +123,7 @@ impl State {
 
     /// A slot's program.
     pub fn slot_program(&self, slot: Slot) -> PathBuf {
-        self.slot_folder(slot).join(Platform::here().program(AGENT_PRODUCT))
+        self.slot_folder(slot).join(Platform::here().program(self.product().name))
     }
 
     /// The part of an artifact that has been fetched into a slot: named by content, so that it is never taken for another.
@@ -287,11 +321,11 @@ impl State {
 
     /// The configuration, with the names of fields it does not know; its copy where the file is damaged. `None`: not enrolled.
     pub fn config(&self) -> Result<Option<(ConfigWire, Vec<String>)>, Reason> {
-        let damaged = match identity::read_config(self, identity::CONFIG) {
+        let damaged = match identity::read_config(self, self.product().config) {
             Err(reason) => reason,
             found => return found,
         };
-        match identity::read_config(self, identity::CONFIG_COPY) {
+        match identity::read_config(self, self.product().config_copy) {
             Ok(Some(copy)) => Ok(Some(copy)),
             _ => Err(damaged),
         }
@@ -299,14 +333,14 @@ impl State {
 
     /// The configuration as it stands in its file, whatever its copy says.
     pub fn config_file(&self) -> Result<Option<(ConfigWire, Vec<String>)>, Reason> {
-        identity::read_config(self, identity::CONFIG)
+        identity::read_config(self, self.product().config)
     }
 
     /// Writes the configuration after a strict check; its copy first, which is never older then.
     pub fn write_config(&self, config: &ConfigWire) -> Result<(), Reason> {
         config.check()?;
-        self.write_text(identity::CONFIG_COPY, &config.text())?;
-        self.write_text(identity::CONFIG, &config.text())
+        self.write_text(self.product().config_copy, &config.text())?;
+        self.write_text(self.product().config, &config.text())
     }
 }
 

@@ -185,6 +185,10 @@ impl Device for Agent {
     fn running(&self) -> Running {
         self.running.clone()
     }
+    fn product(&self) -> &'static vmetric::core::product::Product {
+        &vmetric::core::product::AGENT
+    }
+
     fn platform(&self) -> Platform {
         Platform::here()
     }

@@ -371,6 +371,10 @@ impl World for Device {
     fn running(&self) -> Running {
         self.running.clone()
     }
+    fn product(&self) -> &'static vmetric::core::product::Product {
+        &vmetric::core::product::AGENT
+    }
+
     fn platform(&self) -> Platform {
         Platform::here()
     }

@@ -78,7 +78,7 @@ fn parent(args: &RunArgs) -> Result<i32, Reason> {
     let own = |e| Reason::new("own_file", format!("cannot read the own program file: {e}"));
     let image = process::own_name().map_err(own)?;
     let own_hash = trial::hash_file(&image).map_err(own)?;
-    let state = State::open(&args.state)?;
+    let state = State::open_of(args.product, &args.state)?;
     let Some(lock) = take_lock(&state, args)? else { return Ok(EXIT_RUNS_ALREADY) };
     let site = Site { args, state, lock, image, own_hash };
     let (mut wait, mut switched_at) = (RESPAWN_MS.0, args.env.switched_at);

@@ -8,7 +8,13 @@ const SHA: &str = "0202020202020202020202020202020202020202020202020202020202020
 /// A device with an open order, and a trial in slot b that was lost.
 fn device(folder: &Path) -> Device {
     let state = State::open(folder).unwrap();
-    let args = RunArgs { state: folder.to_path_buf(), supervise: false, raw: Vec::new(), env: RunEnv::default() };
+    let args = RunArgs {
+        product: &crate::core::product::AGENT,
+        state: folder.to_path_buf(),
+        supervise: false,
+        raw: Vec::new(),
+        env: RunEnv::default(),
+    };
     let mut device = load(&args, state, Path::new("/nowhere/vmetric-agent"), Image::Factory, [9; 32], None).unwrap();
     let order = OrderWire {
         issuer: "site".into(),

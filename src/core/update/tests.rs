@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::product::AGENT;
 use crate::core::slots::PROBATION_S;
 
 const NEW: Sha256 = [2; 32];
@@ -124,6 +125,7 @@ impl Scene {
             accepted: self.accepted.as_ref(),
             marks: &self.marks,
             running: &self.running,
+            product: &AGENT,
             platform: &platform,
             target: &self.target,
             staged: self.staged,
@@ -768,4 +770,20 @@ fn what_is_staged_is_looked_up_again_before_the_switch_and_while_it_waits() {
     assert_eq!(scene.step(), Step::LookAgain, "while it waits for its time, too");
     scene.target = Target::Refused(Reason::new("target_withdrawn", "eats data"));
     assert!(matches!(scene.step(), Step::Refuse(reason) if reason.code == "target_withdrawn"));
+}
+
+#[test]
+#[cfg(feature = "director")]
+fn each_product_takes_its_own_orders_only() {
+    use crate::core::product::DIRECTOR;
+    let director = path("vmetric-director/2.0.0/linux-amd64/vmetric-director");
+    let wrong = |product, target: &TargetPath| {
+        let order = Order { target: target.clone(), ..order() };
+        wrong_order(&order, product, &here()).map(|reason| reason.code)
+    };
+    assert_eq!((wrong(&AGENT, &artifact().path), wrong(&DIRECTOR, &director)), (None, None));
+    assert_eq!(wrong(&AGENT, &director).as_deref(), Some("wrong_product"));
+    assert_eq!(wrong(&DIRECTOR, &artifact().path).as_deref(), Some("wrong_product"));
+    let package = path("vmetric-director/2.0.0/linux-amd64/package.tar.zst");
+    assert_eq!(wrong(&DIRECTOR, &package).as_deref(), Some("wrong_platform"), "a package is no program");
 }
