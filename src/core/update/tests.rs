@@ -779,7 +779,7 @@ fn each_product_takes_its_own_orders_only() {
     let director = path("vmetric-director/2.0.0/linux-amd64/vmetric-director");
     let wrong = |product, target: &TargetPath| {
         let order = Order { target: target.clone(), ..order() };
-        wrong_order(&order, product, &here()).map(|reason| reason.code)
+        wrong_order(&order, product, &here()).map(|reason| reason.code.to_string())
     };
     assert_eq!((wrong(&AGENT, &artifact().path), wrong(&DIRECTOR, &director)), (None, None));
     assert_eq!(wrong(&AGENT, &director).as_deref(), Some("wrong_product"));
