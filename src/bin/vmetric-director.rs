@@ -41,6 +41,7 @@ fn main() -> std::process::ExitCode {
             writeln!(out, "vmetric-director {} ({}, {here})", env!("VMETRIC_BUILT_VERSION"), env!("VMETRIC_BUILT_COMMIT"))
                 .map_err(|e| e.to_string())
         }
+        Ok(Command::Check(check, state)) => check.obey(&state, &mut out),
         Ok(Command::Run(run)) => {
             vmetric::io::logger::install(log::LevelFilter::Info);
             run::run(&run)

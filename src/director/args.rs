@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::admin::AdminWire;
+use super::config::command::{self as check, Check};
 use super::enroll::TTL_NEVER_S;
 use super::pki::company::Files;
 use crate::core::rollout::InFlight;
@@ -42,6 +43,8 @@ Look
   activity [--agent ID]... [--limit N] [--follow] [--json]
   status [--json]                   this Director and its mirror
   pin                               the site CA's pin
+  -validate [FILE]                  check a vmetric.yml without starting; every problem with its line; exit code 0 or 1
+  -example                          a commented vmetric.yml
 
 Act
   install-command [--os linux|windows] [--arch amd64] [--version V] [--uses N] [--ttl 1h] [--json]
@@ -88,6 +91,8 @@ pub enum Command {
     Version,
     /// `-service ...`.
     Service(Box<Asked>),
+    /// `-validate`, `-example`; the state folder.
+    Check(Check, PathBuf),
     /// `run`.
     Run(Run),
     /// A request to the running Director.
@@ -148,6 +153,9 @@ pub struct Filter {
 pub fn parse(args: &[String], state: Option<String>) -> Result<Command, String> {
     if let Some(asked) = service::parse(args) {
         return Ok(Command::Service(Box::new(asked?)));
+    }
+    if let Some(check) = check::parse(args) {
+        return Ok(Command::Check(check?, state.unwrap_or(STATE.into()).into()));
     }
     let mut words = Words { args: args.to_vec() };
     if words.flag("--help") || words.flag("-h") || args.is_empty() {

@@ -26,6 +26,7 @@ pub mod cancel;
 pub mod certificates;
 #[cfg(unix)]
 pub mod commands;
+pub mod config;
 #[cfg(unix)]
 pub mod console;
 pub mod dl;
