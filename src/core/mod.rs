@@ -13,6 +13,8 @@ pub mod hex;
 pub mod identity;
 pub mod owner;
 pub mod pins;
+#[cfg(feature = "director")]
+pub mod policy;
 pub mod product;
 pub mod program_file;
 pub mod proof;

@@ -8,4 +8,6 @@ pub mod config;
 pub mod enroll_file;
 pub mod marks;
 pub mod records;
+#[cfg(feature = "director")]
+pub mod settings;
 pub mod slot;
