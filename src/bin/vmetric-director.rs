@@ -10,7 +10,7 @@ fn main() -> std::process::ExitCode {
     use std::io::Write;
     use std::process::ExitCode;
     use vmetric::director::args::{self, Command};
-    use vmetric::director::{console, run};
+    use vmetric::director::{console, run, schedule};
 
     let words: Vec<String> = std::env::args().skip(1).collect();
     #[expect(clippy::disallowed_methods, reason = "programs read the environment, the library gets arguments")]
@@ -46,6 +46,7 @@ fn main() -> std::process::ExitCode {
             vmetric::io::logger::install(log::LevelFilter::Info);
             run::run(&run)
         }
+        Ok(Command::Schedule(asked)) => schedule::run(&asked, &mut out),
         Ok(Command::Ask(ask)) => console::run(&ask, &mut out),
     };
     match done {

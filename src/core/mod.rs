@@ -22,6 +22,8 @@ pub mod reason;
 pub mod rejected;
 pub mod release;
 pub mod rollout;
+#[cfg(feature = "director")]
+pub mod schedule;
 pub mod service;
 pub mod slots;
 pub mod srv;

@@ -7,6 +7,7 @@ use super::admin::AdminWire;
 use super::config::command::{self as check, Check};
 use super::enroll::TTL_NEVER_S;
 use super::pki::company::Files;
+use super::schedule;
 use crate::core::rollout::InFlight;
 use crate::core::service::args::{self as service, Asked};
 use crate::io::tls::{Pin, parse_pin};
@@ -45,6 +46,9 @@ Look
   pin                               the site CA's pin
   -validate [FILE]                  check a vmetric.yml without starting; every problem with its line; exit code 0 or 1
   -example                          a commented vmetric.yml
+  schedule explain EXPR [--zone Z]  a crontab expression or an interval in words, with its next five times
+  schedule next EXPR [--zone Z] [--from RFC3339] [--count N]
+                                    its times strictly after --from (now); Z: Europe/Berlin, UTC, local (default)
 
 Act
   install-command [--os linux|windows] [--arch amd64] [--version V] [--uses N] [--ttl 1h] [--json]
@@ -95,6 +99,8 @@ pub enum Command {
     Check(Check, PathBuf),
     /// `run`.
     Run(Run),
+    /// `schedule`: answered here.
+    Schedule(schedule::Asked),
     /// A request to the running Director.
     Ask(Box<Ask>),
 }
@@ -171,6 +177,7 @@ pub fn parse(args: &[String], state: Option<String>) -> Result<Command, String> 
     }
     let command = match word.as_str() {
         "run" => Command::Run(run(&mut words, state)?),
+        "schedule" => Command::Schedule(schedule(&mut words)?),
         _ => Command::Ask(Box::new(ask(&word, &mut words, state)?)),
     };
     words.end()?;
@@ -200,6 +207,17 @@ fn run(words: &mut Words, state: PathBuf) -> Result<Run, String> {
         _ => return Err("--tls-cert and --tls-key belong together: the chain, leaf first, and its key".into()),
     };
     Ok(Run { state, listen, mirror, mirror_pin, root: root.into(), name: words.option("--name")?, tls })
+}
+
+fn schedule(words: &mut Words) -> Result<schedule::Asked, String> {
+    let explain = match words.word()?.as_deref() {
+        Some("explain") => true,
+        Some("next") => false,
+        _ => return Err("expected `schedule explain EXPR` or `schedule next EXPR`".into()),
+    };
+    let (zone, from, count) = (words.option("--zone")?, words.option("--from")?, words.number("--count")?);
+    let missing = "schedule needs one expression in quotes, such as \"0 3 * * 1-5\", or an interval, such as 1h";
+    Ok(schedule::Asked { explain, expression: words.word()?.ok_or(missing)?, zone, from, count })
 }
 
 fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
@@ -462,6 +480,12 @@ mod tests {
         assert_eq!(asked("agents --why disk").filter.why, Some("disk".into()));
         let Ok(Command::Run(run)) = parsed("run --mirror /r --root r.json --listen 127.0.0.1:1 --listen [::1]:2") else { panic!() };
         assert_eq!(run.listen.len(), 2);
+        let words = ["schedule", "next", "0 3 * * 1-5", "--zone", "UTC", "--count=3"].map(String::from);
+        let Ok(Command::Schedule(next)) = parse(&words, None) else { panic!() };
+        assert_eq!(
+            (next.expression.as_str(), next.zone.as_deref(), next.count, next.explain),
+            ("0 3 * * 1-5", Some("UTC"), Some(3), false)
+        );
         assert!(matches!(parsed("-version"), Ok(Command::Version)));
         assert!(matches!(parsed("--version"), Ok(Command::Version)));
         assert!(matches!(parsed("agents --help"), Ok(Command::Help)));

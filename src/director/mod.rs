@@ -48,6 +48,7 @@ pub mod repair;
 pub mod retry;
 #[cfg(unix)]
 pub mod run;
+pub mod schedule;
 pub mod service;
 #[cfg(unix)]
 pub mod shown;

@@ -33,3 +33,5 @@ pub mod state;
 pub mod tls;
 pub mod trust_store;
 pub mod user;
+#[cfg(feature = "director")]
+pub mod zone;
