@@ -1,5 +1,7 @@
 //! What the agent says of itself: the report to the Director, and `status` for the operator.
 
+mod text;
+
 use miniserde::{Serialize, json};
 
 use super::device::Device;
@@ -382,81 +384,6 @@ impl StatusReport {
     /// One JSON document.
     pub fn json(&self) -> String {
         json::to_string(self)
-    }
-
-    /// The same for people.
-    pub fn text(&self) -> String {
-        let mut out = String::new();
-        let mut line = |name: &str, value: String| out.push_str(&format!("{name:<13}{value}\n"));
-        line("version", format!("{} ({}, {})", self.version, place(&self.running), self.running_as));
-        if let Some(version) = &self.scheduled_version {
-            line("scheduled", version.clone());
-        }
-        line("agent", if self.runs { format!("runs, process {}", self.pid) } else { "does not run".into() });
-        let director = if self.enrolled { format!("{} as {}", self.director, self.agent_id) } else { "not enrolled".into() };
-        line("director", director);
-        line("last contact", self.last_contact.clone().unwrap_or_else(|| "none by this process".into()));
-        if let Some(refused) = &self.refused {
-            line("refused", refused.clone());
-        }
-        if self.runs && !self.contact_code.is_empty() {
-            let next = self.next_contact.as_ref().map_or(String::new(), |at| format!(", next try at {at}"));
-            line(
-                "no contact",
-                format!("{} ({}), failures in a row: {}{next}", self.contact_detail, self.contact_code, self.contact_failures),
-            );
-        }
-        for source in &self.sources {
-            line("source", format!("{}: {}", source.name, source.said));
-        }
-        if let Some(fingerprint) = &self.fingerprint {
-            line("fingerprint", fingerprint.clone());
-        }
-        if let Some(left) = &self.token_left {
-            line("token", left.clone());
-        }
-        match (self.clock.as_str(), &self.director_time) {
-            ("ahead", Some(time)) => {
-                line(
-                    "clock",
-                    format!("over a day ahead of the Director's, which showed {time}; no new metadata are accepted until it is set"),
-                );
-            }
-            ("unsure", _) => line("clock", "before times that are signed; those are used instead until it is set".into()),
-            _ => {}
-        }
-        if self.runs && !self.step.is_empty() {
-            let since = self.since.as_ref().map_or(String::new(), |s| format!(", since {s}"));
-            let until = self.until.as_ref().map_or(String::new(), |u| format!(", until {u}"));
-            line("doing", format!("{}: {} ({}){since}{until}", self.step, self.detail, self.code));
-            if let (Some(owner), Some(deadline)) = (&self.owner, &self.deadline) {
-                line("next move", format!("{owner}; given up at {deadline}"));
-            }
-            if self.bytes_done > 0 {
-                line("fetched", format!("{} of {} bytes", self.bytes_done, self.bytes_total));
-            }
-        }
-        if let Some(problem) = &self.problem {
-            line("problem", format!("{} ({})", problem.detail, problem.code));
-        }
-        for slot in &self.slots {
-            let failure = slot.failure.as_ref().map_or(String::new(), |f| format!(": {f}"));
-            line(&format!("slot {}", slot.slot), format!("{} {}{failure}", slot.condition, slot.version).trim_end().to_string());
-        }
-        if let Some(t) = &self.trial {
-            line("trial", format!("{} in slot {}, start {} of 6, reached {}", t.version, t.slot, t.starts, t.reached));
-        }
-        if let Some(r) = &self.last_result {
-            let reported = if r.reported { "reported" } else { "not reported yet" };
-            line("last result", format!("{} {} at {}: {} ({}; {reported})", r.outcome, r.version, r.at, r.detail, r.code));
-        }
-        for r in &self.rejected {
-            line("rejected", format!("{} {} since {}: {} ({})", r.version, r.verdict, r.since, r.detail, r.code));
-        }
-        line("floor", format!("security counter {}", self.security_floor));
-        let m = &self.metadata;
-        line("metadata", format!("root {}, timestamp {}, snapshot {}, targets {}", m.root, m.timestamp, m.snapshot, m.targets));
-        out
     }
 }
 

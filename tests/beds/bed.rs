@@ -13,7 +13,7 @@ use vmetric::io::random;
 use crate::mount::{Mount, going_down, run};
 use crate::relay::Relay;
 use crate::stage::Stage;
-use crate::{kill, leftovers, pause, wait};
+use crate::{leftovers, pause, signal, wait};
 
 /// Who is PID 1, or starts services below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,7 +298,7 @@ impl Bed {
 
     fn end(&mut self) -> Result<(), String> {
         if let Some(pid1) = self.pid1().filter(|_| self.process.is_some()) {
-            kill(pid1);
+            signal(pid1, libc::SIGKILL);
         }
         wait(10, || self.ended().then_some(())).ok_or_else(|| format!("{}: PID 1 was killed and has not ended", self.name))
     }

@@ -16,6 +16,11 @@ mod cases_unit;
 mod cases_update;
 mod device;
 mod enter;
+#[path = "../demo/guard.rs"]
+#[allow(dead_code, reason = "the demo's module: some of it is the demo's only")]
+mod guard;
+#[path = "../crash/kept.rs"]
+mod kept;
 mod leftovers;
 #[path = "../crash/mount.rs"]
 #[allow(dead_code, reason = "the crash matrix' module: some of it is its only")]
@@ -34,15 +39,13 @@ mod show;
 mod site;
 mod stage;
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::time::Duration;
-use std::{process, thread};
-
-use vmetric::io::{clock, signals};
+use std::process::{self, Command, ExitCode};
+use std::thread;
 
 use crate::cases::CASES;
+pub use guard::{pause, signal, wait};
+pub use mount::Ended;
 
 /// Shown by `--help`.
 const HELP: &str = "\
@@ -119,48 +122,34 @@ fn main() -> ExitCode {
     };
     match std::env::var(WORK).ok().map(PathBuf::from) {
         Some(work) => inner(&work, &args),
-        None => guard(&words, &args),
+        None => guarded(&words, &args),
     }
 }
 
 /// Starts the inner process and sees to it that nothing of it stays.
-fn guard(words: &[String], args: &Args) -> ExitCode {
+fn guarded(words: &[String], args: &Args) -> ExitCode {
     if let Err(why) = cannot() {
         println!("beds: did not run: {why}");
         return ExitCode::from(77);
     }
     leftovers::of_dead_runs();
     let work = leftovers::work_of(process::id());
-    let started = std::fs::create_dir_all(&work).and_then(|()| {
-        let own = std::env::current_exe()?;
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
-        // The pipe tells the inner process when the guard itself is killed.
-        command.arg(own).args(words).env(WORK, &work).stdin(Stdio::piped()).process_group(0).spawn()
+    let inner = std::env::current_exe().map(|own| {
+        let mut inner = Command::new("unshare");
+        inner.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
+        inner.arg(own).args(words).env(WORK, &work);
+        inner
     });
-    let mut child = match started {
-        Ok(child) => child,
-        Err(why) => {
-            eprintln!("beds: unshare: {why}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let group = child.id();
-    if let Ok(mut stop) = signals::stop_signals() {
-        thread::spawn(move || {
-            let _ = std::io::Read::read(&mut stop, &mut [0]);
-            end_group(group);
-        });
-    }
-    let _pipe = child.stdin.take();
-    let ended = child.wait();
-    end_group(group);
+    let ended = inner.map_err(|e| e.to_string()).and_then(|inner| guard::guard(&work, inner));
     leftovers::cgroups(process::id());
-    match args.keep {
-        true => eprintln!("kept: {}", work.display()),
-        false => drop(std::fs::remove_dir_all(&work)),
+    guard::leave(&work, args.keep);
+    match ended {
+        Ok(code) => ExitCode::from(code.unwrap_or(130)),
+        Err(why) => {
+            eprintln!("beds: {why}");
+            ExitCode::FAILURE
+        }
     }
-    ended.ok().and_then(|s| s.code()).and_then(|c| u8::try_from(c).ok()).map_or(ExitCode::from(130), ExitCode::from)
 }
 
 /// Why this machine cannot run a bed.
@@ -185,11 +174,8 @@ fn cannot() -> Result<(), String> {
 }
 
 fn inner(work: &Path, args: &Args) -> ExitCode {
-    thread::spawn(|| {
-        // The guard never writes: the end of the pipe is its end.
-        let _ = std::io::Read::read(&mut std::io::stdin(), &mut [0]);
-        process::exit(130);
-    });
+    // PID 1 of its namespace: the kernel ends the rest.
+    guard::without_guard(|| process::exit(130));
     let wanted: Vec<_> =
         CASES.iter().filter(|case| args.wanted.is_empty() || args.wanted.iter().any(|w| w == case.name || w == case.group())).collect();
     match stage::Stage::set_up(work).and_then(|stage| cases::play(&stage, &wanted, args)) {
@@ -203,61 +189,5 @@ fn inner(work: &Path, args: &Args) -> ExitCode {
             println!("beds: FAILED: {why}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Why there is no table.
-#[derive(Debug)]
-pub enum Ended {
-    /// It found a defect, or is one.
-    Failed(String),
-    /// This machine cannot run it.
-    DidNotRun(String),
-}
-
-impl From<String> for Ended {
-    fn from(why: String) -> Ended {
-        Ended::Failed(why)
-    }
-}
-
-/// SIGKILL for a whole process group.
-fn end_group(leader: u32) {
-    if let Ok(leader) = i32::try_from(leader) {
-        #[expect(unsafe_code, reason = "kill takes two numbers; the group is our own")]
-        unsafe {
-            libc::kill(-leader, libc::SIGKILL);
-        }
-    }
-}
-
-/// SIGKILL for one process.
-pub fn kill(pid: u32) {
-    if let Ok(pid) = i32::try_from(pid)
-        && pid > 1
-    {
-        #[expect(unsafe_code, reason = "kill takes two numbers")]
-        unsafe {
-            libc::kill(pid, libc::SIGKILL);
-        }
-    }
-}
-
-/// Waits.
-pub fn pause(ms: u64) {
-    vmetric::io::process::sleep(Duration::from_millis(ms));
-}
-
-/// Asks again and again until something is found, at most so many seconds.
-pub fn wait<T>(seconds: u64, mut found: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = clock::monotonic() + Duration::from_secs(seconds);
-    loop {
-        if let Some(found) = found() {
-            return Some(found);
-        }
-        if clock::monotonic() >= end {
-            return None;
-        }
-        pause(50);
     }
 }

@@ -5,18 +5,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use vmetric::agent::trial::hash_file;
 use vmetric::core::hex;
 use vmetric::director::commands::TokenView;
+use vmetric::io::clock;
 
-use crate::build::{self, BIG, Builds, CRASHES, CRASHES_LATER, FACTORY, GOOD, HANGS, UNWELL};
+use crate::Ended;
+use crate::build::{self, BIG, Builds, CRASHES, CRASHES_LATER, FACTORY, GOOD, HANGS, UNWELL, Variant};
+use crate::kept;
 use crate::mount::{Mount, run};
 use crate::release::{self, Release};
 use crate::show::Show;
 use crate::site::Site;
-use crate::{Ended, clock};
 
 /// The builds that cases use.
 const VERSIONS: [&str; 7] = [FACTORY, GOOD, CRASHES, HANGS, CRASHES_LATER, BIG, UNWELL];
@@ -46,7 +47,8 @@ impl Stage {
         let root = unpack(work)?;
         let unpacked = clock::monotonic();
         let show = Arc::new(Show::new(work));
-        let builds = builds(work)?;
+        let wanted: Vec<Variant> = build::VARIANTS.into_iter().filter(|v| VERSIONS.contains(&v.version)).collect();
+        let builds = kept::builds("beds-builds", work, &wanted)?;
         let built = clock::monotonic();
         let release = release::publish(work, &builds, &show)?;
         let site = Arc::new(Site::start(&work.join("director"), &builds, &release, &show)?);
@@ -86,53 +88,4 @@ fn unpack(work: &Path) -> Result<PathBuf, Ended> {
     fs::create_dir_all(&root).map_err(|e| format!("{}: {e}", root.display()))?;
     run("tar", &["-C", &root.display().to_string(), "--zstd", "-xf", &tar])?;
     Ok(root)
-}
-
-/// Static builds, kept between runs as long as no source is newer. They depend on nothing of the bed's.
-fn builds(work: &Path) -> Result<Builds, String> {
-    let told = |e: std::io::Error| e.to_string();
-    let own = std::env::current_exe().map_err(told)?;
-    let beside = own.parent().ok_or("this program lies in no folder")?;
-    let target = beside.parent().ok_or("this program does not lie in a target folder")?;
-    let kept = target.join("beds-builds");
-    let builds = Builds {
-        director: beside.join("vmetric-director"),
-        release: beside.join("vmetric-release"),
-        agents: work.join("builds"),
-        raised: work.join("raised"),
-    };
-    let stamp = kept.join("stamp");
-    let fresh = fs::metadata(&stamp).and_then(|m| m.modified()).is_ok_and(|at| newest_source() < at);
-    if !fresh {
-        let _ = fs::remove_file(&stamp);
-        build::cargo(target, &["--bin", "vmetric-director", "--bin", "vmetric-release"], &[])?;
-    }
-    for variant in build::VARIANTS.iter().filter(|v| VERSIONS.contains(&v.version)) {
-        let file = kept.join(variant.version);
-        if !fresh {
-            let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-            let args =
-                ["--profile", "demo", "--no-default-features", "--features", "agent,fault", "--bin", "vmetric-agent", "--target", &host];
-            let env =
-                [("VMETRIC_VERSION", variant.version), ("VMETRIC_FAULT", variant.fault), ("RUSTFLAGS", "-C target-feature=+crt-static")];
-            build::cargo(target, &args, &env)?;
-            build::take(&target.join(&host).join("demo/vmetric-agent"), &file, 0)?;
-        }
-        build::take(&file, &builds.agent(variant.version), variant.padded_to)?;
-    }
-    if !fresh {
-        fs::write(&stamp, b"").map_err(told)?;
-    }
-    Ok(builds)
-}
-
-fn newest_source() -> SystemTime {
-    fn newest(path: &Path) -> SystemTime {
-        let own = fs::metadata(path).and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-        let inside = fs::read_dir(path).into_iter().flatten().flatten().map(|e| newest(&e.path()));
-        inside.fold(own, SystemTime::max)
-    }
-    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let names = ["src", "build.rs", "Cargo.toml", "Cargo.lock", "tests/demo/build.rs"];
-    names.iter().map(|name| newest(&top.join(name))).fold(SystemTime::UNIX_EPOCH, SystemTime::max)
 }

@@ -10,6 +10,10 @@ mod build;
 mod covered;
 mod device;
 mod disk;
+#[path = "../demo/guard.rs"]
+#[allow(dead_code, reason = "the demo's module: some of it is the demo's only")]
+mod guard;
+mod kept;
 mod matrix;
 mod mount;
 mod power;
@@ -27,17 +31,17 @@ mod stage;
 mod table;
 mod tracer;
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{self, Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-use std::{process, thread};
+use std::thread;
 
-use vmetric::io::{clock, signals};
+use vmetric::io::clock;
 
 use crate::table::Table;
+pub use guard::{pause, signal, wait};
+pub use mount::Ended;
 
 /// Shown by `--help`.
 const HELP: &str = "\
@@ -133,7 +137,7 @@ fn main() -> ExitCode {
     let work = std::env::var(WORK).ok().map(PathBuf::from);
     match work {
         Some(work) => inner(&work, &args),
-        None => guard(&words, args.keep),
+        None => guarded(&words, args.keep),
     }
 }
 
@@ -159,37 +163,27 @@ fn trace(words: &[String]) -> ExitCode {
 }
 
 /// Starts the inner process and sees to it that nothing of it stays.
-fn guard(words: &[String], keep: bool) -> ExitCode {
+fn guarded(words: &[String], keep: bool) -> ExitCode {
     let work = std::env::temp_dir().join(format!("vmetric-crash-{}", process::id()));
-    let started = std::fs::create_dir_all(&work).and_then(|()| {
-        let own = std::env::current_exe()?;
-        Command::new(own).args(words).env(WORK, &work).stdin(Stdio::null()).process_group(0).spawn()
+    let inner = std::env::current_exe().map(|own| {
+        let mut inner = Command::new(own);
+        inner.args(words).env(WORK, &work);
+        inner
     });
-    let mut child = match started {
-        Ok(child) => child,
+    let ended = inner.map_err(|e| e.to_string()).and_then(|inner| guard::guard(&work, inner));
+    pause(50);
+    guard::leave(&work, keep);
+    match ended {
+        Ok(code) => ExitCode::from(code.unwrap_or(130)),
         Err(why) => {
             eprintln!("crash-matrix: {why}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    let group = child.id();
-    if let Ok(mut stop) = signals::stop_signals() {
-        thread::spawn(move || {
-            let _ = std::io::Read::read(&mut stop, &mut [0]);
-            end_group(group);
-        });
     }
-    let ended = child.wait();
-    end_group(group);
-    pause(50);
-    match keep {
-        true => eprintln!("kept: {}", work.display()),
-        false => drop(std::fs::remove_dir_all(&work)),
-    }
-    ended.ok().and_then(|s| s.code()).and_then(|c| u8::try_from(c).ok()).map_or(ExitCode::from(130), ExitCode::from)
 }
 
 fn inner(work: &Path, args: &Args) -> ExitCode {
+    guard::without_guard(|| guard::end_group(process::id()));
     let (mut failed, mut left_out) = (0, Vec::new());
     let stage = match stage::Stage::set_up(work, args.deep) {
         Ok(stage) => stage,
@@ -231,21 +225,6 @@ fn inner(work: &Path, args: &Args) -> ExitCode {
     }
 }
 
-/// Why a group has no table.
-#[derive(Debug)]
-pub enum Ended {
-    /// It found a defect, or is one.
-    Failed(String),
-    /// This machine cannot run it.
-    DidNotRun(String),
-}
-
-impl From<String> for Ended {
-    fn from(why: String) -> Ended {
-        Ended::Failed(why)
-    }
-}
-
 /// Works on all cases, several at a time. `work` gets a folder of its own for each worker.
 pub fn each<C: Sync>(args: &Args, folder: &Path, cases: &[C], work: impl Fn(&C, &Path, &Mutex<Table>) + Sync) -> Table {
     let (next, table) = (AtomicUsize::new(0), Mutex::new(Table::default()));
@@ -261,46 +240,4 @@ pub fn each<C: Sync>(args: &Args, folder: &Path, cases: &[C], work: impl Fn(&C, 
         }
     });
     table.into_inner().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// SIGKILL for a whole process group.
-fn end_group(leader: u32) {
-    if let Ok(leader) = i32::try_from(leader) {
-        #[expect(unsafe_code, reason = "kill takes two numbers; the group is our own")]
-        unsafe {
-            libc::kill(-leader, libc::SIGKILL);
-        }
-    }
-}
-
-/// Sends a signal to one process. False: there is no such process.
-pub fn signal(pid: u32, number: i32) -> bool {
-    #[expect(unsafe_code, reason = "kill takes two numbers")]
-    unsafe {
-        i32::try_from(pid).is_ok_and(|pid| pid > 1 && libc::kill(pid, number) == 0)
-    }
-}
-
-/// Waits.
-pub fn pause(ms: u64) {
-    thread_sleep(Duration::from_millis(ms));
-}
-
-fn thread_sleep(time: Duration) {
-    // The workers have no wake pipe: poll on nothing is a plain sleep.
-    vmetric::io::process::sleep(time);
-}
-
-/// Asks again and again until something is found, at most so many seconds.
-pub fn wait<T>(seconds: u64, mut found: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = clock::monotonic() + Duration::from_secs(seconds);
-    loop {
-        if let Some(found) = found() {
-            return Some(found);
-        }
-        if clock::monotonic() >= end {
-            return None;
-        }
-        pause(20);
-    }
 }

@@ -5,7 +5,22 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{Ended, pause};
+use crate::pause;
+
+/// Why there is no table.
+#[derive(Debug)]
+pub enum Ended {
+    /// It found a defect, or is one.
+    Failed(String),
+    /// This machine cannot run it.
+    DidNotRun(String),
+}
+
+impl From<String> for Ended {
+    fn from(why: String) -> Ended {
+        Ended::Failed(why)
+    }
+}
 
 /// Mounts are seen by this process and its children only, and go with them.
 pub fn own_namespace() -> Result<(), Ended> {

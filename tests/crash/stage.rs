@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use vmetric::agent::trial::hash_file;
 use vmetric::core::hex;
 use vmetric::director::commands::TokenView;
 
-use crate::build::{self, Builds, FACTORY, GOOD, RAISED};
+use crate::build::{self, Builds, FACTORY, GOOD, RAISED, Variant};
 use crate::device::{Device, Flow};
+use crate::kept;
 use crate::release::{self, Release};
 use crate::show::Show;
 use crate::site::Site;
@@ -44,7 +44,8 @@ impl Stage {
     /// Builds, publishes, starts.
     pub fn set_up(work: &Path, deep: bool) -> Result<Stage, String> {
         let show = Arc::new(Show::new(work));
-        let builds = builds(work, deep)?;
+        let wanted: Vec<Variant> = [FACTORY, OLD, NEW].into_iter().filter_map(|v| variant(v, deep)).collect();
+        let builds = kept::builds("crash-builds", work, &wanted)?;
         let release = release::publish(work, &builds, &show)?;
         let site = Some(Arc::new(Site::start(&work.join("director"), &builds, &release, &show)?));
         let token = site.as_ref().map(|s| s.ask("token create --uses 1000000 --ttl 24h")).transpose()?;
@@ -77,48 +78,8 @@ impl Stage {
     }
 }
 
-/// Three static builds, kept between runs as long as no source is newer.
-fn builds(work: &Path, deep: bool) -> Result<Builds, String> {
-    let told = |e: std::io::Error| e.to_string();
-    let own = std::env::current_exe().map_err(told)?;
-    let beside = own.parent().ok_or("this program lies in no folder")?;
-    let target = beside.parent().ok_or("this program does not lie in a target folder")?;
-    let kept = target.join("crash-builds");
-    let builds = Builds {
-        director: beside.join("vmetric-director"),
-        release: beside.join("vmetric-release"),
-        agents: work.join("builds"),
-        raised: work.join("raised"),
-    };
-    let stamp = kept.join("stamp");
-    let fresh = fs::metadata(&stamp).and_then(|m| m.modified()).is_ok_and(|at| newest_source() < at);
-    for version in [FACTORY, OLD, NEW] {
-        let file = kept.join(version);
-        if !fresh {
-            let _ = fs::remove_file(&stamp);
-            let host = "x86_64-unknown-linux-gnu";
-            let args =
-                ["--profile", "demo", "--no-default-features", "--features", "agent,fault", "--bin", "vmetric-agent", "--target", host];
-            let env = [("VMETRIC_VERSION", version), ("VMETRIC_FAULT", ""), ("RUSTFLAGS", "-C target-feature=+crt-static")];
-            build::cargo(target, &args, &env)?;
-            build::take(&target.join(host).join("demo/vmetric-agent"), &file, 0)?;
-        }
-        let padded_to = if deep && version == NEW { LARGE } else { 0 };
-        build::take(&file, &builds.agent(version), padded_to)?;
-    }
-    if !fresh {
-        build::cargo(target, &["--bin", "vmetric-director", "--bin", "vmetric-release"], &[])?;
-        fs::write(&stamp, b"").map_err(told)?;
-    }
-    Ok(builds)
-}
-
-fn newest_source() -> SystemTime {
-    fn newest(path: &Path) -> SystemTime {
-        let own = fs::metadata(path).and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-        let inside = fs::read_dir(path).into_iter().flatten().flatten().map(|e| newest(&e.path()));
-        inside.fold(own, SystemTime::max)
-    }
-    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
-    ["src", "build.rs", "Cargo.toml", "Cargo.lock"].iter().map(|name| newest(&top.join(name))).fold(SystemTime::UNIX_EPOCH, SystemTime::max)
+/// A deep run's update is a large one.
+fn variant(version: &str, deep: bool) -> Option<Variant> {
+    let found = build::VARIANTS.into_iter().find(|v| v.version == version)?;
+    Some(Variant { padded_to: if deep && version == NEW { LARGE } else { 0 }, ..found })
 }

@@ -7,6 +7,7 @@
 mod build;
 mod device;
 mod fleet;
+mod guard;
 mod relay;
 mod release;
 mod scenarios;
@@ -21,15 +22,11 @@ mod show;
 mod site;
 mod villain;
 
-use std::io::Read;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{self, Command, ExitCode};
 use std::sync::Arc;
-use std::time::Duration;
-use std::{process, thread};
 
-use vmetric::io::{clock, signals};
+pub use guard::{pause, signal, wait};
 
 const HELP: &str = "\
 cargo demo: updates, faults and attacks, on real processes and real TLS on loopback
@@ -83,55 +80,35 @@ fn main() -> ExitCode {
     let work = std::env::var(WORK).ok().map(PathBuf::from);
     match work {
         Some(work) => inner(&work, &only, fleet),
-        None => guard(&args, keep),
+        None => guarded(&args, keep),
     }
 }
 
 /// Starts the inner process and sees to it that nothing of it stays.
-fn guard(args: &[String], keep: bool) -> ExitCode {
+fn guarded(args: &[String], keep: bool) -> ExitCode {
     let work = std::env::temp_dir().join(format!("vmetric-demo-{}", process::id()));
-    let made = std::fs::create_dir_all(&work).map_err(|e| format!("{}: {e}", work.display()));
-    let started = made.and_then(|()| {
-        let own = std::env::current_exe().map_err(|e| e.to_string())?;
-        // The pipe tells the inner process when the guard itself is killed.
-        Command::new(own).args(args).env(WORK, &work).stdin(Stdio::piped()).process_group(0).spawn().map_err(|e| e.to_string())
+    let inner = std::env::current_exe().map(|own| {
+        let mut inner = Command::new(own);
+        inner.args(args).env(WORK, &work);
+        inner
     });
-    let mut child = match started {
-        Ok(child) => child,
-        Err(why) => {
-            eprintln!("vmetric-demo: {why}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let group = child.id();
-    if let Ok(mut stop) = signals::stop_signals() {
-        thread::spawn(move || {
-            let _ = stop.read(&mut [0]);
-            end_group(group);
-        });
-    }
-    let _pipe = child.stdin.take();
-    let ended = child.wait();
-    end_group(group);
-    match keep {
-        true => eprintln!("kept: {}", work.display()),
-        false => drop(std::fs::remove_dir_all(&work)),
-    }
-    match ended.ok().and_then(|status| status.code()) {
-        Some(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
-        None => {
+    let ended = inner.map_err(|e| e.to_string()).and_then(|inner| guard::guard(&work, inner));
+    guard::leave(&work, keep);
+    match ended {
+        Ok(Some(code)) => ExitCode::from(code),
+        Ok(None) => {
             println!("demo: stopped");
             ExitCode::from(130)
+        }
+        Err(why) => {
+            eprintln!("vmetric-demo: {why}");
+            ExitCode::FAILURE
         }
     }
 }
 
 fn inner(work: &Path, only: &[String], fleet: Option<usize>) -> ExitCode {
-    thread::spawn(|| {
-        // The guard never writes: the end of the pipe is its end.
-        let _ = std::io::stdin().read(&mut [0]);
-        end_group(process::id());
-    });
+    guard::without_guard(|| guard::end_group(process::id()));
     let show = Arc::new(show::Show::new(work));
     if let Some(devices) = fleet {
         return match fleet::run(work, &show, devices) {
@@ -155,45 +132,5 @@ fn inner(work: &Path, only: &[String], fleet: Option<usize>) -> ExitCode {
             println!("demo: 0 scenarios passed, 1 failed");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// SIGKILL for a whole process group.
-fn end_group(leader: u32) {
-    if let Ok(leader) = i32::try_from(leader) {
-        #[expect(unsafe_code, reason = "kill takes two numbers; the group is the demo's own")]
-        unsafe {
-            libc::kill(-leader, libc::SIGKILL);
-        }
-    }
-}
-
-/// Sends a signal to one process of a device. False: there is no such process.
-pub fn signal(pid: u32, number: i32) -> bool {
-    #[expect(unsafe_code, reason = "kill takes two numbers")]
-    unsafe {
-        i32::try_from(pid).is_ok_and(|pid| pid > 1 && libc::kill(pid, number) == 0)
-    }
-}
-
-/// Waits.
-pub fn pause(ms: u64) {
-    vmetric::io::process::sleep(Duration::from_millis(ms));
-}
-
-/// Asks again and again until something is found, at most so many seconds.
-pub fn wait<T>(seconds: u64, mut found: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = clock::monotonic() + Duration::from_secs(seconds);
-    let mut ms = 10;
-    loop {
-        if let Some(found) = found() {
-            return Some(found);
-        }
-        if clock::monotonic() >= end {
-            return None;
-        }
-        // Quick answers at first; no busy loop of look-ups when it takes long.
-        pause(ms);
-        ms = (ms * 3 / 2).min(150);
     }
 }
