@@ -28,7 +28,10 @@ fn main() -> std::process::ExitCode {
         Ok(Command::Service(asked)) => {
             let product = &vmetric::core::service::DIRECTOR;
             let mut say = |line: &str| drop(writeln!(std::io::stdout(), "{line}"));
-            let wrong = |words: &[String]| args::parse(words, None).err();
+            let wrong = |words: &[String]| match args::parse(words, None) {
+                Ok(Command::Run(run)) => vmetric::director::config::start::lacks(&run),
+                other => other.err(),
+            };
             match (vmetric::io::service::Command { product, asked: &asked, env_state: state, say: &mut say, wrong: &wrong }).obey() {
                 Ok(code) => return ExitCode::from(u8::try_from(code).unwrap_or(1)),
                 Err(reason) => Err(reason.to_string()),

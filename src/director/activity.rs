@@ -4,6 +4,8 @@
 //! | code | when |
 //! |---|---|
 //! | `director_started`, `director_stopping`, `director_stopped` | this Director; it does not stop while agents need its word |
+//! | `config_changed` | `vmetric.yml` was changed and is in force; which sections, and what waits for the next start |
+//! | `config_invalid` | it is not valid; the settings before stay in force |
 //! | `open_files_too_low` | the limit of open files is too low for the agents there are |
 //! | `events_left_out` | an agent's reports made more events than are kept of one agent; how many were dropped |
 //! | `connection_refused` | peers were turned away before they said anything of use; counted, a line per code and 5 minutes |
@@ -52,14 +54,37 @@ pub const KEPT_BYTES: usize = 64 << 20;
 /// Events that the memory keeps for followers.
 pub const RECENT: usize = 1_000;
 
+/// How long, and how much, is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Age of the oldest event, seconds.
+    pub age_s: u64,
+    /// Bytes of all events.
+    pub bytes: usize,
+}
+
+impl Keep {
+    /// What is configured, and the defaults.
+    pub fn of(age_s: Option<u64>, bytes: Option<u64>) -> Keep {
+        let default = Keep::default();
+        Keep { age_s: age_s.unwrap_or(default.age_s), bytes: bytes.and_then(|b| b.try_into().ok()).unwrap_or(default.bytes) }
+    }
+}
+
+impl Default for Keep {
+    fn default() -> Keep {
+        Keep { age_s: KEPT_DAYS * 86_400, bytes: KEPT_BYTES }
+    }
+}
+
 /// Which old events go: how many of the oldest must be removed, given each one's time and size in the order of age.
-pub fn expired(events: &[(u64, usize)], now: u64) -> usize {
-    let oldest = now.saturating_sub(KEPT_DAYS * 86_400);
+pub fn expired(events: &[(u64, usize)], keep: Keep, now: u64) -> usize {
+    let oldest = now.saturating_sub(keep.age_s);
     let by_age = events.iter().take_while(|(time, _)| *time < oldest).count();
     let mut bytes = 0;
     let kept = events.iter().rev().take_while(|(_, size)| {
         bytes += size;
-        bytes <= KEPT_BYTES
+        bytes <= keep.bytes
     });
     by_age.max(events.len() - kept.count())
 }
@@ -105,10 +130,15 @@ mod tests {
     fn age_and_size_limit_the_stream() {
         let day = 86_400;
         let now = 1_000 * day;
+        let keep = Keep::default();
+        let expired = |events: &[(u64, usize)], now| expired(events, keep, now);
         assert_eq!(expired(&[], now), 0);
         assert_eq!(expired(&[(now - 91 * day, 1), (now - 89 * day, 1)], now), 1);
         let half = KEPT_BYTES / 2;
         assert_eq!(expired(&[(now, half), (now, half), (now, half)], now), 1);
         assert_eq!(expired(&[(now, KEPT_BYTES + 1)], now), 1);
+        let short = Keep::of(Some(day), Some(10));
+        assert_eq!(super::expired(&[(now - 2 * day, 1), (now, 6), (now, 6)], short, now), 2);
+        assert_eq!(Keep::of(None, None), keep);
     }
 }

@@ -24,12 +24,13 @@ vmetric-director: mirrors releases, decides for its agents, pushes updates
 Usage: vmetric-director COMMAND [options]
 
 Run
-  run [--mirror FOLDER|URL] --root root.json [--listen ADDR:PORT]... [--mirror-pin sha256:..] [--name HOST]
-      Serves agents until SIGTERM. The first start makes the site CA.
+  run [--config FILE] [--mirror FOLDER|URL] [--root root.json] [--listen ADDR:PORT]... [--mirror-pin sha256:..] [--name HOST]
+      Serves agents until SIGTERM. The first start makes the site CA. Options win over the file.
+      --config      vmetric.yml (see -example); without it <state>/vmetric.yml, then /etc/vmetric/vmetric.yml, if there
       --mirror      release tree with metadata/ and targets/: a folder, or https://
                     (without it, no outbound call at all: see `mirror --file`)
       --mirror-pin  the CA key of that https:// server
-      --root        root metadata to begin with; later ones are found from it
+      --root        root metadata to begin with, required here or in the file; later ones are found from it
       --listen      default 0.0.0.0:8443; may be given several times
       --name        host name or address that agents use, default: the host's name
       --tls-cert, --tls-key   PEM files of your own certificate chain and key, for browsers and company-CA agents;
@@ -105,19 +106,21 @@ pub enum Command {
     Ask(Box<Ask>),
 }
 
-/// `run`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// `run`, as far as the command line says it; [`super::config::start`] completes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Run {
     /// State folder.
     pub state: PathBuf,
-    /// Addresses.
+    /// The configuration file; none = it is looked for.
+    pub config: Option<PathBuf>,
+    /// Addresses; none = [`LISTEN`].
     pub listen: Vec<SocketAddr>,
     /// Folder or URL; none = releases are brought.
     pub mirror: Option<String>,
     /// The URL's server.
     pub mirror_pin: Option<Pin>,
     /// Root metadata.
-    pub root: PathBuf,
+    pub root: Option<PathBuf>,
     /// Host name or address for agents.
     pub name: Option<String>,
     /// The operator's certificate.
@@ -187,10 +190,7 @@ pub fn parse(args: &[String], state: Option<String>) -> Result<Command, String> 
 fn run(words: &mut Words, state: PathBuf) -> Result<Run, String> {
     let address =
         |text: String| text.parse().map_err(|_| format!("--listen {text}: expected ADDRESS:PORT, such as 0.0.0.0:8443 or [::]:8443"));
-    let mut listen: Vec<SocketAddr> = words.options("--listen")?.into_iter().map(address).collect::<Result<_, _>>()?;
-    if listen.is_empty() {
-        listen.push(LISTEN.parse().map_err(|_| "no default address")?);
-    }
+    let listen: Vec<SocketAddr> = words.options("--listen")?.into_iter().map(address).collect::<Result<_, _>>()?;
     let mirror = words.option("--mirror")?;
     let starts = |with: &str| mirror.as_deref().is_some_and(|m| m.starts_with(with));
     if starts("http://") {
@@ -200,13 +200,13 @@ fn run(words: &mut Words, state: PathBuf) -> Result<Run, String> {
     if starts("https://") && mirror_pin.is_none() {
         return Err("an https:// mirror needs --mirror-pin: the SHA-256 of its CA's public key; no web CA is trusted here".into());
     }
-    let root = words.option("--root")?.ok_or("run needs --root: the root.json that `vmetric-release init` made")?;
+    let (root, config) = (words.option("--root")?.map(PathBuf::from), words.option("--config")?.map(PathBuf::from));
     let tls = match (words.option("--tls-cert")?, words.option("--tls-key")?) {
         (Some(certificate), Some(key)) => Some(Files { certificate: certificate.into(), key: key.into() }),
         (None, None) => None,
         _ => return Err("--tls-cert and --tls-key belong together: the chain, leaf first, and its key".into()),
     };
-    Ok(Run { state, listen, mirror, mirror_pin, root: root.into(), name: words.option("--name")?, tls })
+    Ok(Run { state, config, listen, mirror, mirror_pin, root, name: words.option("--name")?, tls })
 }
 
 fn schedule(words: &mut Words) -> Result<schedule::Asked, String> {
@@ -516,7 +516,7 @@ mod tests {
             ("ca fly", "ca retire"),
             ("replace-agent", "ID"),
             ("run --mirror http://x --root r.json", "https"),
-            ("run --mirror /r", "--root"),
+            ("run --mirror /r --config a --config b", "--config"),
             ("run --mirror /r --root r.json --tls-cert c.pem", "--tls-key"),
             ("fly", "fly"),
             ("token create --ttl 5x", "--ttl"),

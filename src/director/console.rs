@@ -207,6 +207,7 @@ fn status(view: &StatusView) -> String {
         ("issuer", view.issuer.clone()),
         ("agents", format!("{} ({} online, {} polls parked, {} downloads)", view.agents, view.online, view.parked, view.downloads)),
         ("roll-outs", format!("{} running", view.rollouts_running)),
+        ("configuration", view.config.clone().unwrap_or_else(|| "no file: the command line and the defaults count".into())),
         ("mirror of", if view.mirror.is_empty() { "nothing: releases are brought with mirror --file".into() } else { view.mirror.clone() }),
         ("mirrored", mirrored),
         ("releases", releases),
@@ -218,6 +219,12 @@ fn status(view: &StatusView) -> String {
     }
     if let Some(error) = &view.company_error {
         out += &format!("{:<14} {error}\n", "--tls-cert");
+    }
+    for note in view.config_notes.iter().flatten() {
+        out += &format!("{:<14} {note}\n", "");
+    }
+    if let Some(error) = &view.config_error {
+        out += &format!("{:<14} {error}; the settings before stay in force\n", "not in force");
     }
     if let Some(error) = &view.certificate_error {
         out += &format!("{:<14} {error}\n", "not renewed");

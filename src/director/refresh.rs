@@ -66,7 +66,7 @@ pub async fn next(site: &Site, asked: bool) -> Result<(), Reason> {
 }
 
 /// Refreshes the mirror at the start, on demand and every minute.
-pub async fn forever(site: Rc<Site>, mirror: Arc<Mirror>) {
+pub async fn forever(site: Rc<Site>, mut mirror: Arc<Mirror>) {
     if matches!(mirror.source, Source::Nowhere) {
         log::info!("no mirror: releases come with `vmetric-director mirror --file`");
     }
@@ -74,6 +74,9 @@ pub async fn forever(site: Rc<Site>, mirror: Arc<Mirror>) {
         let number = site.refreshes_begun.get() + 1;
         site.refreshes_begun.set(number);
         let import = site.import.borrow_mut().take();
+        if let Some(source) = site.source.borrow_mut().take() {
+            mirror = Arc::new(Mirror { source, ..Mirror::clone(&mirror) });
+        }
         let (worker, known) = (mirror.clone(), site.tree.borrow().clone());
         let (now, asked) = (clock::unix(), import.clone());
         let renewed = smol::unblock(move || work(&worker, asked.as_ref(), &known, now)).await;

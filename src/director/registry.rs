@@ -22,6 +22,8 @@ pub const AGENTS_MAX: usize = 100_000;
 pub struct Registry {
     /// Who orders: the store's random id.
     pub issuer: String,
+    /// How much of the activity is kept.
+    pub keep_activity: activity::Keep,
     /// Since when this process can hear agents; silence is counted from here at the earliest.
     pub started_at: u64,
     /// By id; removed ones stay, so that their credential is refused for good.
@@ -174,7 +176,7 @@ impl Registry {
     /// Removes events that are too old or too many.
     pub fn prune_activity(&mut self, now: u64) {
         let first = self.next_seq - self.kept.len() as u64;
-        let gone = activity::expired(self.kept.make_contiguous(), now);
+        let gone = activity::expired(self.kept.make_contiguous(), self.keep_activity, now);
         self.kept.drain(..gone);
         for seq in first..first + gone as u64 {
             self.delete(Table::Activity, activity::key(seq));

@@ -10,9 +10,10 @@ use smol::LocalExecutor;
 use smol::io::AsyncReadExt;
 
 use super::admin;
-use super::args::Run;
+use super::args::{LISTEN, Run};
 use super::certificates::{self, Naming};
-use super::mirror::{Mirror, Source};
+use super::config;
+use super::mirror::Mirror;
 use super::pki::SiteCa;
 use super::refresh;
 use super::registry::Registry;
@@ -47,6 +48,8 @@ pub fn run(args: &Run) -> Result<(), String> {
     let now = clock::unix();
     make_folder(&args.state).map_err(|e| format!("{}: {e}; check the folder's owner and rights", args.state.display()))?;
     become_owner_of(&args.state).map_err(|e| format!("{}: its owner cannot be become: {e}", args.state.display()))?;
+    let given = args;
+    let (args, settings) = &config::start::resolve(given)?;
     let _lock = take_lock(&args.state.join("run.lock"))?;
     let path = args.state.join(STORE);
     let (store, registry) = read_state(&path, now)?;
@@ -58,16 +61,18 @@ pub fn run(args: &Run) -> Result<(), String> {
         ca.set_company(files.load().map_err(|r| r.detail.clone())?);
     }
     let mirror = mirror(args)?;
-    let found = mirror.from_disk().map_err(|r| format!("--root {}: {r}", args.root.display()))?;
+    let found = mirror.from_disk().map_err(|r| format!("root metadata: {r}"))?;
     let site = Site::new(registry, store, ca, found.tree);
+    *site.settings.borrow_mut() = settings.clone();
+    config::watch::apply(&site);
     let addresses = &naming.addresses;
     let url = format!("https://{}", with_port(&naming.name(), addresses.first().map_or(0, SocketAddr::port)));
     *site.naming.borrow_mut() = naming.clone();
     *site.about.borrow_mut() =
         About { listen: addresses.iter().map(|a| a.to_string()).collect(), url, mirror: args.mirror.clone().unwrap_or_default() };
-    greet(&site, &args.state);
+    greet(&site, given);
     let executor = Rc::new(LocalExecutor::new());
-    smol::block_on(executor.run(live(&executor, site, listeners, mirror, naming, &args.state)))
+    smol::block_on(executor.run(live(&executor, site, listeners, mirror, naming, given)))
 }
 
 /// The lock tells `-service` and a second Director which process works with this state folder.
@@ -107,8 +112,9 @@ async fn live(
     listeners: Vec<TcpListener>,
     mirror: Mirror,
     naming: Naming,
-    state: &Path,
+    given: &Run,
 ) -> Result<(), String> {
+    let state = given.state.as_path();
     let stop = signals::stop_signals().map_err(|e| format!("signals: {e}"))?;
     let mut stop = smol::Async::new(stop).map_err(|e| format!("signals: {e}"))?;
     executor.spawn(site.store.clone().commit_forever()).detach();
@@ -118,6 +124,7 @@ async fn live(
     site.store.durable().await?;
     executor.spawn(site.clone().plan_forever()).detach();
     executor.spawn(refresh::forever(site.clone(), Arc::new(mirror))).detach();
+    executor.spawn(config::watch::forever(site.clone(), given.clone())).detach();
     executor.spawn(keep_house(site.clone())).detach();
     executor.spawn(certificates::watch(site.clone(), naming)).detach();
     let socket = admin::bind(state).map_err(|e| format!("{}: {e}", state.join(admin::SOCKET).display()))?;
@@ -238,24 +245,28 @@ fn connections(site: &Site) -> usize {
 }
 
 fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, String> {
+    let default: SocketAddr = LISTEN.parse().map_err(|_| "no default address")?;
+    let addresses = if addresses.is_empty() { &[default] } else { addresses };
     let one = |address: &SocketAddr| {
-        let listener = TcpListener::bind(address).map_err(|e| format!("--listen {address}: {e}"))?;
+        let listener = TcpListener::bind(address).map_err(|e| format!("listen {address}: {e}"))?;
         open_files::widen_queue(&listener, QUEUE);
         Ok(listener)
     };
     addresses.iter().map(one).collect()
 }
 
+fn root_file(args: &Run) -> Result<&Path, String> {
+    args.root
+        .as_deref()
+        .ok_or_else(|| "run needs --root, or `root:` in vmetric.yml: the root.json that `vmetric-release init` made".to_string())
+}
+
 fn mirror(args: &Run) -> Result<Mirror, String> {
-    let root = read_limited(&args.root, ROOT_MAX).map_err(|e| format!("--root {}: {e}", args.root.display()))?;
-    let root = root.ok_or_else(|| {
-        format!("--root {}: there is no such file; it is the root.json that `vmetric-release init` made", args.root.display())
-    })?;
-    let source = match &args.mirror {
-        None => Source::Nowhere,
-        Some(url) if url.starts_with("https://") => Source::Url(url.clone(), args.mirror_pin.into_iter().collect()),
-        Some(folder) => Source::Folder(folder.into()),
-    };
+    let file = root_file(args)?;
+    let root = read_limited(file, ROOT_MAX).map_err(|e| format!("root {}: {e}", file.display()))?;
+    let root = root
+        .ok_or_else(|| format!("root {}: there is no such file; it is the root.json that `vmetric-release init` made", file.display()))?;
+    let source = config::start::source(args);
     let floor = env!("VMETRIC_BUILT_TIME").parse().unwrap_or(0);
     Ok(Mirror { source, folder: args.state.join("release"), trust: args.state.join("trust"), root, floor })
 }
@@ -268,7 +279,12 @@ fn with_port(name: &str, port: u16) -> String {
 }
 
 /// What a person needs to go on: where, which pin, how to enroll.
-fn greet(site: &Site, state: &Path) {
+fn greet(site: &Site, given: &Run) {
+    let state = &given.state;
+    match &site.settings.borrow().file {
+        Some(file) => log::info!("configuration {}", file.display()),
+        None => log::info!("no configuration file; the command line and the defaults count"),
+    }
     let (about, pin) = (site.about.borrow(), tls::pin_text(&site.ca.pin()));
     log::info!("vmetric-director {} listens on {}", env!("VMETRIC_BUILT_VERSION"), about.listen.join(", "));
     log::info!("site CA pin {pin}");

@@ -13,6 +13,8 @@ use miniserde::json;
 
 use super::bell::{Bell, Bells};
 use super::certificates::Naming;
+use super::config::start::Settings;
+use super::mirror::Source;
 use super::pki::SiteCa;
 use super::records::{Agent, Event, Order, Pending, Quarantine, Rollout, Token};
 use super::refresh::{Import, Last};
@@ -90,6 +92,12 @@ pub struct Site {
     pub company_error: RefCell<Option<String>>,
     /// What this Director was started with, for people.
     pub about: RefCell<About>,
+    /// What is in force of `vmetric.yml`; whoever decides by a setting reads it here each time.
+    pub settings: RefCell<Settings>,
+    /// Rung when they changed.
+    pub settings_changed: Bells,
+    /// Where releases come from, if the file was changed meanwhile.
+    pub source: RefCell<Option<Source>>,
     /// It waits for its agents' trials and then stops: no new orders, and no switch that would need it.
     pub draining: Cell<bool>,
     /// What the names in its certificates come from.
@@ -119,6 +127,9 @@ impl Site {
             certificate_error: RefCell::default(),
             company_error: RefCell::default(),
             about: RefCell::default(),
+            settings: RefCell::default(),
+            settings_changed: Bells::default(),
+            source: RefCell::default(),
             draining: Cell::new(false),
             naming: RefCell::default(),
             stopping: Cell::new(false),

@@ -198,6 +198,12 @@ pub struct StatusView {
     pub releases: Vec<String>,
     /// When the mirror was last found fresh.
     pub mirror_verified_at: u64,
+    /// The configuration file.
+    pub config: Option<String>,
+    /// Why it is not in force as it is now.
+    pub config_error: Option<String>,
+    /// What of it waits for a restart, or is overruled by the command line.
+    pub config_notes: Option<Vec<String>>,
     /// Why the last refresh was refused.
     pub mirror_error: Option<String>,
     /// What the last import brought, expired metadata with their dates included.

@@ -250,7 +250,7 @@ fn a_damaged_store_is_named_and_not_touched() {
 }
 
 /// Asks again until it is so; a Director that never gets there is the failure.
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let until = clock::monotonic() + Duration::from_secs(20);
     while !holds() {
         assert!(clock::monotonic() < until, "{what} did not come");

@@ -33,7 +33,7 @@ pub struct Site {
     director: Option<Child>,
     panicked: Arc<AtomicBool>,
     /// It is started with `--mirror`.
-    linked: bool,
+    pub linked: bool,
 }
 
 impl Site {

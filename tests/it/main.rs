@@ -19,6 +19,8 @@ mod director;
 #[cfg(unix)]
 mod director_bench;
 #[cfg(unix)]
+mod director_config;
+#[cfg(unix)]
 mod director_hostile;
 #[cfg(unix)]
 mod director_identity;

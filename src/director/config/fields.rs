@@ -13,14 +13,22 @@ use crate::io::tls::{Pin, parse_pin};
 /// Longest value of a field; paths and addresses end far before.
 const TEXT_MAX: usize = 4096;
 
-/// A value and the line that it is in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A value and the line that it is in. Equal are equal values: a line that was moved is no change.
+#[derive(Clone, Debug)]
 pub struct At<T> {
     /// Line, from 1.
     pub line: usize,
     /// What is written there.
     pub value: T,
 }
+
+impl<T: PartialEq> PartialEq for At<T> {
+    fn eq(&self, other: &At<T>) -> bool {
+        self.value == other.value
+    }
+}
+
+impl<T: Eq> Eq for At<T> {}
 
 /// A section that is being read.
 pub struct Section<'a> {

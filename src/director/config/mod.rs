@@ -17,7 +17,10 @@ pub mod example;
 pub mod fields;
 pub mod find;
 pub mod problem;
+pub mod start;
 pub mod update;
+#[cfg(unix)]
+pub mod watch;
 pub mod yaml;
 
 use self::fields::{At, Section};

@@ -17,7 +17,7 @@ fn update(text: &str) -> Update {
 #[test]
 fn the_specifications_examples() {
     let u = update("update:\n  mode: auto\n  method: schedule\n  version: \"2.5.0\"\n  cron: \"0 2 * * 0\" # Every Sunday at 2:00 AM\n");
-    assert_eq!(u.cron, Some(At { line: 5, value: "0 2 * * 0".into() }));
+    assert_eq!(u.cron.map(|c| (c.line, c.value)), Some((5, "0 2 * * 0".into())));
     assert_eq!(update("update:\n  mode: auto\n  method: immediate\n  version: \"2.5.0\"\n").method.unwrap().value, "immediate");
     assert_eq!(
         update("update:\n  mode: auto\n  method: schedule\n  version: \"2.5.0\"\n  interval: 1h # Check hourly\n").interval.unwrap().value,

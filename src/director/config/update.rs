@@ -18,8 +18,8 @@ const INTERVAL_MAX_S: u64 = 366 * 86_400;
 /// The section as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
-    /// Line of the section.
-    pub line: usize,
+    /// Where the section begins.
+    pub begins: At<()>,
     /// `auto` or `manual`.
     pub mode: Option<At<String>>,
     /// `user_action`, `immediate` or `schedule`.
@@ -38,7 +38,7 @@ impl Update {
         let s = Section::open(prefix, node, &NAMES, &[], problems)?;
         let before = problems.len();
         let update = Update {
-            line: node.line,
+            begins: At { line: node.line, value: () },
             mode: s.word("mode", &MODES, problems),
             method: s.word("method", &METHODS, problems),
             version: s.version("version", problems),
@@ -92,7 +92,7 @@ impl Update {
     /// `file_manual`, `file_version`.
     pub fn permits(&self, file: &str, version: &Version) -> Result<(), Reason> {
         if self.mode() == "manual" {
-            let line = self.mode.as_ref().map_or(self.line, |m| m.line);
+            let line = self.mode.as_ref().map_or(self.begins.line, |m| m.line);
             let detail =
                 format!("{file}:{line}: update.mode is manual; nothing is fetched or applied by an order; change the file to permit it");
             return Err(Reason::new("file_manual", detail));
