@@ -3,6 +3,8 @@
 //! ```text
 //!  vmetric-release   keys, signing, publishing: a tree of static files (TUF)
 //!        |
+//!  vmetric-fleet     for an organization: decides for its Directors
+//!        |           HTTPS, always opened by the Director
 //!  vmetric-director  at a site: mirrors the tree, decides for its agents, pushes orders over a parked poll
 //!        |           HTTPS, always opened by the agent
 //!  vmetric-agent     on a device: one thread, two slots, one launcher that always finds something to start
@@ -23,6 +25,7 @@
 //! | [`io`] | files, network, clock, processes | the only place that touches them |
 //! | [`agent`] | look, decide, do, report; the launcher | one thread; compiles no server code |
 //! | `director` | registry, mirror, orders, activity | holds no release key |
+//! | `fleet` | the Director's server once more, for Directors | opens no connection to a Director |
 //! | `release` | keys, signing, publishing | the only holder of private release keys |
 //!
 //! One direction of flow: `policy + inventory -> Decision (with its reason) -> Plan (generation) -> Step -> Event -> Report`.
@@ -36,6 +39,8 @@ pub mod agent;
 pub mod core;
 #[cfg(feature = "director")]
 pub mod director;
+#[cfg(all(feature = "fleet", unix))]
+pub mod fleet;
 pub mod io;
 #[cfg(feature = "release")]
 pub mod release;

@@ -10,25 +10,26 @@ fn main() -> std::process::ExitCode {
     use std::io::Write;
     use std::process::ExitCode;
     use vmetric::director::args::{self, Command};
+    use vmetric::director::role::DIRECTOR;
     use vmetric::director::{console, run, schedule};
 
     let words: Vec<String> = std::env::args().skip(1).collect();
     #[expect(clippy::disallowed_methods, reason = "programs read the environment, the library gets arguments")]
     let state = std::env::var("VMETRIC_DIRECTOR_STATE").ok().filter(|s| !s.is_empty());
     let mut out = std::io::stdout();
-    let done = match args::parse(&words, state.clone()) {
+    let done = match args::parse(&words, state.clone(), &DIRECTOR) {
         Err(usage) => {
             eprintln!("vmetric-director: {usage}");
             return ExitCode::from(2);
         }
         Ok(Command::Help) => {
             let service = vmetric::core::service::args::USAGE;
-            write!(out, "{}\nService of this system (run options after --)\n{service}\n", args::HELP).map_err(|e| e.to_string())
+            write!(out, "{}\nService of this system (run options after --)\n{service}\n", DIRECTOR.help).map_err(|e| e.to_string())
         }
         Ok(Command::Service(asked)) => {
             let product = &vmetric::core::service::DIRECTOR;
             let mut say = |line: &str| drop(writeln!(std::io::stdout(), "{line}"));
-            let wrong = |words: &[String]| match args::parse(words, None) {
+            let wrong = |words: &[String]| match args::parse(words, None, &DIRECTOR) {
                 Ok(Command::Run(run)) => vmetric::director::config::start::lacks(&run),
                 other => other.err(),
             };
@@ -47,10 +48,10 @@ fn main() -> std::process::ExitCode {
         Ok(Command::Check(check, state)) => check.obey(&state, &mut out),
         Ok(Command::Run(run)) => {
             vmetric::io::logger::install(log::LevelFilter::Info);
-            run::run(&run)
+            run::run(&run, &DIRECTOR, None)
         }
         Ok(Command::Schedule(asked)) => schedule::run(&asked, &mut out),
-        Ok(Command::Ask(ask)) => console::run(&ask, &mut out),
+        Ok(Command::Ask(ask)) => console::run(&ask, &DIRECTOR, &mut out),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

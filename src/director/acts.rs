@@ -60,7 +60,7 @@ impl Act<'_> {
 
     /// `assign`.
     pub async fn assign(&self, out: &mut UnixStream) -> Result<(), Reason> {
-        let ask = asked(self.request)?;
+        let ask = asked(self.request, self.site.role)?;
         let tree = self.site.tree.borrow().clone();
         let explicit = self.request.max_failures.is_some();
         let (id, wake) = self.site.acting(self.who, |registry| {
@@ -92,7 +92,7 @@ impl Act<'_> {
                 Ok(registry.cancel_agents(&agents, &ask, now))
             }
             (None, None, Some(id)) => registry.cancel_rollout(id, &ask, now),
-            _ => Err(Reason::new("bad_request", "name the agents, a roll-out, or all of them")),
+            _ => Err(Reason::new("bad_request", format!("name the {}, a roll-out, or all of them", self.site.role.nodes))),
         })?;
         self.settle(done.wake).await?;
         reply(out, &done.view).await
@@ -107,7 +107,7 @@ impl Act<'_> {
                 (Some(true), None, None) => Whom::Everybody,
                 (None, Some(words), None) => Whom::Agents(words.iter().map(|w| registry.named_agent(w)).collect::<Result<Vec<_>, _>>()?),
                 (None, None, Some(id)) => Whom::Rollout(id),
-                _ => return Err(Reason::new("bad_request", "name the agents, a roll-out, or all of them")),
+                _ => return Err(Reason::new("bad_request", format!("name the {}, a roll-out, or all of them", self.site.role.nodes))),
             };
             let view = registry.retry(&whom, &tree.releases, now)?;
             Ok((view, registry.advance_all(&tree.releases, now)))

@@ -107,16 +107,16 @@ impl Registry {
         if expires {
             self.event(now, &name, "approval_expired", format!("{who}: nobody has decided within {} days", APPROVAL_S / 86_400), None);
         }
-        let ask = format!("`vmetric-director approve {name}`");
+        let (ask, title) = (format!("`{}`", self.role.command(&format!("approve {name}"))), self.role.title);
         match state.as_str() {
             "approved" => Ok(()),
-            "denied" => Err(Reason::new("approval_denied", format!("an operator of this Director has turned this device down{why}"))),
+            "denied" => Err(Reason::new("approval_denied", format!("an operator of this {title} has turned this device down{why}"))),
             "expired" => {
                 let detail =
-                    format!("nobody has approved this device within {} days; ask the Director's operator for {ask}", APPROVAL_S / 86_400);
+                    format!("nobody has approved this device within {} days; ask the {title}'s operator for {ask}", APPROVAL_S / 86_400);
                 Err(Reason::new("approval_expired", detail))
             }
-            _ => Err(Reason::new(APPROVAL_PENDING, format!("an operator of this Director has to approve this device: {ask}"))),
+            _ => Err(Reason::new(APPROVAL_PENDING, format!("an operator of this {title} has to approve this device: {ask}"))),
         }
     }
 
@@ -177,7 +177,7 @@ impl Registry {
         match found.as_slice() {
             [one] => Ok((*one).clone()),
             [] => {
-                let detail = format!("no device '{}' waits for approval; `agents` lists those that do", clean(word, NAME_MAX));
+                let detail = format!("no device '{}' waits for approval; `{}` lists those that do", clean(word, NAME_MAX), self.role.nodes);
                 Err(Reason::new("approval_unknown", detail))
             }
             [a, b, ..] => {
@@ -198,9 +198,9 @@ impl Registry {
         let device = self.named_pending(word).ok()?;
         let agent = pending_view(&device, &self.approvals[&device], now);
         let id = agent.id.clone();
-        let say = |verb: &str, what: &str| Remedy { command: format!("vmetric-director {verb} {id}"), what: what.into() };
+        let say = |verb: &str, what: &str| Remedy { command: self.role.command(&format!("{verb} {id}")), what: what.into() };
         let mut remedies = vec![
-            say("approve", "let it enroll; compare the fingerprint with `vmetric-agent status` on the device first"),
+            say("approve", &format!("let it enroll; compare the fingerprint with `{} status` on the device first", self.role.product.name)),
             say("deny", "turn it down"),
         ];
         remedies.retain(|r| !r.command.contains(if agent.state == "approved" { " approve " } else { "\0" }));

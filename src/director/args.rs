@@ -7,15 +7,11 @@ use super::admin::AdminWire;
 use super::config::command::{self as check, Check};
 use super::enroll::TTL_NEVER_S;
 use super::pki::company::Files;
+use super::role::Role;
 use super::schedule;
 use crate::core::rollout::InFlight;
 use crate::core::service::args::{self as service, Asked};
 use crate::io::tls::{Pin, parse_pin};
-
-/// Where the state is without `--state` and `VMETRIC_DIRECTOR_STATE`.
-pub const STATE: &str = "/var/lib/vmetric-director";
-/// Where agents reach the Director without `--listen`.
-pub const LISTEN: &str = "0.0.0.0:8443";
 
 /// The help text.
 pub const HELP: &str = "\
@@ -113,7 +109,7 @@ pub struct Run {
     pub state: PathBuf,
     /// The configuration file; none = it is looked for.
     pub config: Option<PathBuf>,
-    /// Addresses; none = [`LISTEN`].
+    /// Addresses; none = the role's.
     pub listen: Vec<SocketAddr>,
     /// Folder or URL; none = releases are brought.
     pub mirror: Option<String>,
@@ -155,11 +151,12 @@ pub struct Filter {
     pub why: Option<String>,
 }
 
-/// Reads the arguments after the program's name. `state` is the environment's.
+/// Reads the arguments after the program's name. `state` is the environment's. A role's own words (`directors`, `key`,
+/// `--director`) become those that the server knows from its agents.
 ///
 /// # Errors
 /// One sentence: what is wrong and what is expected.
-pub fn parse(args: &[String], state: Option<String>) -> Result<Command, String> {
+pub fn parse(args: &[String], state: Option<String>, role: &Role) -> Result<Command, String> {
     if let Some(asked) = service::parse(args) {
         return Ok(Command::Service(Box::new(asked?)));
     }
@@ -173,21 +170,21 @@ pub fn parse(args: &[String], state: Option<String>) -> Result<Command, String> 
     if matches!(args[0].as_str(), "-version" | "--version" | "-V" | "version") {
         return Ok(Command::Version);
     }
-    let state = PathBuf::from(words.option("--state")?.or(state).unwrap_or(STATE.into()));
+    let state = PathBuf::from(words.option("--state")?.or(state).unwrap_or(role.state.into()));
     let word = words.word()?.unwrap_or_default();
     if word == "help" {
         return Ok(Command::Help);
     }
     let command = match word.as_str() {
-        "run" => Command::Run(run(&mut words, state)?),
+        "run" | "serve" => Command::Run(run(&mut words, state, role)?),
         "schedule" => Command::Schedule(schedule(&mut words)?),
-        _ => Command::Ask(Box::new(ask(&word, &mut words, state)?)),
+        _ => Command::Ask(Box::new(ask(&word, &mut words, state, role)?)),
     };
     words.end()?;
     Ok(command)
 }
 
-fn run(words: &mut Words, state: PathBuf) -> Result<Run, String> {
+fn run(words: &mut Words, state: PathBuf, role: &Role) -> Result<Run, String> {
     let address =
         |text: String| text.parse().map_err(|_| format!("--listen {text}: expected ADDRESS:PORT, such as 0.0.0.0:8443 or [::]:8443"));
     let listen: Vec<SocketAddr> = words.options("--listen")?.into_iter().map(address).collect::<Result<_, _>>()?;
@@ -220,11 +217,32 @@ fn schedule(words: &mut Words) -> Result<schedule::Asked, String> {
     Ok(schedule::Asked { explain, expression: words.word()?.ok_or(missing)?, zone, from, count })
 }
 
-fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
-    let mut request = AdminWire { command: word.to_string(), ..Default::default() };
+/// The server's word for a command: each role calls what it manages, and what lets one enroll, by its own name.
+fn common(word: &str, role: &Role) -> String {
+    match word {
+        word if word == role.nodes => "agents".into(),
+        word if word == role.token => "token".into(),
+        word => match word.split_once('-') {
+            Some((act @ ("remove" | "replace"), node)) if node == role.node => format!("{act}-agent"),
+            _ => word.into(),
+        },
+    }
+}
+
+fn ask(typed: &str, words: &mut Words, state: PathBuf, role: &Role) -> Result<Ask, String> {
+    let mut request = AdminWire { command: typed.to_string(), ..Default::default() };
     let json = words.flag("--json");
     let mut filter = Filter::default();
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
+    // First: Fleet's `agents` are not its nodes.
+    if typed != role.nodes && (role.asks)(typed, words, &mut request)? {
+        return Ok(Ask { state, json, pin_only: false, filter, terminal, request });
+    }
+    let (common, one) = (common(typed, role), format!("--{}", role.node));
+    let word = common.as_str();
+    request.command = word.to_string();
     match word {
+        _ if role.without.contains(&typed) => return Err(format!("unknown command '{typed}'; --help lists them")),
         "mirror" => {
             request.accept_expired = words.flag("--accept-expired").then_some(true);
             request.file = words.option("--file")?.map(|file| absolute(&file)).transpose()?;
@@ -236,13 +254,13 @@ fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
         "agents" => {
             filter = Filter { state: words.option("--state")?, version: words.option("--version")?, why: words.option("--why")? };
         }
-        "explain" => request.agents = Some(vec![words.word()?.ok_or("explain needs the agent's ID; `agents` lists them")?]),
+        "explain" => request.agents = Some(vec![words.word()?.ok_or_else(|| explain_whom(role))?]),
         "activity" => {
-            request.agents = words.list("--agent")?;
+            request.agents = words.list(&one)?;
             request.limit = words.number("--limit")?;
             request.follow = Some(words.flag("--follow"));
         }
-        "token" => token(words, &mut request)?,
+        "token" => token(words, &mut request, role.token)?,
         "approve" | "deny" => decide(words, &mut request)?,
         "install-command" => {
             request.os = words.option("--os")?;
@@ -251,24 +269,24 @@ fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
             request.uses = words.number("--uses")?;
             request.ttl_s = words.duration("--ttl")?;
         }
-        "assign" => assign(words, &mut request)?,
+        "assign" => assign(words, &mut request, &one)?,
         "cancel" | "retry" => {
             request.all = words.flag("--all").then_some(true);
-            request.agents = words.list("--agent")?;
+            request.agents = words.list(&one)?;
             request.rollout = words.number("--rollout")?;
             request.reason = words.option("--reason")?;
             request.roll_back = Some(word == "cancel" && words.flag("--roll-back"));
             if [request.all.is_some(), request.agents.is_some(), request.rollout.is_some()].into_iter().filter(|x| *x).count() != 1 {
-                return Err(format!("{word} needs one of --all, --agent ID, --rollout N"));
+                return Err(format!("{word} needs one of --all, {one} ID, --rollout N"));
             }
         }
         "reject" | "allow" => {
-            request.agents = words.list("--agent")?;
+            request.agents = words.list(&one)?;
             request.reason = words.option("--reason")?;
             if word == "reject" {
                 request.ttl_s = words.duration("--for")?;
             }
-            let missing = || format!("{word} needs the file's SHA-256, or its first digits; `agents --json` and `explain` show it");
+            let missing = || format!("{word} needs the file's SHA-256, or its first digits; `{} --json` and `explain` show it", role.nodes);
             request.hash = Some(words.word()?.ok_or_else(missing)?);
         }
         "ca" => {
@@ -277,7 +295,7 @@ fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
             request.force = Some(words.flag("--force"));
         }
         "remove-agent" | "replace-agent" => {
-            let id = words.word()?.ok_or_else(|| format!("{word} needs the agent's ID; `agents` lists them"))?;
+            let id = words.word()?.ok_or_else(|| format!("{typed} needs the {}'s ID; `{}` lists them", role.node, role.nodes))?;
             request.agents = Some(vec![id]);
         }
         "" => return Err("expected a command; --help lists them".into()),
@@ -287,16 +305,17 @@ fn ask(word: &str, words: &mut Words, state: PathBuf) -> Result<Ask, String> {
     if pin_only {
         request.command = "status".into();
     }
-    let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
     Ok(Ask { state, json, pin_only, filter, terminal, request })
 }
 
-fn token(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
+fn token(words: &mut Words, request: &mut AdminWire, name: &str) -> Result<(), String> {
     match words.word()?.as_deref() {
         Some("create") => {}
         Some("list") => request.list = Some(true),
-        Some("revoke") => request.revoke = Some(words.word()?.ok_or("token revoke needs the ID that `token list` shows")?),
-        _ => return Err("expected `token create`, `token list` or `token revoke ID`".into()),
+        Some("revoke") => {
+            request.revoke = Some(words.word()?.ok_or_else(|| format!("{name} revoke needs the ID that `{name} list` shows"))?)
+        }
+        _ => return Err(format!("expected `{name} create`, `{name} list` or `{name} revoke ID`")),
     }
     request.uses = words.number("--uses")?;
     request.ttl_s = words.life("--ttl")?;
@@ -311,21 +330,25 @@ fn decide(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
     request.agents = words.word()?.map(|id| vec![id]);
     match request.serials.as_ref().map_or(0, Vec::len) + request.agents.as_ref().map_or(0, Vec::len) {
         1 => Ok(()),
-        _ => Err(format!("{} needs one device: its ID as `agents` lists it, or --serial S", request.command)),
+        _ => Err(format!("{} needs one device: its listed ID, or --serial S", request.command)),
     }
 }
 
-/// The Director may run in another folder.
+fn explain_whom(role: &Role) -> String {
+    format!("explain needs the {}'s ID; `{}` lists them", role.node, role.nodes)
+}
+
+/// The server may run in another folder.
 fn absolute(file: &str) -> Result<String, String> {
     let path = std::path::absolute(file).map_err(|e| format!("--file {file}: {e}"))?;
     path.into_os_string().into_string().map_err(|_| format!("--file {file}: the path is no plain text"))
 }
 
-fn assign(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
+fn assign(words: &mut Words, request: &mut AdminWire, one: &str) -> Result<(), String> {
     request.all = words.flag("--all").then_some(true);
-    request.agents = words.list("--agent")?;
+    request.agents = words.list(one)?;
     if request.all.is_some() == request.agents.is_some() {
-        return Err("assign needs either --all or --agent ID (several times for several agents)".into());
+        return Err(format!("assign needs either --all or {one} ID (several times for several)"));
     }
     request.version = Some(words.option("--version")?.ok_or("assign needs --version: 2.5.0, or latest")?);
     request.product = words.option("--product")?;
@@ -348,19 +371,19 @@ fn assign(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
 }
 
 /// Arguments that have not been understood yet.
-struct Words {
+pub struct Words {
     args: Vec<String>,
 }
 
 impl Words {
     /// Takes an option without a value.
-    fn flag(&mut self, name: &str) -> bool {
+    pub fn flag(&mut self, name: &str) -> bool {
         let found = self.args.iter().position(|a| a == name);
         found.map(|at| self.args.remove(at)).is_some()
     }
 
     /// Takes every `--name VALUE` and `--name=VALUE`.
-    fn options(&mut self, name: &str) -> Result<Vec<String>, String> {
+    pub fn options(&mut self, name: &str) -> Result<Vec<String>, String> {
         let mut out = Vec::new();
         while let Some(at) = self.args.iter().position(|a| a == name || a.strip_prefix(name).is_some_and(|r| r.starts_with('='))) {
             let arg = self.args.remove(at);
@@ -374,7 +397,7 @@ impl Words {
     }
 
     /// Takes an option that may be given once.
-    fn option(&mut self, name: &str) -> Result<Option<String>, String> {
+    pub fn option(&mut self, name: &str) -> Result<Option<String>, String> {
         let mut all = self.options(name)?;
         if all.len() > 1 {
             return Err(format!("{name} is given {} times", all.len()));
@@ -382,22 +405,25 @@ impl Words {
         Ok(all.pop())
     }
 
-    fn list(&mut self, name: &str) -> Result<Option<Vec<String>>, String> {
+    /// Takes an option that may be given several times.
+    pub fn list(&mut self, name: &str) -> Result<Option<Vec<String>>, String> {
         Ok(Some(self.options(name)?).filter(|l| !l.is_empty()))
     }
 
-    fn number(&mut self, name: &str) -> Result<Option<u64>, String> {
+    /// Takes a whole number.
+    pub fn number(&mut self, name: &str) -> Result<Option<u64>, String> {
         let parse = |t: String| t.parse().map_err(|_| format!("{name} {t}: expected a whole number"));
         self.option(name)?.map(parse).transpose()
     }
 
-    fn duration(&mut self, name: &str) -> Result<Option<u64>, String> {
+    /// Takes a duration.
+    pub fn duration(&mut self, name: &str) -> Result<Option<u64>, String> {
         let parse = |t: String| seconds(&t).ok_or_else(|| format!("{name} {t}: expected a duration, such as 90s, 5m, 1h, 7d"));
         self.option(name)?.map(parse).transpose()
     }
 
     /// A duration, or `never`.
-    fn life(&mut self, name: &str) -> Result<Option<u64>, String> {
+    pub fn life(&mut self, name: &str) -> Result<Option<u64>, String> {
         let never = [format!("{name}=never"), "never".into()];
         if let Some(at) = self.args.iter().position(|a| *a == never[0]) {
             self.args.remove(at);
@@ -411,7 +437,7 @@ impl Words {
     }
 
     /// Takes the next word that is no option.
-    fn word(&mut self) -> Result<Option<String>, String> {
+    pub fn word(&mut self) -> Result<Option<String>, String> {
         match self.args.iter().position(|a| !a.starts_with('-')) {
             Some(0) => Ok(Some(self.args.remove(0))),
             Some(_) => Err(format!("unexpected '{}' before the command", self.args[0])),
@@ -445,7 +471,7 @@ mod tests {
 
     fn parsed(line: &str) -> Result<Command, String> {
         let args: Vec<String> = line.split_whitespace().map(String::from).collect();
-        parse(&args, Some("/env".into()))
+        parse(&args, Some("/env".into()), &super::super::role::DIRECTOR)
     }
 
     fn asked(line: &str) -> Ask {

@@ -9,6 +9,7 @@ use super::admin::AdminWire;
 use super::caller::Behind;
 use super::certificates;
 use super::commands::{reply, store_error};
+use super::role::Role;
 use super::site::Site;
 use super::table::{Table, ago};
 use crate::core::reason::Reason;
@@ -50,11 +51,15 @@ fn view(site: &Site, now: u64) -> CaView {
 /// # Errors
 /// `rotation_open`, `no_rotation`, `agents_behind`, `pki_unwritable`, `store_unavailable`.
 pub async fn run(site: &Rc<Site>, request: &AdminWire, who: &str, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
-    let names = site.naming.borrow().names();
+    let (names, node) = (site.naming.borrow().names(), site.role.node);
     match request.act.as_deref() {
         Some("rotate") => {
             site.ca.rotate(&names, certificates::now())?;
-            let detail = format!("the site has a new CA for agents, {}; the former one stays until `ca retire`", pin_text(&site.ca.pin()));
+            let detail = format!(
+                "the site has a new CA for {}, {}; the former one stays until `ca retire`",
+                site.role.nodes,
+                pin_text(&site.ca.pin())
+            );
             site.acting(who, |registry| registry.ca_rotated(now, detail));
             site.wake_some(CALLED_AT_ONCE);
         }
@@ -62,17 +67,17 @@ pub async fn run(site: &Rc<Site>, request: &AdminWire, who: &str, now: u64, out:
             let behind = view(site, now).behind;
             if !behind.is_empty() && request.force != Some(true) {
                 let detail =
-                    format!("{} agent(s) would be lost: {}; `ca status` lists them, --force goes on", behind.len(), named(&behind));
+                    format!("{} {node}(s) would be lost: {}; `ca status` lists them, --force goes on", behind.len(), named(&behind));
                 return Err(Reason::new("agents_behind", detail));
             }
             let pin = pin_text(&site.ca.retire(&names, certificates::now())?);
             let whom = if behind.is_empty() { String::new() } else { format!(": {}", named(&behind)) };
-            let detail = format!("{pin} is retired; {} agent(s) have to enroll again{whom}", behind.len());
+            let detail = format!("{pin} is retired; {} {node}(s) have to enroll again{whom}", behind.len());
             site.acting(who, |registry| {
                 registry.event(now, "", "ca_retired", detail, None);
                 // Each finds it in its own timeline, however many there are.
                 for lost in &behind {
-                    let why = format!("{pin} was retired before this agent was over ({}); `enroll --replace` attaches it anew", lost.why);
+                    let why = format!("{pin} was retired before this {node} was over ({}); `enroll --replace` attaches it anew", lost.why);
                     registry.event(now, &lost.id, "agent_lost", why, None);
                 }
             });
@@ -96,13 +101,13 @@ fn named(behind: &[Behind]) -> String {
 }
 
 /// For people.
-pub fn text(view: &CaView) -> String {
+pub fn text(view: &CaView, role: &Role) -> String {
     let mut out = format!("{:<10} {}\n", "pin", view.pin);
     match &view.former {
         None => out += &format!("{:<10} none; `ca rotate` makes a new CA\n", "former"),
         Some(former) => {
             let over = view.agents.saturating_sub(view.behind.len() as u64);
-            out += &format!("{:<10} {former}, kept until `ca retire`\n{:<10} {over} of {} are over\n", "former", "agents", view.agents);
+            out += &format!("{:<10} {former}, kept until `ca retire`\n{:<10} {over} of {} are over\n", "former", role.nodes, view.agents);
         }
     }
     if !view.behind.is_empty() {

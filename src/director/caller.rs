@@ -101,8 +101,8 @@ pub fn caller(site: &Site, request: &Request, now: u64) -> Result<Caller, Reason
         Err(reason) => return Err(reason),
     };
     if registered.is_some() && registered != claims.device_key {
-        let detail = "this identity was enrolled with another key since; run `vmetric-agent enroll --replace` with a new token";
-        return Err(Reason::new("credential_replaced", detail));
+        let how = format!("run `{} enroll --replace` with a new {}", site.role.product.name, site.role.token);
+        return Err(Reason::new("credential_replaced", format!("this identity was enrolled with another key since; {how}")));
     }
     let proof = match &claims.device_key {
         Some(key) => Some(proven(request, key, proof, digest(credential))?),
@@ -149,7 +149,7 @@ impl Registry {
     /// `site_full`.
     pub fn take_back(&mut self, claims: &Claims, now: u64) -> Result<(), Reason> {
         if self.agents.len() >= AGENTS_MAX {
-            return Err(Reason::new("site_full", format!("this Director already has {AGENTS_MAX} agents")));
+            return Err(Reason::new("site_full", format!("this {} already has {AGENTS_MAX} {}", self.role.title, self.role.nodes)));
         }
         let agent = Agent { id: claims.agent_id.clone(), enrolled_at: claims.issued_at, last_contact: now, ..Default::default() };
         let id = agent.id.clone();

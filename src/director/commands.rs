@@ -14,6 +14,7 @@ use super::install::{self, Install};
 use super::orders::Assign;
 use super::records::Event;
 use super::refresh::{self, Import};
+use super::role::Role;
 use super::site::{Site, random_hex};
 use super::store::Table;
 use super::views::StatusView;
@@ -23,8 +24,6 @@ use crate::core::release::Platform;
 use crate::core::rollout::{InFlight, OFFLINE_AFTER_S, ROLLOUT_LIFE_S};
 use crate::io::{clock, tls};
 
-/// The product of this site's agents.
-pub const AGENT_PRODUCT: &str = "vmetric-agent";
 /// Default contact deadline of a trial, seconds, and its limits (the agent clamps to the same).
 pub const CONTACT_DEADLINE_S: (u64, u64, u64) = (300, 30, 24 * 3600);
 /// Default and highest length of an unattended trial, seconds.
@@ -75,7 +74,7 @@ fn wire_error(e: std::io::Error) -> Reason {
 }
 
 pub(super) fn store_error(e: String) -> Reason {
-    Reason::new("store_unavailable", format!("the Director cannot write its state: {e}"))
+    Reason::new("store_unavailable", format!("the server cannot write its state: {e}"))
 }
 
 /// Runs one request and writes its answer.
@@ -85,7 +84,11 @@ pub(super) fn store_error(e: String) -> Reason {
 pub async fn run(site: &Rc<Site>, request: AdminWire, who: &str, out: &mut UnixStream) -> Result<(), Reason> {
     let now = clock::unix();
     if site.draining.get() && matches!(request.command.as_str(), "assign" | "retry") {
-        return Err(Reason::new("stopping", "this Director is about to stop; it waits for agents on trial and orders nothing new"));
+        let (title, nodes) = (site.role.title, site.role.nodes);
+        return Err(Reason::new(
+            "stopping",
+            format!("this {title} is about to stop; it waits for {nodes} on trial and orders nothing new"),
+        ));
     }
     match request.command.as_str() {
         "status" => reply(out, &view(site, now)).await,
@@ -116,7 +119,12 @@ pub async fn run(site: &Rc<Site>, request: AdminWire, who: &str, out: &mut UnixS
         "replace-agent" => replace(site, &request, who, now, out).await,
         "remove-agent" => remove(site, &request, who, now, out).await,
         other => {
-            Err(Reason::new("command_unknown", format!("this Director does not know '{other}'; is the program newer than the Director?")))
+            let extra = site.extra.borrow().clone();
+            if let Some(answer) = extra.as_ref().and_then(|extra| extra.command(site, &request, who, out)) {
+                return answer.await;
+            }
+            let title = site.role.title;
+            Err(Reason::new("command_unknown", format!("this {title} does not know '{other}'; is the program newer than the server?")))
         }
     }
 }
@@ -151,7 +159,7 @@ fn view(site: &Site, now: u64) -> StatusView {
         rollouts_running: registry.rollouts.values().filter(|r| r.state == "running").count() as u64,
         mirror: site.about.borrow().mirror.clone(),
         timestamp_version: tree.timestamp_version,
-        releases: tree.releases.versions(AGENT_PRODUCT).iter().map(|v| v.to_string()).collect(),
+        releases: tree.releases.versions(site.role.product.name).iter().map(|v| v.to_string()).collect(),
         mirror_verified_at: tree.verified_at,
         config: site.settings.borrow().file.as_ref().map(|f| f.display().to_string()),
         config_error: site.settings.borrow().problem.as_ref().map(ToString::to_string),
@@ -249,17 +257,17 @@ async fn make_token(site: &Site, request: &AdminWire, who: &str, now: u64) -> Re
     Ok((token, uses, expires_at))
 }
 
-pub(super) fn asked(request: &AdminWire) -> Result<Assign, Reason> {
+pub(super) fn asked(request: &AdminWire, role: &Role) -> Result<Assign, Reason> {
     let agents = match (request.all, &request.agents) {
         (Some(true), None) => None,
         (None | Some(false), Some(agents)) if !agents.is_empty() => Some(agents.clone()),
-        _ => return Err(Reason::new("bad_request", "name the agents, or all of them")),
+        _ => return Err(Reason::new("bad_request", format!("name the {}, or all of them", role.nodes))),
     };
     let limit = request.max_in_flight.as_deref().unwrap_or("10%");
     let (contact, shortest, longest) = CONTACT_DEADLINE_S;
     Ok(Assign {
         agents,
-        product: request.product.clone().unwrap_or(AGENT_PRODUCT.into()),
+        product: request.product.clone().unwrap_or(role.product.name.into()),
         version: request.version.clone().unwrap_or_default(),
         in_flight: limit.parse::<InFlight>().map_err(|e| Reason::new("bad_request", e))?,
         max_failures: request.max_failures.unwrap_or(MAX_FAILURES),

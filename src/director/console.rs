@@ -13,6 +13,7 @@ use super::args::Ask;
 use super::commands::{InstallView, TokenView};
 use super::enroll::{NEVER, TokensView};
 use super::records::Event;
+use super::role::Role;
 use super::shown;
 use super::table::{Table, ago, until, utc};
 use super::views::{RolloutsView, StatusView};
@@ -21,13 +22,13 @@ use super::views::{RolloutsView, StatusView};
 ///
 /// # Errors
 /// One line for standard error: what is wrong and what to do.
-pub fn run(ask: &Ask, out: &mut impl Write) -> Result<(), String> {
-    let mut stream = connect(&ask.state)?;
+pub fn run(ask: &Ask, role: &Role, out: &mut impl Write) -> Result<(), String> {
+    let mut stream = connect(&ask.state, role)?;
     let mut request = json::to_string(&ask.request);
     request.push('\n');
-    stream.write_all(request.as_bytes()).map_err(|e| format!("the Director does not take the request: {e}"))?;
+    stream.write_all(request.as_bytes()).map_err(|e| format!("{} does not take the request: {e}", role.program))?;
     let mut lines = BufReader::new(stream).lines();
-    let first = lines.next().ok_or("the Director ended the connection without an answer; its log says why")?.map_err(gone)?;
+    let first = lines.next().ok_or("the server ended the connection without an answer; its log says why")?.map_err(gone)?;
     let status: StatusWire = parse(&first)?;
     if status.code != "ok" {
         return Err(format!("{} ({})", status.detail, status.code));
@@ -37,7 +38,7 @@ pub fn run(ask: &Ask, out: &mut impl Write) -> Result<(), String> {
         let printed = match (ask.json, ask.request.command.as_str()) {
             (true, "agents") => writeln!(out, "{}", json::to_string(&shown::chosen(parse(&line)?, &ask.filter))),
             (true, _) => writeln!(out, "{line}"),
-            _ => print(ask, &line, out)?,
+            _ => print(ask, role, &line, out)?,
         };
         match printed.and_then(|()| out.flush()) {
             // `| head` has seen enough.
@@ -48,54 +49,61 @@ pub fn run(ask: &Ask, out: &mut impl Write) -> Result<(), String> {
     Ok(())
 }
 
-fn connect(state: &Path) -> Result<UnixStream, String> {
+fn connect(state: &Path, role: &Role) -> Result<UnixStream, String> {
     let socket = state.join(SOCKET);
     UnixStream::connect(&socket).map_err(|e| match e.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => format!(
-            "no Director runs with the state folder {}; start it with `vmetric-director run`, or name the right folder with --state",
-            state.display()
+            "no {} runs with the state folder {}; start it with `{} run`, or name the right folder with --state",
+            role.title,
+            state.display(),
+            role.program
         ),
-        ErrorKind::PermissionDenied => format!("{} belongs to another user; run this as the user of the Director", socket.display()),
+        ErrorKind::PermissionDenied => format!("{} belongs to another user; run this as the user of {}", socket.display(), role.program),
         _ => format!("{}: {e}", socket.display()),
     })
 }
 
 fn gone(e: io::Error) -> String {
-    format!("the connection to the Director ended: {e}")
+    format!("the connection to the server ended: {e}")
 }
 
-fn parse<T: miniserde::Deserialize>(line: &str) -> Result<T, String> {
-    json::from_str(line).map_err(|_| "the Director's answer is not understood; program and Director differ in version".to_string())
+/// One line of an answer.
+///
+/// # Errors
+/// The other side is of another version.
+pub fn parse<T: miniserde::Deserialize>(line: &str) -> Result<T, String> {
+    json::from_str(line).map_err(|_| "the answer is not understood; this program and the running one differ in version".to_string())
 }
 
-fn print(ask: &Ask, line: &str, out: &mut impl Write) -> Result<io::Result<()>, String> {
+fn print(ask: &Ask, role: &Role, line: &str, out: &mut impl Write) -> Result<io::Result<()>, String> {
     let text = match ask.request.command.as_str() {
-        "agents" => shown::agents(&parse(line)?, &ask.filter, ask.terminal),
-        "explain" => shown::explain(&parse(line)?),
-        "rejections" => shown::rejections(&parse(line)?),
-        "cancel" => shown::cancelled(&parse(line)?),
-        "retry" => shown::retried(&parse(line)?),
-        "reject" => shown::rejected(&parse(line)?),
-        "allow" => shown::allowed(&parse(line)?),
-        "rollouts" => rollouts(&parse(line)?),
+        "agents" => shown::agents(&parse(line)?, &ask.filter, ask.terminal, role),
+        "explain" => shown::explain(&parse(line)?, role),
+        "rejections" => shown::rejections(&parse(line)?, role),
+        "cancel" => shown::cancelled(&parse(line)?, role),
+        "retry" => shown::retried(&parse(line)?, role),
+        "reject" => shown::rejected(&parse(line)?, role),
+        "allow" => shown::allowed(&parse(line)?, role),
+        "rollouts" => rollouts(&parse(line)?, role),
         "activity" => event(&parse(line)?),
-        "token" if ask.request.list == Some(true) || ask.request.revoke.is_some() => tokens(&parse(line)?),
-        "token" => token(&parse(line)?),
+        "token" if ask.request.list == Some(true) || ask.request.revoke.is_some() => tokens(&parse(line)?, role),
+        "token" => token(&parse(line)?, role),
         "install-command" => install(&parse(line)?),
-        "ca" => super::ca::text(&parse(line)?),
+        "ca" => super::ca::text(&parse(line)?, role),
         "replace-agent" => "replaced; the second device is served at its next try, the first is refused from now on\n".to_string(),
-        "assign" => assigned(&parse(line)?),
+        "assign" => assigned(&parse(line)?, role),
         "approve" | "deny" => decided(&parse(line)?),
         "remove-agent" => "removed; its credential is refused from now on\n".to_string(),
         _ if ask.pin_only => format!("{}\n", parse::<StatusView>(line)?.pin),
-        _ => status(&parse(line)?),
+        "status" | "mirror" => status(&parse(line)?, role),
+        _ => (role.shown)(ask, line)?,
     };
     Ok(out.write_all(text.as_bytes()))
 }
 
-fn rollouts(view: &RolloutsView) -> String {
+fn rollouts(view: &RolloutsView, role: &Role) -> String {
     if view.rollouts.is_empty() {
-        return "no roll-outs yet; `vmetric-director assign` makes one\n".into();
+        return format!("no roll-outs yet; `{}` makes one\n", role.command("assign"));
     }
     let mut table =
         Table::new(&["ROLL-OUT", "VERSION", "STATE", "DONE", "MOVING", "WAITING", "FAILED", "LEFT OUT", "MADE", "UNTIL", "WHY"]);
@@ -136,14 +144,17 @@ fn decided(view: &ApprovalView) -> String {
     format!("{}: {done}\n", view.device)
 }
 
-fn token(view: &TokenView) -> String {
+fn token(view: &TokenView, role: &Role) -> String {
     format!(
-        "{}\n\ngood for {} enrollment(s), {}; it is not shown again. On a device:\n\n  vmetric-agent enroll --director {} --pin {} --token {}\n",
+        "{}\n\ngood for {} enrollment(s), {}; it is not shown again. On a device:\n\n  {} enroll {} {} --pin {} {} {}\n",
         view.token,
         view.uses,
         until_when(view.expires_at),
+        role.product.name,
+        role.enroll_at,
         view.url,
         view.pin,
+        role.enroll_with,
         view.token
     )
 }
@@ -163,11 +174,12 @@ fn until_when(at: u64) -> String {
     if at >= NEVER { "without an end".into() } else { format!("until {}", utc(at)) }
 }
 
-fn tokens(view: &TokensView) -> String {
+fn tokens(view: &TokensView, role: &Role) -> String {
     if view.tokens.is_empty() {
-        return "no tokens; `vmetric-director token create` makes one\n".into();
+        return format!("no {}s; {}\n", role.token, role.make_token());
     }
-    let mut table = Table::new(&["TOKEN", "STATE", "MADE", "EXPIRES", "USED", "LEFT", "APPROVAL", "SERIAL NUMBERS LEFT"]);
+    let mut table =
+        Table::new(&[&role.token.to_uppercase(), "STATE", "MADE", "EXPIRES", "USED", "LEFT", "APPROVAL", "SERIAL NUMBERS LEFT"]);
     for t in &view.tokens {
         table.row(vec![
             t.id.clone(),
@@ -183,14 +195,14 @@ fn tokens(view: &TokensView) -> String {
     table.text()
 }
 
-fn assigned(view: &OrderedView) -> String {
+fn assigned(view: &OrderedView, role: &Role) -> String {
     format!(
-        "roll-out {}: version {} for {} agent(s), {} told now; `vmetric-director rollouts` shows how it goes\n",
-        view.rollout, view.version, view.group, view.told
+        "roll-out {}: version {} for {} {}(s), {} told now; `{} rollouts` shows how it goes\n",
+        view.rollout, view.version, view.group, role.node, view.told, role.program
     )
 }
 
-fn status(view: &StatusView) -> String {
+fn status(view: &StatusView, role: &Role) -> String {
     let mirrored = match view.timestamp_version {
         0 => "nothing yet".to_string(),
         version => format!("timestamp {version}, verified {}", ago(view.time, view.mirror_verified_at)),
@@ -203,9 +215,9 @@ fn status(view: &StatusView) -> String {
         ("listens on", view.listen.join(", ")),
         ("pin", view.pin.clone()),
         ("browser CA", format!("SHA-256 {}", view.browser_ca.as_deref().unwrap_or("unknown"))),
-        ("certificate", certificate(view)),
+        ("certificate", certificate(view, role.nodes)),
         ("issuer", view.issuer.clone()),
-        ("agents", format!("{} ({} online, {} polls parked, {} downloads)", view.agents, view.online, view.parked, view.downloads)),
+        (role.nodes, format!("{} ({} online, {} polls parked, {} downloads)", view.agents, view.online, view.parked, view.downloads)),
         ("roll-outs", format!("{} running", view.rollouts_running)),
         ("configuration", view.config.clone().unwrap_or_else(|| "no file: the command line and the defaults count".into())),
         ("mirror of", if view.mirror.is_empty() { "nothing: releases are brought with mirror --file".into() } else { view.mirror.clone() }),
@@ -238,10 +250,10 @@ fn status(view: &StatusView) -> String {
     out
 }
 
-fn certificate(view: &StatusView) -> String {
+fn certificate(view: &StatusView, nodes: &str) -> String {
     let names = view.certificate_names.as_deref().unwrap_or_default().join(", ");
     match view.certificate_until {
-        Some(end) if end <= view.time => format!("EXPIRED {} for browsers; agents do not mind; for {names}", utc(end)),
+        Some(end) if end <= view.time => format!("EXPIRED {} for browsers; {nodes} do not mind; for {names}", utc(end)),
         Some(end) => format!("until {}, for {names}", utc(end)),
         None => "unknown".to_string(),
     }

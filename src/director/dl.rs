@@ -19,7 +19,6 @@
 
 use miniserde::{Deserialize, Serialize, json};
 
-use super::commands::AGENT_PRODUCT;
 use super::records::{NAME_MAX, clean};
 use super::registry::Registry;
 use super::releases::Releases;
@@ -33,8 +32,6 @@ use crate::core::version::Version;
 use crate::io::clock;
 use crate::io::serve::{Request, Response};
 
-/// Where first installs begin.
-pub const AGENT: &str = "/dl/agent/";
 /// Both CA certificates of the site; public, and worth nothing before its hash was compared.
 pub const CERTIFICATES: &str = "/dl/cert.pem";
 /// The header in which a device names itself.
@@ -45,7 +42,7 @@ const DEVICE: &str = "x-vm-device-id";
 struct NotHere {
     code: String,
     detail: String,
-    /// `<os>/<arch>` of every platform that has an agent here.
+    /// `<os>/<arch>` of every platform that there is a program for.
     platforms: Vec<String>,
 }
 
@@ -54,8 +51,8 @@ pub fn answer(site: &Site, request: &Request) -> Response {
     if request.path == CERTIFICATES {
         return Response::of(200, "application/x-pem-file", site.ca.bundle().into_bytes()).with("cache-control", "no-cache");
     }
-    let Some((os, arch)) = request.path.strip_prefix(AGENT).and_then(|rest| rest.split_once('/')) else {
-        return Response::error(404, "not_found", "there is /dl/agent/<os>/<arch> and /dl/cert.pem");
+    let Some((os, arch)) = request.path.strip_prefix(site.role.install).and_then(|rest| rest.split_once('/')) else {
+        return Response::error(404, "not_found", format!("there is {}<os>/<arch> and {CERTIFICATES}", site.role.install));
     };
     // Guesses at tokens cost what enrollments cost.
     if let Err(wait_s) = site.throttle.borrow_mut().take_install(request.peer.map(|p| p.ip()), clock::monotonic()) {
@@ -75,7 +72,11 @@ pub fn answer(site: &Site, request: &Request) -> Response {
         Ok(artifact) => artifact,
         Err(reason) if reason.code == "quarantined" => return Response::error(403, &reason.code, &*reason.detail),
         Err(reason) => {
-            let wire = NotHere { code: reason.code.to_string(), detail: reason.detail.clone(), platforms: platforms(&tree.releases) };
+            let wire = NotHere {
+                code: reason.code.to_string(),
+                detail: reason.detail.clone(),
+                platforms: platforms(&tree.releases, site.role.product.name),
+            };
             return Response::json(404, json::to_string(&wire));
         }
     };
@@ -103,9 +104,10 @@ fn may(registry: &Registry, request: &Request, now: u64) -> Result<String, Reaso
         return token_good(registry, token, now).map(|()| "a device with a token".to_string());
     }
     let id = request.header(DEVICE).map(str::trim).unwrap_or_default();
-    let how = "send a token of `vmetric-director token create` as `Authorization: Bearer`";
+    let (token, program) = (registry.role.token, registry.role.program);
+    let how = format!("send a {token} of `{program} {token} create` as `Authorization: Bearer`");
     match (id, registry.agents.get(id)) {
-        ("", _) => Err(Reason::new("device_unnamed", format!("no token and no X-VM-Device-Id; {how}"))),
+        ("", _) => Err(Reason::new("device_unnamed", format!("no {token} and no X-VM-Device-Id; {how}"))),
         ("0", _) => Err(Reason::new("device_unmanaged", format!("device 0 is not managed here; {how}"))),
         (_, Some(agent)) if agent.removed_at.is_some() => Err(Reason::new("device_removed", format!("this device was removed; {how}"))),
         (_, Some(_)) => Ok(format!("device {id}")),
@@ -115,8 +117,8 @@ fn may(registry: &Registry, request: &Request, now: u64) -> Result<String, Reaso
 
 /// Whether this token would still enroll; nothing of it is spent.
 fn token_good(registry: &Registry, token: &str, now: u64) -> Result<(), Reason> {
-    let remedy = "make one with `vmetric-director token create`";
-    let refuse = |code, why: &str| Err(Reason::new(code, format!("the token {why}; {remedy}")));
+    let (what, remedy) = (registry.role.token, registry.role.make_token());
+    let refuse = |code, why: &str| Err(Reason::new(code, format!("the {what} {why}; {remedy}")));
     match registry.tokens.get(&hex::encode(&hex::sha256(token.as_bytes()))) {
         None => refuse("token_unknown", "is not known here"),
         Some(t) if t.revoked_at.is_some() => refuse("token_revoked", "was revoked"),
@@ -142,9 +144,10 @@ pub fn choose<'r>(
     wanted: Option<&str>,
     now: u64,
 ) -> Result<&'r Artifact, Reason> {
+    let product = registry.role.product.name;
     let here = |a: &&Artifact| {
         let p = &a.path;
-        p.product == AGENT_PRODUCT && p.platform.os == os && p.platform.arch == arch && p.file == p.platform.program(AGENT_PRODUCT)
+        p.product == product && p.platform.os == os && p.platform.arch == arch && p.file == p.platform.program(product)
     };
     let there = || releases.artifacts.iter().filter(here);
     let newest = |wanted: &dyn Fn(&Version) -> bool| {
@@ -157,25 +160,24 @@ pub fn choose<'r>(
             (None, None) => Ok(None),
         }
     };
-    let list = platforms(releases).join(", ");
+    let list = platforms(releases, product).join(", ");
     let list = if list.is_empty() { "nothing yet".to_string() } else { list };
     if there().next().is_none() {
         let asked = format!("{}/{}", clean(os, NAME_MAX), clean(arch, NAME_MAX));
-        return Err(Reason::new("no_artifact", format!("no {AGENT_PRODUCT} for {asked} here; there is: {list}")));
+        return Err(Reason::new("no_artifact", format!("no {product} for {asked} here; there is: {list}")));
     }
     match wanted {
-        None => newest(&|v| !v.is_pre_release())?.ok_or_else(|| {
-            Reason::new("no_artifact", format!("{AGENT_PRODUCT} for {os}/{arch} has pre-releases only; name one with ?version="))
-        }),
+        None => newest(&|v| !v.is_pre_release())?
+            .ok_or_else(|| Reason::new("no_artifact", format!("{product} for {os}/{arch} has pre-releases only; name one with ?version="))),
         Some(text) => newest(&|v| v.to_string() == text)?.ok_or_else(|| {
-            Reason::new("version_unknown", format!("the mirror has no {AGENT_PRODUCT} {} for {os}/{arch}", clean(text, NAME_MAX)))
+            Reason::new("version_unknown", format!("the mirror has no {product} {} for {os}/{arch}", clean(text, NAME_MAX)))
         }),
     }
 }
 
-/// `<os>/<arch>` of every platform with an agent, sorted.
-pub fn platforms(releases: &Releases) -> Vec<String> {
-    let agents = releases.artifacts.iter().filter(|a| a.path.product == AGENT_PRODUCT);
+/// `<os>/<arch>` of every platform with a program of this product, sorted.
+pub fn platforms(releases: &Releases, product: &str) -> Vec<String> {
+    let agents = releases.artifacts.iter().filter(|a| a.path.product == product);
     let mut out: Vec<String> = agents.map(|a| format!("{}/{}", a.path.platform.os, a.path.platform.arch)).collect();
     out.sort();
     out.dedup();

@@ -28,7 +28,6 @@ pub const NEVER: u64 = 253_402_300_799;
 pub const SERIALS_MAX: usize = 1_000;
 /// Digits of its hash by which a token is listed and revoked: none of its text.
 pub const TOKEN_ID_DIGITS: usize = 12;
-const REMEDY: &str = "make one with `vmetric-director token create`";
 
 /// What a token is good for.
 #[derive(Clone, Debug, Default)]
@@ -168,7 +167,10 @@ impl Registry {
     pub fn revoke_token(&mut self, id: &str, now: u64) -> Result<(), Reason> {
         let found = self.tokens.iter().find(|(key, _)| token_id(key) == id).map(|(key, row)| (key.clone(), row.clone()));
         let Some((key, mut row)) = found else {
-            return Err(Reason::new("token_unknown", format!("there is no token '{}'; `token list` shows them", clean(id, NAME_MAX))));
+            return Err(Reason::new(
+                "token_unknown",
+                format!("there is no {what} '{}'; `{what} list` shows them", clean(id, NAME_MAX), what = self.role.token),
+            ));
         };
         row.revoked_at.get_or_insert(now);
         self.keep_token(key, row);
@@ -179,29 +181,30 @@ impl Registry {
     /// The token that may be spent now.
     fn token(&self, wire: &EnrollWire, key: &str, now: u64) -> Result<&Token, Reason> {
         let refuse = |code: &'static str, detail: String| Err(Reason::new(code, detail));
+        let (what, remedy) = (self.role.token, self.role.make_token());
         let Some(token) = self.tokens.get(key) else {
-            return refuse("token_unknown", format!("this Director does not know the token; {REMEDY}"));
+            return refuse("token_unknown", format!("this {} does not know the {what}; {remedy}", self.role.title));
         };
         if token.revoked_at.is_some() {
-            return refuse("token_revoked", format!("the token was revoked; {REMEDY}"));
+            return refuse("token_revoked", format!("the {what} was revoked; {remedy}"));
         }
         if now > token.expires_at {
-            return refuse("token_expired", format!("the token expired {} s ago; {REMEDY}", now - token.expires_at));
+            return refuse("token_expired", format!("the {what} expired {} s ago; {remedy}", now - token.expires_at));
         }
         if let Some(serials) = &token.serials {
             let Some(serial) = &wire.serial else {
-                return refuse("serial_missing", "the token is bound to serial numbers and this device told none; add --serial".into());
+                return refuse("serial_missing", format!("the {what} is bound to serial numbers and this device told none; add --serial"));
             };
             let shown = clean(serial, SERIAL_MAX);
             if !serials.contains(serial) {
-                return refuse("serial_not_listed", format!("the token is not for serial number '{shown}'; {REMEDY} --serial {shown}"));
+                return refuse("serial_not_listed", format!("the {what} is not for serial number '{shown}'; {remedy} --serial {shown}"));
             }
             if token.serials_used.iter().flatten().any(|used| used == serial) {
-                return refuse("serial_used", format!("another device has enrolled as serial number '{shown}'; {REMEDY}"));
+                return refuse("serial_used", format!("another device has enrolled as serial number '{shown}'; {remedy}"));
             }
         }
         if token.uses_left == 0 {
-            return refuse("token_used_up", format!("the token has been used {} times; {REMEDY}", token.used));
+            return refuse("token_used_up", format!("the {what} has been used {} times; {remedy}", token.used));
         }
         Ok(token)
     }
@@ -232,7 +235,7 @@ impl Registry {
         let asked_at = self.asked_at(wire, &key).unwrap_or(now);
         let mut token = self.token(wire, &key, asked_at)?.clone();
         if known.is_none() && self.agents.len() >= AGENTS_MAX {
-            return Err(Reason::new("site_full", format!("this Director already has {AGENTS_MAX} agents")));
+            return Err(Reason::new("site_full", format!("this {} already has {AGENTS_MAX} {}", self.role.title, self.role.nodes)));
         }
         if token.approval == Some(true) {
             self.approved(wire, &key, peer, now)?;

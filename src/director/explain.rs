@@ -6,9 +6,9 @@ use super::quarantine::short;
 use super::records::{Agent, Order, Rollout};
 use super::registry::Registry;
 use super::releases::Releases;
+use super::role::Role;
 use super::views::AgentView;
 use crate::core::hex;
-use crate::core::product::AGENT;
 use crate::core::reason::Reason;
 use crate::core::rollout::End;
 use crate::wire::agent_api::RejectWire;
@@ -87,7 +87,9 @@ impl Registry {
         let found: Vec<&Agent> = self.agents.values().filter(fits).take(3).collect();
         match found.as_slice() {
             [one] => Ok(one.id.clone()),
-            [] => Err(self.known(word).err().unwrap_or_else(|| Reason::new("agent_unknown", "there is no such agent"))),
+            [] => {
+                Err(self.known(word).err().unwrap_or_else(|| Reason::new("agent_unknown", format!("there is no such {}", self.role.node))))
+            }
             [a, b, ..] => Err(Reason::new("agent_ambiguous", format!("'{word}' may be {}, {} or others; give the whole id", a.id, b.id))),
         }
     }
@@ -103,7 +105,7 @@ impl Registry {
             rejects: agent.rejects.clone().unwrap_or_default(),
             last_result: self.last_result(id),
             mirror_timestamp_version: mirror_timestamp,
-            latest_version: releases.resolve(AGENT.name, "latest").ok().map(|v| v.to_string()),
+            latest_version: releases.resolve(self.role.product.name, "latest").ok().map(|v| v.to_string()),
             time: now,
             ..Default::default()
         };
@@ -118,7 +120,7 @@ impl Registry {
             view.then = view.agent.deadline.map(|_| at_deadline(order));
             view.retry_at = order.repair_at.or(order.until.filter(|_| order.end().is_some()));
         }
-        view.remedies = remedies(&view);
+        view.remedies = remedies(&view, self.role);
         Ok(view)
     }
 
@@ -158,46 +160,50 @@ fn at_deadline(order: &Order) -> String {
 }
 
 /// What a person can do, the most likely first.
-fn remedies(view: &ExplainView) -> Vec<Remedy> {
+fn remedies(view: &ExplainView, role: &Role) -> Vec<Remedy> {
     let a = &view.agent;
     let id = &a.id;
     let mut out = Vec::new();
     let mut say = |command: String, what: &str| out.push(Remedy { command, what: what.to_string() });
     let rollout = a.rollout.unwrap_or(0);
-    let director = |rest: String| format!("vmetric-director {rest}");
+    let director = |rest: String| role.command(&rest);
+    let (node, product, title) = (role.node, role.product.name, role.title);
     match (a.state.as_str(), a.code.as_str()) {
-        (_, "never_reported") => say(String::new(), "start the agent on the device; `vmetric-agent status` there says what it does"),
+        (_, "never_reported") => say(String::new(), &format!("start the {node}; `{product} status` there says what it does")),
         (_, "rollout_halted") => {
             say(director(format!("retry --rollout {rollout}")), "try again all that did not work, and go on with the others");
             say(director(format!("cancel --rollout {rollout}")), "give the roll-out up");
         }
         ("trial" | "switching", _) => {
-            say(director(format!("cancel --agent {id} --roll-back")), "refuse the new version: the agent goes back to the one before");
+            say(
+                director(format!("cancel --{node} {id} --roll-back")),
+                &format!("refuse the new version: the {node} goes back to the one before"),
+            );
         }
         (_, "quarantined") => {
             if let Some(file) = &view.desired_sha256 {
-                say(director(format!("allow {} --agent {id}", short(file))), "let this agent have the file");
+                say(director(format!("allow {} --{node} {id}", short(file))), &format!("let this {node} have the file"));
             }
-            say(director(format!("retry --agent {id}")), "then order it again");
+            say(director(format!("retry --{node} {id}")), "then order it again");
         }
         (_, "agent_offline") | ("silent", _) => {
-            say(String::new(), "look at the device: is it on, does its agent run, does it reach this Director");
-            say(director(format!("retry --agent {id}")), "order it again");
-            say(director(format!("cancel --agent {id}")), "stop waiting for it");
+            say(String::new(), &format!("look at the device: is it on, does {product} run there, does it reach this {title}"));
+            say(director(format!("retry --{node} {id}")), "order it again");
+            say(director(format!("cancel --{node} {id}")), "stop waiting for it");
         }
         ("rolled_back" | "refused" | "flapping" | "expired" | "no_artifact" | "cancelled", _) => {
-            say(director(format!("retry --agent {id}")), "order this version again, whatever the device has rejected");
-            say(director(format!("assign --agent {id} --version VERSION")), "order another version");
+            say(director(format!("retry --{node} {id}")), "order this version again, whatever the device has rejected");
+            say(director(format!("assign --{node} {id} --version VERSION")), "order another version");
         }
         ("idle" | "reported" | "updated" | "already", _) if view.desired_version.is_none() || view.fulfilled => {
             let latest = view.latest_version.as_deref().filter(|v| *v != a.version);
             if latest.is_some() {
-                say(director(format!("assign --agent {id} --version latest")), "order the newest version");
+                say(director(format!("assign --{node} {id} --version latest")), "order the newest version");
             }
         }
         (_, "clock_ahead") => say(String::new(), "set the device's clock"),
         _ if a.owner.is_some() => {
-            say(director(format!("cancel --agent {id}")), "end it");
+            say(director(format!("cancel --{node} {id}")), "end it");
             say(director("rollouts".into()), "see how the roll-out goes");
         }
         _ => {}

@@ -59,6 +59,8 @@ pub struct Mirror {
     pub root: Vec<u8>,
     /// Build time of this program: the clock's floor.
     pub floor: u64,
+    /// How it names itself to the source.
+    pub user_agent: &'static str,
 }
 
 /// What a refresh found.
@@ -92,7 +94,7 @@ impl Mirror {
     /// # Errors
     /// The source did not answer, or a check of the metadata did not hold; what is served stays.
     pub fn refresh(&self, known: &Tree, now: u64) -> Result<Renewed, Reason> {
-        self.renew(Origin::new(&self.source)?, 0, known, now)
+        self.renew(Origin::new(&self.source, self.user_agent)?, 0, known, now)
     }
 
     /// Takes what a person brought: a bundle or a tree, checked as a source is. Expired timestamps and snapshots only if that
@@ -325,12 +327,11 @@ enum Origin {
 }
 
 impl Origin {
-    fn new(source: &Source) -> Result<Origin, Reason> {
+    fn new(source: &Source, user_agent: &'static str) -> Result<Origin, Reason> {
         match source {
-            Source::Nowhere => Err(Reason::new("no_source", "this Director was started without --mirror; releases are brought to it")),
+            Source::Nowhere => Err(Reason::new("no_source", "this server was started without --mirror; releases are brought to it")),
             Source::Folder(folder) => Ok(Origin::Folder(folder.clone())),
             Source::Url(base, pins) => {
-                let user_agent = concat!("vmetric-director/", env!("VMETRIC_BUILT_VERSION"));
                 let config = HttpConfig { pins: pins.clone(), proxy: None, user_agent, wake_fd: None, tick: || {} };
                 let http = Http::new(config).map_err(|e| e.reason())?;
                 Ok(Origin::Url(base.trim_end_matches('/').to_string(), http))

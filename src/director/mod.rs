@@ -32,6 +32,8 @@ pub mod console;
 pub mod dl;
 pub mod enroll;
 pub mod explain;
+#[cfg(unix)]
+pub mod extra;
 pub mod install;
 pub mod mirror;
 pub mod muting;
@@ -46,6 +48,7 @@ pub mod registry;
 pub mod releases;
 pub mod repair;
 pub mod retry;
+pub mod role;
 #[cfg(unix)]
 pub mod run;
 pub mod schedule;

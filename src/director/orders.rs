@@ -70,7 +70,8 @@ impl Registry {
             expires_at: Some(now.saturating_add(ask.life_s).saturating_add(ask.switch_in_s)),
             ..Default::default()
         };
-        let detail = format!("roll-out {id}: {} {version} to {} agents, {} at once", ask.product, group.len(), rollout.max_in_flight);
+        let (nodes, at_once) = (self.role.nodes, rollout.max_in_flight);
+        let detail = format!("roll-out {id}: {} {version} to {} {nodes}, {at_once} at once", ask.product, group.len());
         self.supersede(&group, id, now);
         for agent in &group {
             let row = Order {
@@ -96,7 +97,8 @@ impl Registry {
     pub fn check_limits(&self, ask: &Assign) -> Result<(), Reason> {
         let group = self.group(ask)?.len() as u64;
         if group > 1 && ask.max_failures >= group {
-            let detail = format!("--max-failures {} of {group} agents could never halt; at most {}", ask.max_failures, group - 1);
+            let detail =
+                format!("--max-failures {} of {group} {} could never halt; at most {}", ask.max_failures, self.role.nodes, group - 1);
             return Err(Reason::new("max_failures_too_high", detail));
         }
         Ok(())
@@ -113,7 +115,8 @@ impl Registry {
             None => self.agents.values().filter(|a| a.removed_at.is_none()).map(|a| a.id.clone()).collect(),
         };
         if group.is_empty() {
-            return Err(Reason::new("no_agents", "this Director has no agents yet; enroll one first"));
+            let detail = format!("this {} has no {} yet; enroll one first", self.role.title, self.role.nodes);
+            return Err(Reason::new("no_agents", detail));
         }
         Ok(group.into_iter().collect())
     }

@@ -114,7 +114,7 @@ impl Registry {
         }
         let next = self.next_generation(id);
         let detail = format!(
-            "the device has taken order {} of this Director, which knows of {} only (a restored backup); ordered anew as {next}",
+            "the device has taken order {} of this issuer, which knows of {} only (a restored backup); ordered anew as {next}",
             report.generation,
             row.in_force()
         );
@@ -234,7 +234,7 @@ impl Registry {
             let (outcome, version) = (clean(&result.outcome, NAME_MAX), clean(&result.version, NAME_MAX));
             let (code, what) = match result.issuer.starts_with(LOCAL_ISSUER) {
                 true => ("local_update", "by an operator's command on the device"),
-                false => ("result_foreign", "by the order of another Director"),
+                false => ("result_foreign", "by the order of another issuer"),
             };
             self.event(now, id, code, format!("{outcome} {version} {what}: {}", clean(&result.detail, DETAIL_MAX)), None);
             return false;

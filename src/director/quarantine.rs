@@ -83,12 +83,13 @@ impl Registry {
         }
         let entry = |agent: &str| self.quarantine.get(&key(sha256, agent, 0)).filter(|q| q.expires_at.is_none_or(|at| at > now));
         if let Some(by_person) = entry(agent).or_else(|| entry("")) {
-            let whom = if by_person.agent.is_empty() { "for every agent" } else { "for this agent" };
+            let whom = format!("for {} {}", if by_person.agent.is_empty() { "every" } else { "this" }, self.role.node);
             let until = by_person.expires_at.map_or(String::new(), |at| format!(" until {}", super::table::utc(at)));
             let detail = format!(
-                "rejected {whom}{until} by {}: {}; `vmetric-director allow {}` lifts it",
+                "rejected {whom}{until} by {}: {}; `{} allow {}` lifts it",
                 by_person.by,
                 by_person.detail,
+                self.role.program,
                 short(sha256)
             );
             return (!by_person.allowed).then(|| Reason::new("quarantined", detail));
@@ -99,10 +100,12 @@ impl Registry {
         let concerned = |q: &&Quarantine| q.rollout > 0 && self.orders.contains_key(&(q.rollout, agent.to_string()));
         let halted = self.entries(sha256).find(concerned)?;
         let detail = format!(
-            "this file halted roll-out {}: {}; `vmetric-director allow {}` or `retry --agent {agent}` releases it",
+            "this file halted roll-out {}: {}; `{} allow {}` or `retry --{} {agent}` releases it",
             halted.rollout,
             halted.detail,
-            short(sha256)
+            self.role.program,
+            short(sha256),
+            self.role.node
         );
         Some(Reason::new("quarantined", detail))
     }
@@ -114,7 +117,7 @@ impl Registry {
         }
         let person = self.quarantine.get(&key(sha256, "", 0)).is_some_and(|q| q.allowed && q.expires_at.is_none_or(|at| at > now));
         let halted = self.entries(sha256).find(|q| q.rollout > 0 && !person)?;
-        let detail = format!("this file halted roll-out {}; `vmetric-director allow {}` releases it", halted.rollout, short(sha256));
+        let detail = format!("this file halted roll-out {}; `{} allow {}` releases it", halted.rollout, self.role.program, short(sha256));
         Some(Reason::new("quarantined", detail))
     }
 
@@ -145,7 +148,7 @@ impl Registry {
         files.dedup();
         let why = self.rollouts.get(&rollout).map_or(String::new(), |r| r.detail.clone());
         for (sha256, version) in files {
-            let detail = format!("{version} {} for the agents of roll-out {rollout}: {why}", short(&sha256));
+            let detail = format!("{version} {} for the {} of roll-out {rollout}: {why}", short(&sha256), self.role.nodes);
             self.event(now, "", "quarantined", detail, None);
             self.keep_quarantine(Quarantine { sha256, version, rollout, since: now, detail: why.clone(), ..Default::default() });
         }
@@ -157,7 +160,7 @@ impl Registry {
         for key in keys {
             let sha256 = key.split('/').next().unwrap_or_default().to_string();
             self.lift(&key);
-            self.event(now, "", "hash_allowed", format!("{} for the agents of roll-out {rollout}", short(&sha256)), None);
+            self.event(now, "", "hash_allowed", format!("{} for the {} of roll-out {rollout}", short(&sha256), self.role.nodes), None);
         }
     }
 
@@ -182,7 +185,7 @@ impl Registry {
             None => vec![String::new()],
         };
         if self.quarantine.len() + scopes.len() > QUARANTINE_MAX {
-            let detail = format!("{QUARANTINE_MAX} files are rejected already; lift some with `vmetric-director allow`");
+            let detail = format!("{QUARANTINE_MAX} files are rejected already; lift some with `{} allow`", self.role.program);
             return Err(Reason::new("too_many_rejections", detail));
         }
         let by = self.by.clone().unwrap_or_default();

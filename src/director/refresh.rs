@@ -53,7 +53,8 @@ pub fn ask_import(site: &Site, import: Import) -> Result<(), Reason> {
 /// `mirror_refused` with what was refused, `no_source`.
 pub async fn next(site: &Site, asked: bool) -> Result<(), Reason> {
     if !asked && site.about.borrow().mirror.is_empty() {
-        let detail = "this Director was started without --mirror; bring a bundle with `vmetric-director mirror --file FILE`";
+        let (title, how) = (site.role.title, site.role.command("mirror --file FILE"));
+        let detail = format!("this {title} was started without --mirror; bring a bundle with `{how}`");
         return Err(Reason::new("no_source", detail));
     }
     let goal = site.refreshes_begun.get() + 1;
@@ -68,7 +69,7 @@ pub async fn next(site: &Site, asked: bool) -> Result<(), Reason> {
 /// Refreshes the mirror at the start, on demand and every minute.
 pub async fn forever(site: Rc<Site>, mut mirror: Arc<Mirror>) {
     if matches!(mirror.source, Source::Nowhere) {
-        log::info!("no mirror: releases come with `vmetric-director mirror --file`");
+        log::info!("no mirror: releases come with `{}`", site.role.command("mirror --file"));
     }
     loop {
         let number = site.refreshes_begun.get() + 1;

@@ -11,6 +11,7 @@ use super::activity;
 use super::caller::{Heard, Strangers};
 use super::muting::Muting;
 use super::records::{Agent, Event, NAME_MAX, Order, Pending, Quarantine, Rollout, Token, clean};
+use super::role::Role;
 use super::store::{Change, Table};
 use crate::core::reason::Reason;
 
@@ -20,6 +21,8 @@ pub const AGENTS_MAX: usize = 100_000;
 /// The state in memory.
 #[derive(Default)]
 pub struct Registry {
+    /// What this server is, and what it manages.
+    pub role: &'static Role,
     /// Who orders: the store's random id.
     pub issuer: String,
     /// How much of the activity is kept.
@@ -200,7 +203,7 @@ impl Registry {
     /// `agent_unknown`.
     pub fn remove(&mut self, id: &str, now: u64) -> Result<(), Reason> {
         self.known(id)?;
-        self.cancel_agents(&[id.to_string()], &super::cancel::Cancel::new("the agent was removed"), now);
+        self.cancel_agents(&[id.to_string()], &super::cancel::Cancel::new(&format!("the {} was removed", self.role.node)), now);
         if let Some(agent) = self.agents.get_mut(id) {
             agent.removed_at = Some(now);
             if let Some(device) = &agent.device_key {
@@ -218,9 +221,13 @@ impl Registry {
     /// `agent_unknown`, `agent_removed`.
     pub fn known(&self, id: &str) -> Result<&Agent, Reason> {
         match self.agents.get(id) {
-            None => Err(Reason::new("agent_unknown", format!("this Director does not know agent '{}'; enroll it", clean(id, NAME_MAX)))),
+            None => {
+                let (title, node) = (self.role.title, self.role.node);
+                Err(Reason::new("agent_unknown", format!("this {title} does not know {node} '{}'; enroll it", clean(id, NAME_MAX))))
+            }
             Some(a) if a.removed_at.is_some() => {
-                Err(Reason::new("agent_removed", "this agent was removed; enroll it again with a new token"))
+                let (node, token) = (self.role.node, self.role.token);
+                Err(Reason::new("agent_removed", format!("this {node} was removed; enroll it again with a new {token}")))
             }
             Some(a) => Ok(a),
         }

@@ -68,7 +68,7 @@ impl Releases {
         // Only a known running version can be too old; an unreadable one is the agent's to judge.
         match (&artifact.min_version, running.parse::<Version>()) {
             (Some(floor), Ok(running)) if running < *floor => {
-                Err(Reason::new("min_version", format!("{product} {version} needs at least {floor}; this agent runs {running}")))
+                Err(Reason::new("min_version", format!("{product} {version} needs at least {floor}; this device runs {running}")))
             }
             _ => Ok(artifact),
         }

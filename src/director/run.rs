@@ -10,13 +10,16 @@ use smol::LocalExecutor;
 use smol::io::AsyncReadExt;
 
 use super::admin;
-use super::args::{LISTEN, Run};
+use super::args::Run;
 use super::certificates::{self, Naming};
 use super::config;
+use super::config::start::Settings;
+use super::extra::Extra;
 use super::mirror::Mirror;
 use super::pki::SiteCa;
 use super::refresh;
 use super::registry::Registry;
+use super::role::Role;
 use super::service::Front;
 use super::site::{About, Site, load};
 use super::store::{Store, damaged};
@@ -27,8 +30,6 @@ use crate::io::serve::{Limits, serve};
 use crate::io::user::become_owner_of;
 use crate::io::{clock, notify, open_files, signals, tls};
 
-/// The store's file in the state folder.
-pub const STORE: &str = "director.redb";
 /// Connections that may wait to be accepted: most of a large fleet after a restart.
 const QUEUE: i32 = 4096;
 /// Longest time that a stop waits for answers under way.
@@ -44,23 +45,27 @@ const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 ///
 /// # Errors
 /// One sentence: what cannot be used, and what to do.
-pub fn run(args: &Run) -> Result<(), String> {
+pub fn run(args: &Run, role: &'static Role, extra: Option<Rc<dyn Extra>>) -> Result<(), String> {
     let now = clock::unix();
     make_folder(&args.state).map_err(|e| format!("{}: {e}; check the folder's owner and rights", args.state.display()))?;
     become_owner_of(&args.state).map_err(|e| format!("{}: its owner cannot be become: {e}", args.state.display()))?;
     let given = args;
-    let (args, settings) = &config::start::resolve(given)?;
-    let _lock = take_lock(&args.state.join("run.lock"))?;
-    let path = args.state.join(STORE);
-    let (store, registry) = read_state(&path, now)?;
-    let listeners = bind(&args.listen)?;
+    let (args, settings) = &match role.configured {
+        true => config::start::resolve(given)?,
+        false => (given.clone(), Settings::default()),
+    };
+    let _lock = take_lock(&args.state.join("run.lock"), role)?;
+    let path = args.state.join(role.store);
+    let (store, mut registry) = read_state(&path, role, now)?;
+    registry.role = role;
+    let listeners = bind(&args.listen, role)?;
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
     let naming = Naming { name: args.name.clone(), addresses, files: args.tls.clone() };
     let ca = SiteCa::open_or_create(&args.state.join("pki"), &naming.names(), certificates::now()).map_err(|r| r.to_string())?;
     if let Some(files) = &naming.files {
         ca.set_company(files.load().map_err(|r| r.detail.clone())?);
     }
-    let mirror = mirror(args)?;
+    let mirror = mirror(args, role)?;
     let found = mirror.from_disk().map_err(|r| format!("root metadata: {r}"))?;
     let site = Site::new(registry, store, ca, found.tree);
     *site.settings.borrow_mut() = settings.clone();
@@ -68,6 +73,7 @@ pub fn run(args: &Run) -> Result<(), String> {
     let addresses = &naming.addresses;
     let url = format!("https://{}", with_port(&naming.name(), addresses.first().map_or(0, SocketAddr::port)));
     *site.naming.borrow_mut() = naming.clone();
+    *site.extra.borrow_mut() = extra;
     *site.about.borrow_mut() =
         About { listen: addresses.iter().map(|a| a.to_string()).collect(), url, mirror: args.mirror.clone().unwrap_or_default() };
     greet(&site, given);
@@ -76,18 +82,18 @@ pub fn run(args: &Run) -> Result<(), String> {
 }
 
 /// The lock tells `-service` and a second Director which process works with this state folder.
-fn take_lock(path: &Path) -> Result<Lock, String> {
+fn take_lock(path: &Path, role: &Role) -> Result<Lock, String> {
     Lock::take(path).map_err(|taken| match taken {
         Taken::By(pid) => {
             let who = pid.map_or("another process".to_string(), |pid| format!("process {pid}"));
-            format!("{}: a Director runs already with this state folder: {who}", path.display())
+            format!("{}: {} runs already with this state folder: {who}", path.display(), role.program)
         }
         Taken::Error(e) => format!("{}: {e}; check the folder's owner and rights", path.display()),
     })
 }
 
 /// Opens the store. redb answers most damage with an error and some with a panic; both end in the same sentence.
-fn read_state(path: &Path, now: u64) -> Result<(Store, Registry), String> {
+fn read_state(path: &Path, role: &'static Role, now: u64) -> Result<(Store, Registry), String> {
     // An empty file would be taken for a new one, and every agent forgotten without a word.
     if path.metadata().is_ok_and(|m| m.len() == 0) {
         return Err(damaged(path, "it is empty"));
@@ -95,7 +101,7 @@ fn read_state(path: &Path, now: u64) -> Result<(Store, Registry), String> {
     let text = damaged(path, "it cannot be read");
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |_| {
-        eprintln!("vmetric-director: {text}");
+        eprintln!("{}: {text}", role.program);
         std::process::exit(1);
     }));
     let read = Store::open(path).and_then(|store| {
@@ -118,13 +124,18 @@ async fn live(
     let stop = signals::stop_signals().map_err(|e| format!("signals: {e}"))?;
     let mut stop = smol::Async::new(stop).map_err(|e| format!("signals: {e}"))?;
     executor.spawn(site.store.clone().commit_forever()).detach();
-    site.registry.borrow_mut().event(clock::unix(), "", "director_started", env!("VMETRIC_BUILT_VERSION"), None);
+    let started = format!("{}_started", site.role.code);
+    site.registry.borrow_mut().event(clock::unix(), "", &started, env!("VMETRIC_BUILT_VERSION"), None);
     site.flush();
     // What the disk refuses at the start is an error at the start, not of the first agent.
     site.store.durable().await?;
+    let extra = site.extra.borrow().clone();
+    extra.map_or(Ok(()), |extra| extra.start(&site, executor))?;
     executor.spawn(site.clone().plan_forever()).detach();
     executor.spawn(refresh::forever(site.clone(), Arc::new(mirror))).detach();
-    executor.spawn(config::watch::forever(site.clone(), given.clone())).detach();
+    if site.role.configured {
+        executor.spawn(config::watch::forever(site.clone(), given.clone())).detach();
+    }
     executor.spawn(keep_house(site.clone())).detach();
     executor.spawn(certificates::watch(site.clone(), naming)).detach();
     let socket = admin::bind(state).map_err(|e| format!("{}: {e}", state.join(admin::SOCKET).display()))?;
@@ -167,9 +178,14 @@ async fn drain(site: &Site, stop: &mut smol::Async<std::os::unix::net::UnixStrea
         }
         if told != agents {
             told = agents;
-            let detail = format!("{agents} agents are on trial; stops when they are done, at {} at the latest", super::table::utc(until));
+            let detail = format!(
+                "{agents} {} are on trial; stops when they are done, at {} at the latest",
+                site.role.nodes,
+                super::table::utc(until)
+            );
             notify::stopping(&format!("{detail}; a second SIGTERM ends the wait"));
-            site.registry.borrow_mut().event(now, "", "director_stopping", detail, None);
+            let stopping = format!("{}_stopping", site.role.code);
+            site.registry.borrow_mut().event(now, "", &stopping, detail, None);
             site.flush();
         }
         let again = async {
@@ -182,7 +198,7 @@ async fn drain(site: &Site, stop: &mut smol::Async<std::os::unix::net::UnixStrea
             false
         };
         if smol::future::or(again, pause).await {
-            log::warn!("stopping at once: a second signal; {agents} agents on trial wait for the next start");
+            log::warn!("stopping at once: a second signal; {agents} {} on trial wait for the next start", site.role.nodes);
             return;
         }
     }
@@ -197,7 +213,8 @@ async fn leave(site: &Site) -> Result<(), String> {
         smol::Timer::after(Duration::from_millis(5)).await;
     }
     smol::Timer::after(Duration::from_millis(100)).await;
-    site.registry.borrow_mut().event(clock::unix(), "", "director_stopped", "", None);
+    let stopped = format!("{}_stopped", site.role.code);
+    site.registry.borrow_mut().event(clock::unix(), "", &stopped, "", None);
     site.flush();
     site.store.durable().await?;
     site.store.close();
@@ -235,7 +252,7 @@ fn connections(site: &Site) -> usize {
     let fit = usize::try_from(open_files::connections()).unwrap_or(wanted).clamp(1, wanted);
     let agents = site.registry.borrow().agents.values().filter(|a| a.removed_at.is_none()).count();
     if fit < agents {
-        let detail = format!("{agents} agents, {fit} connections: {}", reason.detail);
+        let detail = format!("{agents} {}, {fit} connections: {}", site.role.nodes, reason.detail);
         site.registry.borrow_mut().event(clock::unix(), "", "open_files_too_low", detail, None);
         site.flush();
     } else {
@@ -244,8 +261,8 @@ fn connections(site: &Site) -> usize {
     fit
 }
 
-fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, String> {
-    let default: SocketAddr = LISTEN.parse().map_err(|_| "no default address")?;
+fn bind(addresses: &[SocketAddr], role: &Role) -> Result<Vec<TcpListener>, String> {
+    let default: SocketAddr = role.listen.parse().map_err(|_| "no default address")?;
     let addresses = if addresses.is_empty() { &[default] } else { addresses };
     let one = |address: &SocketAddr| {
         let listener = TcpListener::bind(address).map_err(|e| format!("listen {address}: {e}"))?;
@@ -261,14 +278,14 @@ fn root_file(args: &Run) -> Result<&Path, String> {
         .ok_or_else(|| "run needs --root, or `root:` in vmetric.yml: the root.json that `vmetric-release init` made".to_string())
 }
 
-fn mirror(args: &Run) -> Result<Mirror, String> {
+fn mirror(args: &Run, role: &Role) -> Result<Mirror, String> {
     let file = root_file(args)?;
     let root = read_limited(file, ROOT_MAX).map_err(|e| format!("root {}: {e}", file.display()))?;
     let root = root
         .ok_or_else(|| format!("root {}: there is no such file; it is the root.json that `vmetric-release init` made", file.display()))?;
     let source = config::start::source(args);
     let floor = env!("VMETRIC_BUILT_TIME").parse().unwrap_or(0);
-    Ok(Mirror { source, folder: args.state.join("release"), trust: args.state.join("trust"), root, floor })
+    Ok(Mirror { source, folder: args.state.join("release"), trust: args.state.join("trust"), root, floor, user_agent: role.user_agent })
 }
 
 fn with_port(name: &str, port: u16) -> String {
@@ -283,11 +300,14 @@ fn greet(site: &Site, given: &Run) {
     let state = &given.state;
     match &site.settings.borrow().file {
         Some(file) => log::info!("configuration {}", file.display()),
+        None if !site.role.configured => {}
         None => log::info!("no configuration file; the command line and the defaults count"),
     }
     let (about, pin) = (site.about.borrow(), tls::pin_text(&site.ca.pin()));
-    log::info!("vmetric-director {} listens on {}", env!("VMETRIC_BUILT_VERSION"), about.listen.join(", "));
+    let (role, state) = (site.role, state.display());
+    log::info!("{} {} listens on {}", role.program, env!("VMETRIC_BUILT_VERSION"), about.listen.join(", "));
     log::info!("site CA pin {pin}");
-    log::info!("make a token:    vmetric-director token create --state {}", state.display());
-    log::info!("enroll a device: vmetric-agent enroll --director {} --pin {pin} --token TOKEN", about.url);
+    log::info!("to enroll: {} {} create --state {state}", role.program, role.token);
+    let (program, at, with) = (role.product.name, role.enroll_at, role.enroll_with);
+    log::info!("then: {program} enroll {at} {} --pin {pin} {with} ...", about.url);
 }

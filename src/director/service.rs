@@ -44,7 +44,14 @@ impl Service for Front {
     }
 
     fn body_limit(&self, method: &str, path: &str) -> usize {
-        if method == "POST" && path.starts_with("/agent/v1/") { BODY_MAX } else { 0 }
+        if method == "POST" && path.starts_with("/agent/v1/") {
+            return BODY_MAX;
+        }
+        #[cfg(unix)]
+        if let Some(limit) = self.0.extra.borrow().as_ref().and_then(|extra| extra.body_limit(method, path)) {
+            return limit;
+        }
+        0
     }
 
     fn call(&self, request: Request) -> Answer {
@@ -60,9 +67,21 @@ impl Service for Front {
             ("GET" | "HEAD", _) if path.starts_with("/dl/") => now(dl::answer(&site, &request)),
             (_, "/agent/v1/enroll" | "/agent/v1/report" | "/agent/v1/poll") => now(wrong_method("POST")),
             (_, "/healthz" | "/readyz") => now(wrong_method("GET, HEAD")),
-            _ => now(Response::error(404, "not_found", "there is nothing here")),
+            _ => other(&site, &request),
         }
     }
+}
+
+/// What only this role has.
+fn other(site: &Rc<Site>, request: &Request) -> Answer {
+    #[cfg(unix)]
+    let extra = site.extra.borrow().clone();
+    #[cfg(unix)]
+    if let Some(answer) = extra.and_then(|extra| extra.call(site, request)) {
+        return answer;
+    }
+    let _ = (site, request);
+    now(Response::error(404, "not_found", "there is nothing here"))
 }
 
 /// What is told of a peer whose request never came to an answer of ours.
@@ -72,7 +91,7 @@ fn why_turned_away(code: &str) -> &'static str {
         "handshake_failed" => "no TLS handshake: garbage, a protocol that is not spoken here, or a client with another site's pin",
         "handshake_slow" | "arrival_slow" => "its handshake and first request took too long",
         "too_many_strangers" => "its address has too many connections without a credential; further ones are closed at once",
-        "connections_full" => "all connections are taken; raise the limit of open files (LimitNOFILE=) or add a Director",
+        "connections_full" => "all connections are taken; raise the limit of open files (LimitNOFILE=)",
         "body_too_large" => "its body was longer than the path permits",
         "headers_too_large" => "its headers were longer than permitted",
         "request_too_slow" => "its request did not arrive in time",
@@ -90,7 +109,7 @@ fn wrong_method(allowed: &'static str) -> Response {
 
 fn ready(site: &Site) -> Response {
     if site.stopping.get() || site.draining.get() {
-        return Response::error(503, "stopping", "this Director stops").with("retry-after", "5");
+        return Response::error(503, "stopping", "this server stops").with("retry-after", "5");
     }
     if site.tree.borrow().timestamp_version == 0 {
         return Response::error(503, "not_ready", "no release tree has been mirrored yet").with("retry-after", "5");
@@ -113,7 +132,7 @@ pub fn throttled(base_s: u64) -> Response {
 
 fn unavailable(error: &str) -> Response {
     log::warn!("an answer was withheld: {error}");
-    Response::error(503, "store_unavailable", "the Director cannot write its state; nothing was taken; try again")
+    Response::error(503, "store_unavailable", "the server cannot write its state; nothing was taken; try again")
         .with("retry-after", retry_after(5))
 }
 
@@ -146,7 +165,7 @@ fn parse<T: miniserde::Deserialize>(request: &Request, protocol: fn(&T) -> u32) 
     let text = std::str::from_utf8(&request.body).map_err(|_| bad("the body is not UTF-8"))?;
     let wire: T = json::from_str(text).map_err(|_| bad("the body is not the JSON that this path expects"))?;
     if protocol(&wire) != PROTOCOL {
-        let detail = format!("protocol {} is not spoken here; this Director speaks {PROTOCOL}", protocol(&wire));
+        let detail = format!("protocol {} is not spoken here; this server speaks {PROTOCOL}", protocol(&wire));
         return Err(Box::new(Response::error(400, "protocol_unknown", detail)));
     }
     Ok(wire)
@@ -183,7 +202,7 @@ fn enroll(site: Rc<Site>, request: &Request) -> Answer {
         Err(response) => return now(*response),
     };
     let time = clock::unix();
-    let enrolled = site.registry.borrow_mut().enroll_from(&wire, &agent_id(&wire.hostname), &peer(request), time);
+    let enrolled = site.registry.borrow_mut().enroll_from(&wire, &agent_id(&wire.hostname, site.role.node), &peer(request), time);
     let id = match enrolled.map_err(|reason| of_other_site(&site, &wire, reason)) {
         Ok(id) => id,
         // No failure of its: it has a good token, and waits for a person.
@@ -222,7 +241,7 @@ fn of_other_site(site: &Site, wire: &EnrollWire, reason: Reason) -> Reason {
 }
 
 /// An id that people recognise and nobody can guess or take twice: the host name's letters and a random end.
-fn agent_id(hostname: &str) -> String {
+fn agent_id(hostname: &str, node: &str) -> String {
     const HOST_MAX: usize = 24;
     let host: String = hostname
         .to_ascii_lowercase()
@@ -231,7 +250,7 @@ fn agent_id(hostname: &str) -> String {
         .take(HOST_MAX)
         .collect();
     let host = host.trim_matches('-');
-    format!("{}-{}", if host.is_empty() { "agent" } else { host }, random_hex(6))
+    format!("{}-{}", if host.is_empty() { node } else { host }, random_hex(6))
 }
 
 fn report(site: Rc<Site>, request: &Request, poll: bool) -> Answer {

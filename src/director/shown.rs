@@ -8,6 +8,7 @@ use super::cancel::CancelView;
 use super::explain::{ExplainView, Remedy};
 use super::quarantine::{AllowView, RejectView, short};
 use super::retry::RetryView;
+use super::role::Role;
 use super::table::{Table, ago, until, utc};
 use super::views::{AgentView, AgentsView, RejectionsView};
 
@@ -44,20 +45,22 @@ fn rank(agent: &AgentView) -> u8 {
 }
 
 /// `agents`. `terminal`: whoever reads it sees a screen, and many of one kind are counted.
-pub fn agents(view: &AgentsView, filter: &Filter, terminal: bool) -> String {
+pub fn agents(view: &AgentsView, filter: &Filter, terminal: bool, role: &Role) -> String {
     if view.agents.is_empty() {
-        return "no agents yet; `vmetric-director token create` makes a token to enroll one\n".into();
+        let (nodes, token, program) = (role.nodes, role.token, role.program);
+        return format!("no {nodes} yet; `{program} {token} create` makes a {token} to enroll one\n");
     }
     let all = view.agents.len();
     let view = chosen(view.clone(), filter);
     if view.agents.is_empty() {
-        return format!("none of {all} agents fits\n");
+        return format!("none of {all} {} fits\n", role.nodes);
     }
     let mut platforms: Vec<String> = view.agents.iter().map(|a| format!("{}-{}", a.os, a.architecture)).collect();
     platforms.sort();
     platforms.dedup();
     let mixed = platforms.len() > 1;
-    let mut head = vec!["AGENT", "VERSION", "STATE", "SINCE", "SEEN", "WHY"];
+    let node = role.node.to_uppercase();
+    let mut head = vec![node.as_str(), "VERSION", "STATE", "SINCE", "SEEN", "WHY"];
     if mixed {
         head.insert(2, "PLATFORM");
     }
@@ -80,10 +83,10 @@ pub fn agents(view: &AgentsView, filter: &Filter, terminal: bool) -> String {
     if terminal && *filter == Filter::default() {
         for ((version, state, code), n) in alike.iter().filter(|(_, n)| **n > ALIKE_MAX) {
             let more = n - ALIKE_MAX;
-            out += &format!("... and {more} more on {version}, {state}, {code}: `agents --state {state} --version {version}`\n");
+            out += &format!("... and {more} more on {version}, {state}, {code}: `{} --state {state} --version {version}`\n", role.nodes);
         }
     }
-    out + &summary(&view, all)
+    out + &summary(&view, all, role)
 }
 
 fn versions(a: &AgentView) -> String {
@@ -94,7 +97,7 @@ fn versions(a: &AgentView) -> String {
 }
 
 /// One line below the table: with a thousand agents it is what is seen.
-fn summary(view: &AgentsView, all: usize) -> String {
+fn summary(view: &AgentsView, all: usize, role: &Role) -> String {
     let count = |fits: &dyn Fn(&AgentView) -> bool| view.agents.iter().filter(|a| fits(a)).count();
     let mut by_version: Vec<(String, usize)> = Vec::new();
     for a in &view.agents {
@@ -105,7 +108,8 @@ fn summary(view: &AgentsView, all: usize) -> String {
     }
     by_version.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
     let versions: Vec<String> = by_version.iter().take(4).map(|(v, n)| format!("{n} run {v}")).collect();
-    let shown = if view.agents.len() == all { format!("{all} agents") } else { format!("{} of {all} agents", view.agents.len()) };
+    let shown =
+        if view.agents.len() == all { format!("{all} {}", role.nodes) } else { format!("{} of {all} {}", view.agents.len(), role.nodes) };
     let (needing, failed) = (count(&|a| rank(a) == 0), count(&|a| rank(a) == 1));
     let (moving, offline) = (count(&|a| matches!(rank(a), 3 | 4)), count(&|a| !a.online));
     let mut parts = vec![shown, versions.join(", ")];
@@ -116,7 +120,7 @@ fn summary(view: &AgentsView, all: usize) -> String {
     }
     let mut out = format!("\n{}\n", parts.join("; "));
     if needing + failed > 0 {
-        out += "`vmetric-director explain AGENT` says what to do\n";
+        out += &format!("`{} explain {}` says what to do\n", role.program, role.node.to_uppercase());
     }
     out
 }
@@ -166,11 +170,11 @@ fn moment(now: u64, at: u64) -> String {
 }
 
 /// `explain`.
-pub fn explain(view: &ExplainView) -> String {
+pub fn explain(view: &ExplainView, role: &Role) -> String {
     let (a, now) = (&view.agent, view.time);
     let mut out = String::new();
     let mut say = |name: &str, value: String| out += &format!("{name:<13} {value}\n");
-    say("agent", format!("{} ({}, {}-{})", a.id, a.hostname, a.os, a.architecture));
+    say(role.node, format!("{} ({}, {}-{})", a.id, a.hostname, a.os, a.architecture));
     let place = if a.running == "factory" { "factory image".to_string() } else { format!("slot {}", a.running) };
     // What it said when it was enrolled is all there is before its first report.
     let heard = !a.running_sha256.is_empty();
@@ -230,7 +234,7 @@ pub fn explain(view: &ExplainView) -> String {
     };
     say("contact", format!("{}; {contact}", moment(now, a.last_contact)));
     if let Some(second) = &a.second_device {
-        say("refused", format!("a second device with this identity, {second}; `replace-agent {}` decides for it", a.id));
+        say("refused", format!("a second device with this identity, {second}; `replace-{} {}` decides for it", role.node, a.id));
     }
     say("clock", if a.clock.is_empty() { "unknown".into() } else { a.clock.clone() });
     let metadata = format!(
@@ -250,17 +254,17 @@ fn remedy(r: &Remedy) -> String {
 }
 
 /// `rejections`.
-pub fn rejections(view: &RejectionsView) -> String {
+pub fn rejections(view: &RejectionsView, role: &Role) -> String {
     if view.rejections.is_empty() {
         return "no file is rejected\n".into();
     }
     let mut table = Table::new(&["SHA256", "VERSION", "WHOM", "SINCE", "UNTIL", "BY", "WHY"]);
     for q in &view.rejections {
         let whom = match (q.rollout, q.agent.as_str()) {
-            (0, "") => "every agent".to_string(),
+            (0, "") => format!("every {}", role.node),
             (0, agent) if q.allowed => format!("allowed to {agent}"),
             (0, agent) => agent.to_string(),
-            (id, _) => format!("agents of roll-out {id}"),
+            (id, _) => format!("{} of roll-out {id}", role.nodes),
         };
         let until = q.expires_at.map_or("allow".into(), |at| until(view.time, at));
         let by = if q.by.is_empty() { "director".to_string() } else { q.by.clone() };
@@ -276,10 +280,10 @@ fn names(list: &[String]) -> String {
 }
 
 /// `cancel`.
-pub fn cancelled(view: &CancelView) -> String {
+pub fn cancelled(view: &CancelView, role: &Role) -> String {
     let mut out = match view.cancelled {
         0 => String::new(),
-        n => format!("cancelled for {n} agent(s); {} told\n", view.told),
+        n => format!("cancelled for {n} {}(s); {} told\n", role.node, view.told),
     };
     for id in &view.rollouts {
         out += &format!("roll-out {id} is over\n");
@@ -297,10 +301,10 @@ pub fn cancelled(view: &CancelView) -> String {
 }
 
 /// `retry`.
-pub fn retried(view: &RetryView) -> String {
+pub fn retried(view: &RetryView, role: &Role) -> String {
     let mut out = String::new();
     for r in &view.rollouts {
-        out += &format!("roll-out {}: version {} for {} agent(s) again\n", r.rollout, r.version, r.group);
+        out += &format!("roll-out {}: version {} for {} {}(s) again\n", r.rollout, r.version, r.group, role.node);
     }
     for l in view.left_out.iter().take(NAMES_MAX) {
         out += &format!("not {}: {} ({})\n", l.agent, l.detail, l.code);
@@ -313,35 +317,35 @@ pub fn retried(view: &RetryView) -> String {
 }
 
 /// `reject`.
-pub fn rejected(view: &RejectView) -> String {
+pub fn rejected(view: &RejectView, role: &Role) -> String {
     let file = format!("{} {}", view.version, short(&view.sha256));
     let mut out = match view.already {
         true => format!("{file} was rejected before\n"),
         false => format!("{file} is rejected\n"),
     };
     if view.withdrawn > 0 {
-        out += &format!("withdrawn from {} agent(s), which drop what they have staged\n", view.withdrawn);
+        out += &format!("withdrawn from {} {}(s), which drop what they have staged\n", view.withdrawn, role.node);
     }
     if !view.going_back.is_empty() {
         out += &format!("refused on trial, goes back: {}\n", names(&view.going_back));
     }
     if !view.running.is_empty() {
         let n = view.running.len();
-        out += &format!("{n} agent(s) run it and are left alone: {}\n", names(&view.running));
-        out += "to move them: vmetric-director assign --agent ID... --version ANOTHER\n";
+        out += &format!("{n} {}(s) run it and are left alone: {}\n", role.node, names(&view.running));
+        out += &format!("to move them: {} assign --{} ID... --version ANOTHER\n", role.program, role.node);
     }
     out
 }
 
 /// `allow`.
-pub fn allowed(view: &AllowView) -> String {
+pub fn allowed(view: &AllowView, role: &Role) -> String {
     let file = format!("{} {}", view.version, short(&view.sha256));
     let mut out = match view.lifted {
         0 => format!("{} was not rejected here; nothing has changed\n", file.trim_start()),
         _ => format!("{file} may be ordered again; `retry` orders it where it was left out\n"),
     };
     if !view.own.is_empty() {
-        out += &format!("rejected by their own trial, which only `retry --agent ID` passes: {}\n", names(&view.own));
+        out += &format!("rejected by their own trial, which only `retry --{} ID` passes: {}\n", role.node, names(&view.own));
     }
     out
 }

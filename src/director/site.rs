@@ -14,11 +14,14 @@ use miniserde::json;
 use super::bell::{Bell, Bells};
 use super::certificates::Naming;
 use super::config::start::Settings;
+#[cfg(unix)]
+use super::extra::Extra;
 use super::mirror::Source;
 use super::pki::SiteCa;
 use super::records::{Agent, Event, Order, Pending, Quarantine, Rollout, Token};
 use super::refresh::{Import, Last};
 use super::registry::Registry;
+use super::role::Role;
 use super::store::{Change, Store, Table};
 use super::throttle::Throttle;
 use super::tree::Tree;
@@ -60,6 +63,11 @@ pub struct About {
 
 /// The running Director.
 pub struct Site {
+    /// What this server is, and what it manages.
+    pub role: &'static Role,
+    /// What its role adds.
+    #[cfg(unix)]
+    pub extra: RefCell<Option<Rc<dyn Extra>>>,
     /// What is known.
     pub registry: RefCell<Registry>,
     /// Where it is kept.
@@ -111,6 +119,9 @@ impl Site {
     /// A Director over what its store holds.
     pub fn new(registry: Registry, store: Store, ca: SiteCa, tree: Tree) -> Rc<Site> {
         Rc::new(Site {
+            role: registry.role,
+            #[cfg(unix)]
+            extra: RefCell::default(),
             registry: RefCell::new(registry),
             store: Rc::new(store),
             ca,

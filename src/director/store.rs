@@ -315,7 +315,7 @@ fn explain(path: &Path, error: &DatabaseError) -> String {
     let file = path.display();
     match error {
         DatabaseError::DatabaseAlreadyOpen => {
-            format!("{file} is in use: another vmetric-director runs with this state folder; stop it first")
+            format!("{file} is in use: another process runs with this state folder; stop it first")
         }
         DatabaseError::Storage(redb::StorageError::Io(e)) if e.kind() != std::io::ErrorKind::InvalidData => {
             format!("{file} cannot be opened: {e}; check the folder's owner, rights and free space")

@@ -254,7 +254,7 @@ impl Registry {
         };
         match self.concerning(&agent.id) {
             Some((order, rollout)) => self.show_order(&mut view, order, rollout),
-            None => show_unordered(&mut view),
+            None => show_unordered(&mut view, self.role.node),
         }
         view
     }
@@ -359,10 +359,10 @@ impl Registry {
 }
 
 /// An agent that this Director has ordered nothing yet: what it does is its own, or another authority's.
-fn show_unordered(view: &mut AgentView) {
+fn show_unordered(view: &mut AgentView, node: &str) {
     match view.state.as_str() {
         "enrolled" if view.running_sha256.is_empty() && view.running.is_empty() => {
-            (view.code, view.detail) = ("never_reported".into(), "enrolled, but its agent has not reported yet; start it".into());
+            (view.code, view.detail) = ("never_reported".into(), format!("enrolled, but its {node} has not reported yet; start it"));
             (view.owner, view.deadline) = (Some(Owner::Operator.word().into()), Some(view.enrolled_at.saturating_add(ACCEPT_S)));
         }
         "idle" | "reported" | "enrolled" => {}

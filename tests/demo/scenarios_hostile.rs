@@ -79,7 +79,7 @@ pub fn stolen(cast: &Cast) -> Result<Row, String> {
 
 /// Rewrites the newest order in the database of a stopped Director.
 fn forge_order(site: &Site, forge: &dyn Fn(&mut Order)) -> Result<(), String> {
-    let path: PathBuf = site.state.join(vmetric::director::run::STORE);
+    let path: PathBuf = site.state.join(vmetric::director::role::DIRECTOR.store);
     let store = Store::open(&path)?;
     let rows = store.load::<Order>(Table::Orders)?;
     let (key, mut order) = rows.into_iter().next_back().ok_or("the stolen database has no orders")?;

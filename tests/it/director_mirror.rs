@@ -71,7 +71,7 @@ fn publish(bench: &Bench) {
 
 fn mirror(bench: &Bench, source: Source) -> Mirror {
     let root = std::fs::read(bench.path("release/root.json")).unwrap();
-    Mirror { source, folder: bench.path("site/release"), trust: bench.path("site/trust"), root, floor: 0 }
+    Mirror { source, folder: bench.path("site/release"), trust: bench.path("site/trust"), root, floor: 0, user_agent: "test" }
 }
 
 fn refreshed(mirror: &Mirror, known: &Tree) -> Renewed {

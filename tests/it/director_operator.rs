@@ -5,6 +5,7 @@ use vmetric::director::cancel::Cancel;
 use vmetric::director::orders::Assign;
 use vmetric::director::quarantine::Reject;
 use vmetric::director::retry::Whom;
+use vmetric::director::role::DIRECTOR;
 use vmetric::wire::agent_api::{RejectWire, ReportWire};
 
 use crate::director_orders::{World, all, sha};
@@ -319,7 +320,7 @@ fn explain_names_the_whole_way_out() {
     assert!(e.quarantined.is_some_and(|q| q.contains("halted roll-out 1")));
     let view = world.registry.allow(&sha("2.0.0"), None, "", world.now).unwrap();
     assert_eq!(view.own, ["a0"], "the device itself still says no: only a retry passes that");
-    let text = vmetric::director::shown::explain(&world.explain("a1"));
+    let text = vmetric::director::shown::explain(&world.explain("a1"), &DIRECTOR);
     for word in ["should run", "2.0.0", "halted", "retry --rollout 1", "next move", "operator", "until"] {
         assert!(text.contains(word), "{word} is not in:\n{text}");
     }
@@ -354,18 +355,18 @@ fn agents_are_shown_with_what_needs_somebody_first() {
     let busy = ReportWire { step: "waiting".into(), code: "disk_full".into(), ..world.report_of("a5", "1.0.0") };
     world.hear(&busy);
     let view = world.registry.agents_view(world.now);
-    let text = vmetric::director::shown::agents(&view, &Filter::default(), false);
+    let text = vmetric::director::shown::agents(&view, &Filter::default(), false, &DIRECTOR);
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[1].contains("[operator, 30 d left]") && lines[1].contains("waiting_turn"), "{}", lines[1]);
     assert!(lines[0].starts_with("AGENT") && !lines[0].contains("PLATFORM"), "one platform needs no column");
     assert!(text.contains("30 agents; 29 run 1.0.0, 1 run 2.0.0; 26 wait for you; 1 failed"), "{text}");
     assert!(lines.iter().all(|l| l.chars().count() < 200), "{text}");
-    let screen = vmetric::director::shown::agents(&view, &Filter::default(), true);
+    let screen = vmetric::director::shown::agents(&view, &Filter::default(), true, &DIRECTOR);
     assert!(screen.lines().count() < 20 && screen.contains("... and 16 more on 1.0.0, waiting_turn, rollout_halted"), "{screen}");
     let only = |filter: Filter| vmetric::director::shown::chosen(view.clone(), &filter).agents.len();
     assert_eq!(only(Filter { state: Some("rolled_back".into()), ..Filter::default() }), 1);
     assert_eq!(only(Filter { version: Some("2.0.0".into()), ..Filter::default() }), 1);
     assert_eq!(only(Filter { why: Some("rollout_halted".into()), ..Filter::default() }), 26);
-    let none = vmetric::director::shown::agents(&view, &Filter { why: Some("nothing".into()), ..Filter::default() }, true);
+    let none = vmetric::director::shown::agents(&view, &Filter { why: Some("nothing".into()), ..Filter::default() }, true, &DIRECTOR);
     assert_eq!(none, "none of 30 agents fits\n");
 }

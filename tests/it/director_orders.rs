@@ -1,11 +1,11 @@
 //! Roll-outs over the registry: time and reports are arguments, nothing is a process.
 
 use vmetric::core::hex;
+use vmetric::core::product::AGENT;
 use vmetric::core::release::Artifact;
 use vmetric::core::rollout::{InFlight, OFFLINE_AFTER_S};
 use vmetric::core::trust::Withdrawn;
 use vmetric::director::cancel::{Cancel, CancelDone};
-use vmetric::director::commands::AGENT_PRODUCT;
 use vmetric::director::orders::Assign;
 use vmetric::director::registry::Registry;
 use vmetric::director::releases::Releases;
@@ -187,7 +187,7 @@ impl World {
 pub fn all(version: &str) -> Assign {
     Assign {
         agents: None,
-        product: AGENT_PRODUCT.into(),
+        product: AGENT.name.into(),
         version: version.into(),
         in_flight: InFlight::Count(3),
         max_failures: 2,

@@ -71,6 +71,14 @@ pub const DIRECTOR: Product = Product {
     memory: "",
 };
 
+/// Fleet: a Director's server for Directors, so with its limits.
+pub const FLEET: Product = Product {
+    name: "vmetric-fleet",
+    about: "vmetric Fleet: decides for the Directors of an organization",
+    state: "/var/lib/vmetric-fleet",
+    ..DIRECTOR
+};
+
 /// What to do with the service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Act {

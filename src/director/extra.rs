@@ -1,0 +1,48 @@
+//! What a role adds to the server that all have in common: Fleet's REST API and its own commands.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use smol::LocalExecutor;
+use smol::net::unix::UnixStream;
+
+use super::admin::AdminWire;
+use super::site::Site;
+use crate::core::reason::Reason;
+use crate::io::serve::{Answer, Request};
+
+/// The answer to a command, under way.
+pub type Commanded<'a> = Pin<Box<dyn Future<Output = Result<(), Reason>> + 'a>>;
+
+/// Everything is optional: what an addition does not know is the server's own.
+pub trait Extra {
+    /// Longest body of a request that is this addition's.
+    fn body_limit(&self, _method: &str, _path: &str) -> Option<usize> {
+        None
+    }
+
+    /// Answers a request, if its path is this addition's.
+    fn call(&self, _site: &Rc<Site>, _request: &Request) -> Option<Answer> {
+        None
+    }
+
+    /// Answers an administrator, if the command is this addition's.
+    fn command<'a>(
+        &'a self,
+        _site: &'a Rc<Site>,
+        _request: &'a AdminWire,
+        _who: &'a str,
+        _out: &'a mut UnixStream,
+    ) -> Option<Commanded<'a>> {
+        None
+    }
+
+    /// The server has opened its store and is about to listen: the place to start tasks.
+    ///
+    /// # Errors
+    /// One sentence; the server does not start.
+    fn start(&self, _site: &Rc<Site>, _executor: &Rc<LocalExecutor<'static>>) -> Result<(), String> {
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! Fleet's words and limits for the server that it shares with the Director.
+
+use crate::core::product::DIRECTOR;
+use crate::director::admin::AdminWire;
+use crate::director::args::{Ask, Words};
+use crate::director::role::Role;
+
+/// The help text.
+pub const HELP: &str = "\
+vmetric-fleet: decides for the Directors of an organization, serves them their releases, gathers what they tell
+
+Usage: vmetric-fleet COMMAND [options]
+
+Run
+  run | serve [--mirror FOLDER|URL] --root root.json [--listen ADDR:PORT]... [--mirror-pin sha256:..] [--name HOST]
+      Serves Directors until SIGTERM; they open every connection, HTTPS only. The first start makes the site CA.
+      --mirror      release tree with metadata/ and targets/: a folder, or https://
+      --mirror-pin  the CA key of that https:// server
+      --root        root metadata to begin with; later ones are found from it
+      --listen      default 0.0.0.0:8443; may be given several times
+      --name        host name or address that Directors use, default: the host's name
+      --tls-cert, --tls-key   PEM files of your own certificate chain and key, for browsers and API clients
+
+Look
+  directors [--state S] [--version V] [--why TEXT] [--json]
+                                    every Director: version, pending version, state, why not yet; what needs you first
+  explain DIRECTOR [--json]         all about one: why, since and until when, whose move, what you can do
+  rollouts [--json]                 every roll-out
+  rejections [--json]               files that are not ordered, to whom, why
+  activity [--director ID]... [--limit N] [--follow] [--json]
+  status [--json]                   this Fleet and its mirror
+  pin                               the pin that Directors enroll with
+
+Act
+  key create [--uses N] [--ttl 1h] [--approval] [--json]
+      An API key with which N Directors enroll; shown once, and worth nothing after its time.
+  key list | revoke ID [--json]
+  approve ID | deny ID [--reason TEXT] [--json]     a Director that enrolls with a key of --approval
+  assign --all | --director ID...  --version V|latest
+      [--max-in-flight N|P%] [--max-failures N] [--contact-deadline 5m]
+      [--unattended [--trial-max 24h]] [--end-probation] [--retry] [--switch-in 0s] [--life 30d] [--json]
+      First one Director, then at most --max-in-flight (10%); more than --max-failures (2) halt it.
+  cancel --all | --director ID... | --rollout N  [--roll-back] [--reason TEXT] [--json]
+  retry --all | --director ID... | --rollout N  [--reason TEXT] [--json]
+  reject HASH [--director ID...] [--for 7d] [--reason TEXT] [--json]
+  allow HASH [--director ID...] [--reason TEXT] [--json]
+  mirror [--json]                   look for new releases now
+  mirror --file BUNDLE|TREE [--accept-expired] [--json]
+  ca status | rotate | retire [--force] [--json]
+  remove-director ID                refuse its credential from now on
+  replace-director ID               of two with this identity, serve the one that is refused now
+
+Every command takes --state DIR (or VMETRIC_FLEET_STATE; default /var/lib/vmetric-fleet).
+Durations: 90s 5m 1h 7d.   Exit codes: 0 done, 1 failed, 2 wrong usage.
+";
+
+/// Fleet and its Directors.
+pub static FLEET: Role = Role {
+    program: "vmetric-fleet",
+    title: "Fleet",
+    code: "fleet",
+    product: &DIRECTOR,
+    node: "director",
+    nodes: "directors",
+    token: "key",
+    enroll_at: "--fleet",
+    enroll_with: "--key",
+    store: "fleet.redb",
+    state: "/var/lib/vmetric-fleet",
+    listen: "0.0.0.0:8443",
+    install: "/dl/director/",
+    user_agent: concat!("vmetric-fleet/", env!("VMETRIC_BUILT_VERSION")),
+    help: HELP,
+    // It prints a script that installs an agent.
+    without: &["install-command"],
+    asks,
+    shown,
+};
+
+/// Commands that only Fleet has.
+fn asks(_word: &str, _words: &mut Words, _request: &mut AdminWire) -> Result<bool, String> {
+    Ok(false)
+}
+
+/// Their answers, for people.
+fn shown(_ask: &Ask, line: &str) -> Result<String, String> {
+    Ok(format!("{line}\n"))
+}
