@@ -10,6 +10,7 @@ use std::time::Duration;
 use miniserde::{Deserialize, json};
 use vmetric::core::{hex, time};
 use vmetric::director::records::Event;
+use vmetric::director::role::{DIRECTOR, Role};
 use vmetric::director::views::{AgentView, AgentsView, RolloutView, RolloutsView};
 use vmetric::io::clock;
 use vmetric::io::http::{Http, HttpConfig};
@@ -34,6 +35,36 @@ pub struct Site {
     panicked: Arc<AtomicBool>,
     /// It is started with `--mirror`.
     pub linked: bool,
+    /// Who serves whom.
+    kind: Kind,
+}
+
+/// The two servers of the same code.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A Director and its agents.
+    Director,
+    /// Fleet and its Directors.
+    #[cfg(feature = "fleet")]
+    Fleet,
+}
+
+impl Kind {
+    fn exe(self) -> &'static str {
+        match self {
+            Kind::Director => env!("CARGO_BIN_EXE_vmetric-director"),
+            #[cfg(feature = "fleet")]
+            Kind::Fleet => env!("CARGO_BIN_EXE_vmetric-fleet"),
+        }
+    }
+
+    fn role(self) -> &'static Role {
+        match self {
+            Kind::Director => &DIRECTOR,
+            #[cfg(feature = "fleet")]
+            Kind::Fleet => &vmetric::fleet::role::FLEET,
+        }
+    }
 }
 
 impl Site {
@@ -44,7 +75,7 @@ impl Site {
 
     /// A Director without a link to anywhere, and a release that nobody has brought to it yet, made at this time.
     pub fn without_link(agents: &[(&str, Vec<u8>)], at: &str) -> Site {
-        let mut site = Site::released(agents, at);
+        let mut site = Site::released(agents, at, Kind::Director);
         site.linked = false;
         site.start();
         site
@@ -52,15 +83,24 @@ impl Site {
 
     /// A Director over a release of these agents.
     pub fn with(agents: &[(&str, Vec<u8>)]) -> Site {
-        let mut site = Site::released(agents, &now());
+        let mut site = Site::released(agents, &now(), Kind::Director);
         site.start();
         site
     }
 
-    fn released(agents: &[(&str, Vec<u8>)], at: &str) -> Site {
+    /// A Fleet over a release of Director 1.0.0 and 2.0.0 for linux-amd64.
+    #[cfg(feature = "fleet")]
+    pub fn fleet() -> Site {
+        let versions = [("1.0.0", agent_file("1.0.0")), ("2.0.0", agent_file("2.0.0"))];
+        let mut site = Site::released(&versions, &now(), Kind::Fleet);
+        site.start();
+        site
+    }
+
+    fn released(agents: &[(&str, Vec<u8>)], at: &str, kind: Kind) -> Site {
         let bench = Bench::with_seeds();
         bench.good(&format!("init --repo release --keys keys --now {at}"));
-        let site = Site { bench, url: String::new(), pin: [0; 32], director: None, panicked: Arc::default(), linked: true };
+        let site = Site { bench, url: String::new(), pin: [0; 32], director: None, panicked: Arc::default(), linked: true, kind };
         for (version, file) in agents {
             site.add_file(version, file);
         }
@@ -73,8 +113,10 @@ impl Site {
     }
 
     fn add_file(&self, version: &str, file: &[u8]) {
-        self.bench.write("vmetric-agent", file);
-        self.bench.good(&format!("{} --now {}", crate::release_bench::add_line(version), now()));
+        let product = self.kind.role().product.name;
+        self.bench.write(product, file);
+        let line = crate::release_bench::add_line(version).replace("vmetric-agent", product);
+        self.bench.good(&format!("{line} --now {}", now()));
     }
 
     pub fn publish(&self) {
@@ -90,7 +132,7 @@ impl Site {
     pub fn start(&mut self) {
         // A restarted Director keeps its address: agents know no other.
         let listen = self.url.strip_prefix("https://").unwrap_or("127.0.0.1:0").to_string();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vmetric-director"));
+        let mut command = Command::new(self.kind.exe());
         if self.linked {
             command.args(["run", "--mirror"]).arg(self.bench.path("public"));
         } else {
@@ -158,8 +200,8 @@ impl Site {
 
     /// A command line of the administrator.
     pub fn run(&self, line: &str) -> Ended {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vmetric-director"));
-        command.args(line.split_whitespace()).env("VMETRIC_DIRECTOR_STATE", self.state());
+        let mut command = Command::new(self.kind.exe());
+        command.args(line.split_whitespace()).env("VMETRIC_DIRECTOR_STATE", self.state()).env("VMETRIC_FLEET_STATE", self.state());
         let output = command.stdin(Stdio::null()).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Ended { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
@@ -186,7 +228,7 @@ impl Site {
     }
 
     pub fn view(&self, agent: &FakeAgent) -> AgentView {
-        let all: AgentsView = self.json("agents --json");
+        let all: AgentsView = self.json(&format!("{} --json", self.kind.role().nodes));
         all.agents.into_iter().find(|a| a.id == agent.report.agent_id).unwrap()
     }
 
@@ -197,7 +239,7 @@ impl Site {
 
     /// Codes of an agent's activity, oldest first.
     pub fn codes(&self, agent: &FakeAgent) -> Vec<String> {
-        let out = self.good(&format!("activity --json --agent {}", agent.report.agent_id));
+        let out = self.good(&format!("activity --json --{} {}", self.kind.role().node, agent.report.agent_id));
         out.lines().map(|l| json::from_str::<Event>(l).unwrap().code).collect()
     }
 
@@ -207,7 +249,7 @@ impl Site {
     }
 
     pub fn token(&self, options: &str) -> String {
-        self.json::<vmetric::director::commands::TokenView>(&format!("token create --json {options}")).token
+        self.json::<vmetric::director::commands::TokenView>(&format!("{} create --json {options}", self.kind.role().token)).token
     }
 
     /// What enrolling with this token answers.

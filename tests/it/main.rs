@@ -34,6 +34,8 @@ mod director_orders;
 mod director_service;
 #[cfg(unix)]
 mod first_boot;
+#[cfg(all(unix, feature = "fleet"))]
+mod fleet;
 mod frozen;
 mod http_client;
 #[cfg(unix)]
