@@ -160,8 +160,8 @@ pub fn parse(args: &[String], state: Option<String>, role: &Role) -> Result<Comm
     if let Some(asked) = service::parse(args) {
         return Ok(Command::Service(Box::new(asked?)));
     }
-    if let Some(check) = check::parse(args) {
-        return Ok(Command::Check(check?, state.unwrap_or(STATE.into()).into()));
+    if let Some(check) = check::parse(args).filter(|_| role.configured) {
+        return Ok(Command::Check(check?, state.unwrap_or(role.state.into()).into()));
     }
     let mut words = Words { args: args.to_vec() };
     if words.flag("--help") || words.flag("-h") || args.is_empty() {

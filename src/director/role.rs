@@ -39,6 +39,8 @@ pub struct Role {
     pub install: &'static str,
     /// How it names itself to the source of its releases.
     pub user_agent: &'static str,
+    /// It has a `vmetric.yml`.
+    pub configured: bool,
     /// Its help text.
     pub help: &'static str,
     /// Commands of every server that this one does not have.
@@ -65,6 +67,7 @@ pub static DIRECTOR: Role = Role {
     listen: "0.0.0.0:8443",
     install: "/dl/agent/",
     user_agent: concat!("vmetric-director/", env!("VMETRIC_BUILT_VERSION")),
+    configured: true,
     help: super::args::HELP,
     without: &[],
     asks: |_, _, _| Ok(false),

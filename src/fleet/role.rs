@@ -70,6 +70,7 @@ pub static FLEET: Role = Role {
     listen: "0.0.0.0:8443",
     install: "/dl/director/",
     user_agent: concat!("vmetric-fleet/", env!("VMETRIC_BUILT_VERSION")),
+    configured: false,
     help: HELP,
     // It prints a script that installs an agent.
     without: &["install-command"],

@@ -29,18 +29,18 @@ fn a_director_enrolls_with_a_key_and_is_updated() {
 #[test]
 fn keys_expire_are_used_up_and_are_revoked() {
     let site = Site::fleet();
-    let key = site.token("--uses 1");
-    assert_eq!(site.try_enroll("vmt_nothing", "a").unwrap_err(), (401, "token_unknown".into()));
-    site.try_enroll(&key, "a").unwrap();
-    assert_eq!(site.try_enroll(&key, "b").unwrap_err(), (403, "token_used_up".into()));
-    let short = site.token("--ttl 1s");
-    crate::director::wait_for("the key's end", || site.try_enroll(&short, "b").is_err_and(|e| e == (403, "token_expired".into())));
     let revoked = site.token("");
     let listed = site.good("key list");
     let id = listed.lines().find(|l| l.contains("valid")).and_then(|l| l.split_whitespace().next()).unwrap();
     assert!(listed.starts_with("KEY"), "{listed}");
     site.good(&format!("key revoke {id}"));
     assert_eq!(site.try_enroll(&revoked, "c").unwrap_err(), (403, "token_revoked".into()));
+    let key = site.token("--uses 1");
+    assert_eq!(site.try_enroll("vmt_nothing", "a").unwrap_err(), (401, "token_unknown".into()));
+    site.try_enroll(&key, "a").unwrap();
+    assert_eq!(site.try_enroll(&key, "b").unwrap_err(), (403, "token_used_up".into()));
+    let short = site.token("--ttl 1s");
+    crate::director::wait_for("the key's end", || site.try_enroll(&short, "b").is_err_and(|e| e == (403, "token_expired".into())));
     let said = site.good("key create");
     assert!(said.contains("vmetric-director enroll --fleet https://127.0.0.1:") && said.contains(" --key vmt_"), "{said}");
 }
