@@ -45,6 +45,7 @@ fn main() -> std::process::ExitCode {
             vmetric::io::logger::install(log::LevelFilter::Info);
             run::run(&run, &FLEET, None)
         }
+        Ok(Command::Schedule(asked)) => vmetric::director::schedule::run(&asked, &mut out),
         Ok(Command::Check(..)) => Err("there is no vmetric.yml here; options are arguments".into()),
         Ok(Command::Ask(ask)) => console::run(&ask, &FLEET, &mut out),
     };
