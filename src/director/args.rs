@@ -197,7 +197,8 @@ fn run(words: &mut Words, state: PathBuf, role: &Role) -> Result<Run, String> {
     if starts("https://") && mirror_pin.is_none() {
         return Err("an https:// mirror needs --mirror-pin: the SHA-256 of its CA's public key; no web CA is trusted here".into());
     }
-    let (root, config) = (words.option("--root")?.map(PathBuf::from), words.option("--config")?.map(PathBuf::from));
+    let root = words.option("--root")?.map(PathBuf::from);
+    let config = if role.configured { words.option("--config")?.map(PathBuf::from) } else { None };
     let tls = match (words.option("--tls-cert")?, words.option("--tls-key")?) {
         (Some(certificate), Some(key)) => Some(Files { certificate: certificate.into(), key: key.into() }),
         (None, None) => None,
@@ -507,7 +508,7 @@ mod tests {
         let Ok(Command::Run(run)) = parsed("run --mirror /r --root r.json --listen 127.0.0.1:1 --listen [::1]:2") else { panic!() };
         assert_eq!(run.listen.len(), 2);
         let words = ["schedule", "next", "0 3 * * 1-5", "--zone", "UTC", "--count=3"].map(String::from);
-        let Ok(Command::Schedule(next)) = parse(&words, None) else { panic!() };
+        let Ok(Command::Schedule(next)) = parse(&words, None, &super::super::role::DIRECTOR) else { panic!() };
         assert_eq!(
             (next.expression.as_str(), next.zone.as_deref(), next.count, next.explain),
             ("0 3 * * 1-5", Some("UTC"), Some(3), false)
