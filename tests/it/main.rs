@@ -64,6 +64,7 @@ mod release_signers;
 #[cfg(unix)]
 mod release_withdraw;
 mod rollout;
+mod schedule_oracles;
 mod serve;
 #[cfg(unix)]
 mod service;

@@ -97,7 +97,9 @@ fn parse_item(item: &str, unit: &Unit) -> Result<u64, String> {
         Some((low, high)) => (parse_value(low, unit)?, parse_value(high, unit)?),
     };
     if low > high {
-        return Err(format!("the range {range} runs backwards; write {low}-{},{}-{high}", unit.max, unit.min));
+        // Sunday ends a week as 7.
+        let instead = if high == 0 && unit.max == 7 { format!("{low}-7") } else { format!("{low}-{},{}-{high}", unit.max, unit.min) };
+        return Err(format!("the range {range} runs backwards; write {instead}"));
     }
     let step = match step {
         None => 1,
