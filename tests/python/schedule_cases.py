@@ -10,6 +10,7 @@ fails, a difference that no entry names fails, and whatever an oracle says, our 
 """
 import random
 import re
+import signal
 import sys
 from collections import Counter
 from datetime import date, datetime, timedelta, timezone
@@ -20,6 +21,8 @@ DAYS = "sun mon tue wed thu fri sat".split()
 MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
 UNITS = ((0, 59, []), (0, 23, []), (1, 31, []), (1, 12, MONTHS), (0, 7, DAYS))
 ANSWERS = 5
+# CPU seconds that a library may take for one case: some turn round for ever. Most need a thousandth.
+PATIENCE_S = 5
 # Both hemispheres, half and quarter hours, gaps and doubled hours at midnight, negative summer time, a half-hour summer time,
 # a country that has lost a day (Apia, December 2011), and two without changes.
 ZONES = """UTC Europe/Berlin America/New_York America/Santiago Australia/Sydney Australia/Lord_Howe America/St_Johns Pacific/Chatham
@@ -81,6 +84,8 @@ def cases(seed, count):
             rest = [field(r, 2, 0.4), field(r, 3, 0.6), field(r, 4, 0.4)]
         at -= r.choice([0, at % 60, at % 3600])
         print(" ".join([minute, hour] + rest), zone, at, sep="\t")
+    for *_, witness, _ in DIFFERENCES:
+        print(*witness, sep="\t")
     for expression, _ in DIALECT:
         print(expression, "UTC", FIRST, sep="\t")
 
@@ -214,37 +219,60 @@ class Case:
         return not self.fields[2].startswith("*") and not self.fields[4].startswith("*")
 
 
-# Oracle, construct, who is right, when it applies. `ours` is Vixie cron's way unless the entry says otherwise.
+# Zones whose clocks change amid an hour: for one of half an hour, at a quarter to, at a minute past midnight.
+AMID_AN_HOUR = {"Australia/Lord_Howe", "Pacific/Chatham", "America/St_Johns"}
+
+# Oracle, construct, a case that shows it, when it applies. What we do is Vixie cron's way unless the entry says otherwise.
 DIFFERENCES = [
     ("croniter", "a range of one value, 6-6, is the whole round of values: Vixie cron and we take the one value",
+     ("0 * 5-5 * *", "America/New_York", 1194112800),
      lambda c: any(True for _ in c.one_value_ranges())),
     ("croniter", "a fixed hour fires in both passes of a doubled hour: Vixie cron and we fire once",
+     ("0 1 * * *", "America/St_Johns", 1762025810),
      lambda c: not c.any_hour() and "doubled" in c.kinds()),
     ("croniter", "an hour with * fires at the end of a gap, too: Vixie cron and we leave out what the clock never showed",
+     ("0 */2 * * *", "America/St_Johns", 1772946163),
      lambda c: c.any_hour() and "gap" in c.kinds()),
     ("croniter", "0-23 is read as *, so a gap has no turn at its end: Vixie cron and we go by the spelling",
+     ("30 0-23 4 * *", "America/Santiago", 2009357027),
      lambda c: not c.any_hour() and c.is_all(1) and "gap" in c.kinds()),
     ("croniter", "a day field that lists every value is read as *, so the other day field decides alone: Vixie cron and we go by the spelling",
+     ("16 9 19,*/5 Jan,1,07 1-07", "Europe/Dublin", 1373954913),
      lambda c: c.two_day_fields() and (c.is_all(2) or c.is_all(4))),
+    ("croniter", "it steps in whole hours and misses a second pass that begins amid an hour: Vixie cron and we fire in both",
+     ("15,45 */2 */11 */3 *", "Pacific/Chatham", 1869591600),
+     lambda c: c.any_hour() and "doubled" in c.kinds() and c.zone.key in AMID_AN_HOUR),
     ("cronsim", "asked in the second pass of a doubled hour, it says times of the first pass, which are over: nobody's rule",
+     ("45 0-3 * * *", "Europe/Berlin", 1130634300),
      lambda c: c.past),
-    ("cronsim", "it steps in whole hours, and so misses the second pass of a doubled half hour (Lord Howe): Vixie cron and we fire in both",
-     lambda c: c.any_hour() and "doubled" in c.kinds() and c.zone.key == "Australia/Lord_Howe"),
+    ("cronsim", "it steps in whole hours and misses a second pass that begins amid an hour, or turns round in it for ever: Vixie cron and we fire in both",
+     ("30 * * * *", "Australia/Lord_Howe", 1648903500),
+     lambda c: c.any_hour() and "doubled" in c.kinds() and c.zone.key in AMID_AN_HOUR),
     ("cronsim", "a minute with * makes a fixed hour a wildcard, as in Vixie cron: we look at the hour only, so that '*/5 2 * * *' has its turn in "
      "the night of a gap, and one in that of a doubled hour",
+     ("* 3 * * *", "Australia/Lord_Howe", 1207329540),
      lambda c: c.fields[0].startswith("*") and not c.any_hour() and c.kinds()),
     ("cronsim", "a range of one value with a step, 5-5/2, goes on to the end: Vixie cron and we take the one value",
+     ("* 8-8/15 * * *", "Europe/Berlin", 1876033214),
      lambda c: any(c.one_value_ranges())),
     ("cronsim", "an hour with * fires at the end of a gap at midnight: Vixie cron and we leave out what the clock never showed",
+     ("* */2 * * 7", "America/St_Johns", 1112468940),
      lambda c: c.any_hour() and "gap" in c.kinds()),
     ("cron-converter", "a stepped range to 7, 4-7/2, has Sunday although no step lands there: Vixie cron and we count steps",
+     ("14 15 * * Mon-7/3", "Asia/Kolkata", 1570960020),
      lambda c: any(re.fullmatch(r".*-0?7/\d+", one) for one in c.fields[4].split(","))),
     ("cron-converter", "both day fields must fit: Vixie cron and we take either, when both are restricted",
+     ("* * 16 * 2", "Asia/Kathmandu", 2053602000),
      lambda c: c.two_day_fields()),
     ("crontab", "both day fields must fit: Vixie cron and we take either, when both are restricted",
+     ("* * 16 * 2", "Asia/Kathmandu", 2053602000),
      lambda c: c.two_day_fields()),
     ("crontab", "a step that leaves only the first value is refused: Vixie cron and we take that value",
+     ("* * * * */8", "UTC", 1677240000),
      lambda c: c.error and ("next value" in c.error or "increment value" in c.error)),
+    ("crontab", "a range of weekdays to 0 is one to 7, so 0-0 is every day: Vixie cron and we take the one value",
+     ("*/50 * */2 * 0-0,01", "Asia/Kathmandu", 1495694689),
+     lambda c: any(re.fullmatch(r".*-(0+|sun)(/\d+)?", one.lower()) for one in c.fields[4].split(","))),
 ]
 
 # What is no plain crontab, or only at the edge: who takes it. o = ours, then croniter (i), cronsim (s), cron-converter (v), crontab (t).
@@ -302,7 +330,7 @@ def judge(lines):
                 tally[f"{name}: agrees"] += 1
                 continue
             case = Case(expression, zone, after, ours, theirs)
-            named = [entry for entry in DIFFERENCES if entry[0] == name and entry[2](case)]
+            named = [entry for entry in DIFFERENCES if entry[0] == name and entry[3](case)]
             if named:
                 tally[f"{name}: differs, named"] += 1
                 used[named[0][:2]] += 1
@@ -317,15 +345,22 @@ def applies(name, zone):
 
 def answer(oracle, expression, zone, after):
     try:
+        signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE_S)
         return oracle(expression, zone, after)
     except Exception as error:  # Whatever a library raises is its refusal.
         return f"{type(error).__name__}: {error}"
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+def too_long(*_):
+    raise TimeoutError("no answer")
 
 
 def report(tally, used, failures):
     for what, count in sorted(tally.items()):
         print(f"{count:7} {what}")
-    for oracle, construct, _ in DIFFERENCES:
+    for oracle, construct, *_ in DIFFERENCES:
         print(f"{used[oracle, construct]:7} {oracle}: {construct}")
         if not used[oracle, construct]:
             failures.append(f"no case needs this difference any more: {oracle}: {construct}")
@@ -339,6 +374,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["cases"] and len(sys.argv) == 4:
         cases(int(sys.argv[2]), int(sys.argv[3]))
     elif sys.argv[1:] == ["judge"]:
+        signal.signal(signal.SIGVTALRM, too_long)
         judge(sys.stdin)
     else:
         sys.exit(__doc__)
