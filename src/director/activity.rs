@@ -3,12 +3,13 @@
 //!
 //! | code | when |
 //! |---|---|
-//! | `director_started`, `director_stopping`, `director_stopped` | this Director; it does not stop while agents need its word |
+//! | `director_started`, `director_stopping`, `director_stopped` (`fleet_...` in Fleet) | this server; it does not stop while agents need its word |
 //! | `config_changed` | `vmetric.yml` was changed and is in force; which sections, and what waits for the next start |
 //! | `config_invalid` | it is not valid; the settings before stay in force |
 //! | `open_files_too_low` | the limit of open files is too low for the agents there are |
 //! | `events_left_out` | an agent's reports made more events than are kept of one agent; how many were dropped |
 //! | `connection_refused` | peers were turned away before they said anything of use; counted, a line per code and 5 minutes |
+//! | `api_token_created`, `api_token_revoked` | a token of the REST API and `/metrics` was made, taken back |
 //! | `token_created`, `token_revoked` | an enrollment token was made, taken back |
 //! | `approval_wanted`, `approval_given`, `approval_denied`, `approval_expired` | a device waits for a person, who decided, or did not within 7 days |
 //! | `enrolled`, `enrolled_again`, `removed` | an agent came, asked again for the same answer, was removed |

@@ -93,6 +93,8 @@ pub struct AdminWire {
     pub roll_back: Option<bool>,
     /// Life of a roll-out, seconds.
     pub life_s: Option<u64>,
+    /// What a token of the API permits: `viewer`, `admin`.
+    pub role: Option<String>,
 }
 
 /// First line of each answer.

@@ -39,6 +39,7 @@ Look
   rollouts [--json]                 every roll-out
   rejections [--json]               files that are not ordered, to whom, why
   activity [--agent ID]... [--limit N] [--follow] [--json]
+  releases [--json]                 what the mirror holds: products, versions, platforms, files
   status [--json]                   this Director and its mirror
   pin                               the site CA's pin
   -validate [FILE]                  check a vmetric.yml without starting; every problem with its line; exit code 0 or 1
@@ -54,6 +55,8 @@ Act
       --serial      only for devices with these serial numbers, each once, without an end
       --approval    each device waits until a person says `approve`
   token list | revoke ID [--json]
+  api-token create --role viewer [--ttl 30d] | list | revoke ID [--json]
+      A token for GET /metrics (Prometheus); shown once.
   approve ID | --serial S [--json]    let a device enroll that waits for it; `agents` lists them, with key and serial number
   deny ID | --serial S [--reason TEXT] [--json]
   assign --all | --agent ID...  --version V|latest
@@ -223,6 +226,7 @@ fn common(word: &str, role: &Role) -> String {
     match word {
         word if word == role.nodes => "agents".into(),
         word if word == role.token => "token".into(),
+        word if word == role.api_token => "api-token".into(),
         word => match word.split_once('-') {
             Some((act @ ("remove" | "replace"), node)) if node == role.node => format!("{act}-agent"),
             _ => word.into(),
@@ -251,7 +255,8 @@ fn ask(typed: &str, words: &mut Words, state: PathBuf, role: &Role) -> Result<As
                 return Err("--accept-expired belongs to --file: a mirror that is reached has no reason to be expired".into());
             }
         }
-        "rollouts" | "status" | "pin" | "rejections" => {}
+        "rollouts" | "status" | "pin" | "rejections" | "releases" => {}
+        "api-token" => api_token(words, &mut request, typed)?,
         "agents" => {
             filter = Filter { state: words.option("--state")?, version: words.option("--version")?, why: words.option("--why")? };
         }
@@ -322,6 +327,22 @@ fn token(words: &mut Words, request: &mut AdminWire, name: &str) -> Result<(), S
     request.ttl_s = words.life("--ttl")?;
     request.serials = words.list("--serial")?;
     request.approval = words.flag("--approval").then_some(true);
+    Ok(())
+}
+
+fn api_token(words: &mut Words, request: &mut AdminWire, name: &str) -> Result<(), String> {
+    match words.word()?.as_deref() {
+        Some("create") => {
+            let role = words.option("--role")?.filter(|role| matches!(role.as_str(), "viewer" | "admin"));
+            request.role = Some(role.ok_or_else(|| format!("{name} create needs --role viewer or --role admin"))?);
+            request.ttl_s = words.duration("--ttl")?;
+        }
+        Some("list") => request.list = Some(true),
+        Some("revoke") => {
+            request.revoke = Some(words.word()?.ok_or_else(|| format!("{name} revoke needs the ID that `{name} list` shows"))?)
+        }
+        _ => return Err(format!("expected `{name} create`, `{name} list` or `{name} revoke ID`")),
+    }
     Ok(())
 }
 

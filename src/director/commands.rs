@@ -14,6 +14,7 @@ use super::install::{self, Install};
 use super::orders::Assign;
 use super::records::Event;
 use super::refresh::{self, Import};
+use super::releases;
 use super::role::Role;
 use super::site::{Site, random_hex};
 use super::store::Table;
@@ -114,6 +115,11 @@ pub async fn run(site: &Rc<Site>, request: AdminWire, who: &str, out: &mut UnixS
             let view = site.registry.borrow().rejections_view(now);
             reply(out, &view).await
         }
+        "releases" => {
+            let view = releases::view(&site.tree.borrow().releases, now);
+            reply(out, &view).await
+        }
+        "api-token" => super::api_tokens::run(site, &request, who, now, out).await,
         "mirror" => mirror(site, &request, out).await,
         "ca" => super::ca::run(site, &request, who, now, out).await,
         "replace-agent" => replace(site, &request, who, now, out).await,

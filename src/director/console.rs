@@ -8,11 +8,13 @@ use miniserde::json;
 
 use super::acts::OrderedView;
 use super::admin::{SOCKET, StatusWire};
+use super::api_tokens;
 use super::approval::ApprovalView;
 use super::args::Ask;
 use super::commands::{InstallView, TokenView};
 use super::enroll::{NEVER, TokensView};
 use super::records::Event;
+use super::releases;
 use super::role::Role;
 use super::shown;
 use super::table::{Table, ago, until, utc};
@@ -88,6 +90,9 @@ fn print(ask: &Ask, role: &Role, line: &str, out: &mut impl Write) -> Result<io:
         "activity" => event(&parse(line)?),
         "token" if ask.request.list == Some(true) || ask.request.revoke.is_some() => tokens(&parse(line)?, role),
         "token" => token(&parse(line)?, role),
+        "api-token" if ask.request.role.is_some() => api_tokens::made(&parse(line)?),
+        "api-token" => api_tokens::listed(&parse(line)?, role),
+        "releases" => releases::text(&parse(line)?),
         "install-command" => install(&parse(line)?),
         "ca" => super::ca::text(&parse(line)?, role),
         "replace-agent" => "replaced; the second device is served at its next try, the first is refused from now on\n".to_string(),

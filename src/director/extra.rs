@@ -8,6 +8,7 @@ use smol::LocalExecutor;
 use smol::net::unix::UnixStream;
 
 use super::admin::AdminWire;
+use super::metrics::Page;
 use super::site::Site;
 use crate::core::reason::Reason;
 use crate::io::serve::{Answer, Request};
@@ -37,6 +38,9 @@ pub trait Extra {
     ) -> Option<Commanded<'a>> {
         None
     }
+
+    /// Adds to what Prometheus gathers.
+    fn metrics(&self, _site: &Rc<Site>, _page: &mut Page) {}
 
     /// The server has opened its store and is about to listen: the place to start tasks.
     ///

@@ -132,6 +132,7 @@ impl Mirror {
     fn build(&self, trusted: &Trusted, known: &Tree, now: u64, open: &mut Open<'_>) -> Renewed {
         let [root, timestamp, snapshot, targets] = trusted.versions();
         let mut tree = Tree { timestamp_version: timestamp, versions: [root, snapshot, targets], verified_at: now, ..Default::default() };
+        tree.expires = trusted.expiries();
         let (mut left_out, mut absent) = (Vec::new(), Vec::new());
         for (path, artifact) in trusted.artifacts() {
             let done = artifact.map_err(Reason::from).and_then(|artifact| {

@@ -16,6 +16,8 @@ pub mod acts;
 #[cfg(unix)]
 pub mod admin;
 #[cfg(unix)]
+pub mod api_tokens;
+#[cfg(unix)]
 pub mod approval;
 pub mod args;
 pub mod bell;
@@ -35,6 +37,8 @@ pub mod explain;
 #[cfg(unix)]
 pub mod extra;
 pub mod install;
+#[cfg(unix)]
+pub mod metrics;
 pub mod mirror;
 pub mod muting;
 pub mod orders;

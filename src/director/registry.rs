@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use miniserde::{Serialize, json};
 
 use super::activity;
+#[cfg(unix)]
+use super::api_tokens::ApiToken;
 use super::caller::{Heard, Strangers};
 use super::muting::Muting;
 use super::records::{Agent, Event, NAME_MAX, Order, Pending, Quarantine, Rollout, Token, clean};
@@ -39,6 +41,9 @@ pub struct Registry {
     pub bytes: BTreeMap<String, u64>,
     /// By the token's SHA-256.
     pub tokens: BTreeMap<String, Token>,
+    /// Tokens of the API, by SHA-256.
+    #[cfg(unix)]
+    pub api_tokens: BTreeMap<String, ApiToken>,
     /// Devices that wait for a person, by public key.
     pub approvals: BTreeMap<String, Pending>,
     /// By number.

@@ -1,8 +1,11 @@
 //! Which verified artifacts this Director has, and which one a version means for an agent.
 
+use miniserde::{Deserialize, Serialize};
+
+use super::table::Table;
 use crate::core::hex;
 use crate::core::reason::Reason;
-use crate::core::release::{Artifact, Platform};
+use crate::core::release::{Artifact, Platform, TargetPath};
 use crate::core::trust::Withdrawn;
 use crate::core::version::Version;
 
@@ -78,6 +81,74 @@ impl Releases {
     pub fn has(&self, sha256: &str) -> bool {
         self.artifacts.iter().any(|a| hex::encode(&a.sha256) == sha256)
     }
+}
+
+/// One file of the mirror.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct ReleaseRow {
+    /// `vmetric-agent`, ...
+    pub product: String,
+    /// Version.
+    pub version: String,
+    /// `linux`, ...
+    pub os: String,
+    /// `amd64`, ...
+    pub arch: String,
+    /// File name.
+    pub file: String,
+    /// Bytes.
+    pub length: u64,
+    /// Its SHA-256.
+    pub sha256: String,
+    /// Oldest version from which it may be installed.
+    pub min_version: Option<String>,
+    /// Why its publisher took it back; it is not served.
+    pub withdrawn: Option<String>,
+}
+
+/// What the mirror holds.
+#[derive(Serialize, Deserialize, Debug, Clone, Default)]
+pub struct ReleasesView {
+    /// By product and version, the highest first.
+    pub releases: Vec<ReleaseRow>,
+    /// Server's time.
+    pub time: u64,
+}
+
+/// What is shown of all artifacts.
+pub fn view(releases: &Releases, now: u64) -> ReleasesView {
+    let row = |path: &TargetPath, sha256: &[u8; 32]| ReleaseRow {
+        product: path.product.clone(),
+        version: path.version.to_string(),
+        os: path.platform.os.clone(),
+        arch: path.platform.arch.clone(),
+        file: path.file.clone(),
+        sha256: hex::encode(sha256),
+        ..Default::default()
+    };
+    let there = releases.artifacts.iter().map(|a| {
+        let min_version = a.min_version.as_ref().map(Version::to_string);
+        (&a.path, ReleaseRow { length: a.length, min_version, ..row(&a.path, &a.sha256) })
+    });
+    let gone = releases.withdrawn.iter().map(|w| (&w.path, ReleaseRow { withdrawn: Some(w.reason.clone()), ..row(&w.path, &w.sha256) }));
+    let mut rows: Vec<(&TargetPath, ReleaseRow)> = there.chain(gone).collect();
+    let platform = |p: &TargetPath| (p.platform.os.clone(), p.platform.arch.clone(), p.file.clone());
+    rows.sort_by(|(a, _), (b, _)| a.product.cmp(&b.product).then(b.version.cmp(&a.version)).then(platform(a).cmp(&platform(b))));
+    ReleasesView { releases: rows.into_iter().map(|(_, row)| row).collect(), time: now }
+}
+
+/// The same for people.
+pub fn text(view: &ReleasesView) -> String {
+    if view.releases.is_empty() {
+        return "the mirror holds no release yet; `status` says when it was looked for last\n".into();
+    }
+    let mut table = Table::new(&["PRODUCT", "VERSION", "PLATFORM", "FILE", "BYTES", "SHA256", "WITHDRAWN"]);
+    for r in &view.releases {
+        let (platform, why) = (format!("{}-{}", r.os, r.arch), r.withdrawn.clone().unwrap_or_default());
+        let short = super::quarantine::short(&r.sha256).to_string();
+        table.row(vec![r.product.clone(), r.version.clone(), platform, r.file.clone(), r.length.to_string(), short, why]);
+    }
+    table.text()
 }
 
 #[cfg(test)]

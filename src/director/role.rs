@@ -25,6 +25,8 @@ pub struct Role {
     pub nodes: &'static str,
     /// What lets one enroll: `token`, `key`.
     pub token: &'static str,
+    /// The command for tokens of the API: `api-token`, `token`.
+    pub api_token: &'static str,
     /// The option of the managed program that names this one: `--director`, `--fleet`.
     pub enroll_at: &'static str,
     /// And the one that takes the token: `--token`, `--key`.
@@ -60,6 +62,7 @@ pub static DIRECTOR: Role = Role {
     node: "agent",
     nodes: "agents",
     token: "token",
+    api_token: "api-token",
     enroll_at: "--director",
     enroll_with: "--token",
     store: "director.redb",

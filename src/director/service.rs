@@ -66,6 +66,9 @@ impl Service for Front {
             ("GET" | "HEAD", _) if path.starts_with("/release/") => now(release(&site, &request)),
             ("GET" | "HEAD", _) if path.starts_with("/dl/") => now(dl::answer(&site, &request)),
             (_, "/agent/v1/enroll" | "/agent/v1/report" | "/agent/v1/poll") => now(wrong_method("POST")),
+            #[cfg(unix)]
+            ("GET" | "HEAD", "/metrics") => now(metrics(&site, &request)),
+            (_, "/metrics") => now(wrong_method("GET, HEAD")),
             (_, "/healthz" | "/readyz") => now(wrong_method("GET, HEAD")),
             _ => other(&site, &request),
         }
@@ -115,6 +118,20 @@ fn ready(site: &Site) -> Response {
         return Response::error(503, "not_ready", "no release tree has been mirrored yet").with("retry-after", "5");
     }
     Response::text(200, "ready\n")
+}
+
+/// What Prometheus gathers.
+#[cfg(unix)]
+fn metrics(site: &Rc<Site>, request: &Request) -> Response {
+    use super::{api_tokens, metrics};
+    if let Err(response) = api_tokens::permit(site, request, api_tokens::Need::Viewer) {
+        return *response;
+    }
+    let mut page = metrics::page(site);
+    if let Some(extra) = site.extra.borrow().as_ref() {
+        extra.metrics(site, &mut page);
+    }
+    Response::of(200, metrics::CONTENT_TYPE, page.text().into_bytes())
 }
 
 /// Seconds to wait, spread so that those who were refused together do not come back together.

@@ -325,6 +325,10 @@ pub fn load(store: &Store, now: u64) -> Result<Registry, String> {
     registry.agents = store.load::<Agent>(Table::Agents)?.into_iter().collect();
     registry.contacts = registry.agents.values().map(|a| (a.id.clone(), a.last_contact)).collect();
     registry.tokens = store.load::<Token>(Table::Tokens)?.into_iter().collect();
+    #[cfg(unix)]
+    {
+        registry.api_tokens = store.load::<super::api_tokens::ApiToken>(Table::ApiTokens)?.into_iter().collect();
+    }
     registry.approvals = store.load::<Pending>(Table::Approvals)?.into_iter().collect();
     registry.rollouts = store.load::<Rollout>(Table::Rollouts)?.into_iter().map(|(_, r)| (r.id, r)).collect();
     registry.quarantine = store.load::<Quarantine>(Table::Quarantine)?.into_iter().collect();

@@ -55,11 +55,22 @@ pub enum Table {
     Quarantine,
     /// Devices that wait for a person.
     Approvals,
+    /// Tokens of the API.
+    ApiTokens,
 }
 
 impl Table {
-    const ALL: [Table; 8] =
-        [Table::Meta, Table::Agents, Table::Tokens, Table::Orders, Table::Rollouts, Table::Activity, Table::Quarantine, Table::Approvals];
+    const ALL: [Table; 9] = [
+        Table::Meta,
+        Table::Agents,
+        Table::Tokens,
+        Table::Orders,
+        Table::Rollouts,
+        Table::Activity,
+        Table::Quarantine,
+        Table::Approvals,
+        Table::ApiTokens,
+    ];
 
     /// Bytes, not `str`: redb panics on a damaged `str`, while bytes are ours to check.
     fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -72,6 +83,7 @@ impl Table {
             Table::Activity => "activity",
             Table::Quarantine => "quarantine",
             Table::Approvals => "approvals",
+            Table::ApiTokens => "api_tokens",
         })
     }
 }

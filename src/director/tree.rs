@@ -41,6 +41,8 @@ pub struct Tree {
     pub timestamp_version: u64,
     /// Versions of root, snapshot and targets, for people.
     pub versions: [u64; 3],
+    /// When root, timestamp, snapshot and targets expire, seconds since 1970.
+    pub expires: [Option<u64>; 4],
     /// When it was last found to be fresh, seconds since 1970.
     pub verified_at: u64,
 }

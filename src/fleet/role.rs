@@ -28,6 +28,7 @@ Look
   rollouts [--json]                 every roll-out
   rejections [--json]               files that are not ordered, to whom, why
   activity [--director ID]... [--limit N] [--follow] [--json]
+  releases [--json]                 what the mirror holds: products, versions, platforms, files
   status [--json]                   this Fleet and its mirror
   pin                               the pin that Directors enroll with
 
@@ -35,6 +36,9 @@ Act
   key create [--uses N] [--ttl 1h] [--approval] [--json]
       An API key with which N Directors enroll; shown once, and worth nothing after its time.
   key list | revoke ID [--json]
+  token create --role viewer|admin [--ttl 30d] [--json]
+      A token for the REST API (/api/v1) and /metrics; shown once. viewer reads, admin changes things, too.
+  token list | revoke ID [--json]
   approve ID | deny ID [--reason TEXT] [--json]     a Director that enrolls with a key of --approval
   assign --all | --director ID...  --version V|latest
       [--max-in-flight N|P%] [--max-failures N] [--contact-deadline 5m]
@@ -63,6 +67,7 @@ pub static FLEET: Role = Role {
     node: "director",
     nodes: "directors",
     token: "key",
+    api_token: "token",
     enroll_at: "--fleet",
     enroll_with: "--key",
     store: "fleet.redb",
