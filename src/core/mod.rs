@@ -20,6 +20,8 @@ pub mod program_file;
 pub mod proof;
 pub mod reason;
 pub mod rejected;
+#[cfg(feature = "director")]
+pub mod relay;
 pub mod release;
 pub mod rollout;
 #[cfg(feature = "director")]
