@@ -7,10 +7,14 @@ pub mod backoff;
 pub mod bundle;
 pub mod canonical;
 pub mod clock;
+#[cfg(feature = "director")]
+pub mod contact;
 pub mod copies;
 pub mod first_boot;
 pub mod hex;
 pub mod identity;
+#[cfg(feature = "director")]
+pub mod inventory;
 pub mod owner;
 pub mod pins;
 #[cfg(feature = "director")]

@@ -98,5 +98,13 @@ pub fn follow(stream: &str, next: u64, said: &Position, digest: Option<&str>) ->
     if ours && same { Follow::From(said.next) } else { Follow::Fork }
 }
 
+/// Names one update everywhere: at the manager that ordered it, in its node's own activity, at Fleet.
+///
+/// Generations rise per node and issuer; so node, generation and the beginning of the issuer's random id are one of a kind.
+pub fn update_id(node: &str, generation: u64, issuer: &str) -> String {
+    let issuer: String = issuer.chars().take(8).collect();
+    format!("{node}.{generation}.{issuer}")
+}
+
 #[cfg(test)]
 mod tests;

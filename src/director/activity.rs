@@ -44,6 +44,8 @@
 //! | `running_withdrawn` | an agent runs a file that its publisher withdrew; it keeps running |
 //! | `mirror_imported`, `import_refused` | a person brought a bundle or tree; what was accepted although expired, with dates |
 //! | `certificate_replaced` | the operator's files (`--tls-cert`) are new; a failure with them or a near end is `certificate_failed` |
+//! | `fleet_unreachable`, `fleet_refused`, `fleet_back` | Fleet cannot be reached, or turns this Director down: once, and once when it is over |
+//! | `settings_received`, `settings_refused` | Fleet's settings are in force, or were none |
 //! | `mirror_refreshed`, `mirror_refused` | the release tree was renewed, or a refresh was turned down |
 
 use super::records::Event;

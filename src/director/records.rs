@@ -419,6 +419,8 @@ pub struct Event {
     pub generation: u64,
     /// Who caused it, when a person did: `uid 1000`.
     pub by: Option<String>,
+    /// The update that it belongs to ([`crate::core::relay::update_id`]).
+    pub update: Option<String>,
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use super::role::Role;
 use super::service::Front;
 use super::site::{About, Site, load};
 use super::store::{Store, damaged};
+use super::uplink;
 use crate::core::trust::ROOT_MAX;
 use crate::io::fs::{make_folder, read_limited};
 use crate::io::lock::{Lock, Taken};
@@ -137,6 +138,7 @@ async fn live(
         executor.spawn(config::watch::forever(site.clone(), given.clone())).detach();
     }
     executor.spawn(keep_house(site.clone())).detach();
+    executor.spawn(uplink::forever(site.clone(), state.to_path_buf())).detach();
     executor.spawn(certificates::watch(site.clone(), naming)).detach();
     let socket = admin::bind(state).map_err(|e| format!("{}: {e}", state.join(admin::SOCKET).display()))?;
     let administration = executor.spawn(admin::serve(socket, site.clone(), executor.clone()));
