@@ -1,6 +1,6 @@
 //! A sender's table of rows, kept alike at a receiver by what changed since it was acknowledged.
 //!
-//! Each row has a sum that only the sender understands; both sides know the total of all sums and the number of rows. A
+//! Each row has a sum that only the sender understands, a part of a hash of the row with its id; both sides know the total of all sums and the number of rows. A
 //! page names the rows that changed, those that are gone, and what total and number the receiver has afterwards. Where they
 //! differ (a lost store, a late message, a restoration), the receiver asks for all of it once more: the table heals by
 //! itself, and nothing depends on either side's memory.
@@ -216,7 +216,10 @@ impl Receiver {
         let mut out = Applied::default();
         if part.begins() {
             self.named = Some(BTreeSet::new());
-        } else if part != Part::Changes && self.named.is_none() {
+        } else if part == Part::Changes {
+            // The sender died in the middle of a full synchronization, and begins with what it believes.
+            self.named = None;
+        } else if self.named.is_none() {
             // The beginning was lost with a restart of this side.
             return Applied { wants_full: true, ..out };
         }
@@ -292,6 +295,8 @@ mod tests {
             let mut world = World::new();
             for (what, id, sum) in steps {
                 let id = format!("a{id:02}");
+                let hash = crate::core::hex::sha256(format!("{id} {}", sum % 8).as_bytes());
+                let sum = u64::from_le_bytes(hash[..8].try_into().unwrap());
                 match what {
                     0..=2 => { world.table.insert(id.clone(), sum); world.sender.touch(id); }
                     3 => { world.table.remove(&id); world.sender.touch(id); }

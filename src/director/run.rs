@@ -136,9 +136,9 @@ async fn live(
     executor.spawn(refresh::forever(site.clone(), Arc::new(mirror))).detach();
     if site.role.configured {
         executor.spawn(config::watch::forever(site.clone(), given.clone())).detach();
+        executor.spawn(uplink::forever(site.clone(), state.to_path_buf())).detach();
     }
     executor.spawn(keep_house(site.clone())).detach();
-    executor.spawn(uplink::forever(site.clone(), state.to_path_buf())).detach();
     executor.spawn(certificates::watch(site.clone(), naming)).detach();
     let socket = admin::bind(state).map_err(|e| format!("{}: {e}", state.join(admin::SOCKET).display()))?;
     let administration = executor.spawn(admin::serve(socket, site.clone(), executor.clone()));
