@@ -43,7 +43,7 @@ fn main() -> std::process::ExitCode {
         }
         Ok(Command::Run(run)) => {
             vmetric::io::logger::install(log::LevelFilter::Info);
-            run::run(&run, &FLEET, Some(std::rc::Rc::new(vmetric::fleet::extra::FleetExtra::default())))
+            run::run(&run, &FLEET, None)
         }
         Ok(Command::Schedule(asked)) => vmetric::director::schedule::run(&asked, &mut out),
         Ok(Command::Check(..)) => Err("there is no vmetric.yml here; options are arguments".into()),

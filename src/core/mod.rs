@@ -7,14 +7,10 @@ pub mod backoff;
 pub mod bundle;
 pub mod canonical;
 pub mod clock;
-#[cfg(feature = "director")]
-pub mod contact;
 pub mod copies;
 pub mod first_boot;
 pub mod hex;
 pub mod identity;
-#[cfg(feature = "director")]
-pub mod inventory;
 pub mod owner;
 pub mod pins;
 #[cfg(feature = "director")]
@@ -24,8 +20,6 @@ pub mod program_file;
 pub mod proof;
 pub mod reason;
 pub mod rejected;
-#[cfg(feature = "director")]
-pub mod relay;
 pub mod release;
 pub mod rollout;
 #[cfg(feature = "director")]

@@ -24,13 +24,20 @@ impl Owner {
     /// The owner of a wait with this code. What is not listed is the agent's: it looks again at the wait's end.
     pub fn of(code: &str) -> Owner {
         match code {
-            "first_agent" | "in_flight_limit" | "earlier_order" | "director_stopping" => Owner::Director,
+            "first_agent" | "in_flight_limit" | "window_not_open" | "cooldown" | "earlier_rollout" | "earlier_order"
+            | "director_stopping" => Owner::Director,
             // What the agent cannot repair: its disk, its clock, its rights, its enrollment, its check.
             "disk_full" | "noexec" | "state_error" | "clock_ahead" | "not_enrolled" | "no_root" | "check_unusable" => Owner::Operator,
             // What stays until a person speaks.
-            "approval_pending" | "approval_expired" | "rollout_halted" | "quarantined" | "rejected" | "silent" | "agent_offline" => {
-                Owner::Operator
-            }
+            "needs_authorization"
+            | "cancelled_by_person"
+            | "approval_pending"
+            | "approval_expired"
+            | "rollout_halted"
+            | "quarantined"
+            | "rejected"
+            | "silent"
+            | "agent_offline" => Owner::Operator,
             // What the release plane has to renew.
             code if code.ends_with("_expired") => Owner::Operator,
             _ => Owner::Agent,

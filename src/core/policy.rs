@@ -24,12 +24,9 @@ pub use decide::{AUTHORIZATION_TTL_S, Candidate, Decision, Facts, Failed, Grante
 pub use windows::{FETCH_AHEAD_S, Firing, Schedule, WINDOW_MAX_S, WINDOW_MIN_S, Window};
 
 use super::reason::Reason;
+use super::schedule::{Cron, INTERVAL_DEFAULT_S, Interval, Zone};
 use super::version::Version;
 
-/// Shortest interval, and the one that counts when a schedule names neither cron nor interval, as the specification has it.
-pub const INTERVAL_MIN_S: u64 = 30;
-/// Longest interval: a year; beyond, a digit too many was typed.
-pub const INTERVAL_MAX_S: u64 = 366 * 86_400;
 /// Longest text of a value: a cron line with lists in each field fits.
 pub const TEXT_MAX: usize = 256;
 
@@ -215,7 +212,7 @@ pub fn built_in() -> Effective {
         mode: of(Mode::Manual),
         method: of(Method::UserAction),
         version: of(Wanted::Latest),
-        timing: of(Timing::Interval(INTERVAL_MIN_S)),
+        timing: of(Timing::Interval(INTERVAL_DEFAULT_S)),
         zone: of("local".to_string()),
         changed_at: 0,
     }
@@ -298,23 +295,23 @@ pub fn check(typed: &Typed) -> Result<Settings, Wrong> {
         found.ok_or_else(|| unknown("method", t, "user_action, immediate or schedule"))
     });
     let (mode, method) = (mode.transpose()?, method.transpose()?);
-    if mode == Some(Mode::Manual) && method.is_some() {
-        return Err(Wrong::new("method", "belongs to mode: auto; with mode: manual nothing is triggered. Leave it out, or say mode: auto"));
-    }
     let version = typed.version.map(wanted).transpose()?;
     for (name, value) in [("cron", typed.cron), ("interval", typed.interval)] {
         if value.is_some() && method != Some(Method::Schedule) {
             return Err(Wrong::new(name, "belongs to method: schedule, which has to be said beside it"));
         }
     }
-    let interval = typed.interval.map(windows::interval).transpose().map_err(|what| Wrong::new("interval", what))?;
-    let cron = typed.cron.map(windows::cron).transpose().map_err(|what| Wrong::new("cron", what))?;
-    let zone = typed.zone.map(windows::zone).transpose().map_err(|what| Wrong::new("zone", what))?;
+    let of = |field| move |reason: Reason| Wrong::new(field, reason.detail.clone());
+    let interval = typed.interval.map(Interval::parse).transpose().map_err(of("interval"))?;
+    let cron = typed.cron.map(Cron::parse).transpose().map_err(of("cron"))?;
+    // Whether `local` can be read is the manager's business, and its name is good everywhere.
+    let zone = typed.zone.map(|text| Zone::parse(text, &Zone::utc()).map(|_| text.trim().to_string()));
+    let zone = zone.transpose().map_err(of("zone"))?;
     // The specification: the interval is the fallback when there is no cron; without either, 30 s.
-    let timing = match (cron, interval, method) {
-        (Some(cron), _, _) => Some(Timing::Cron(cron)),
-        (None, Some(seconds), _) => Some(Timing::Interval(seconds)),
-        (None, None, _) => None,
+    let timing = match (cron, interval) {
+        (Some(cron), _) => Some(Timing::Cron(cron.text().to_string())),
+        (None, Some(interval)) => Some(Timing::Interval(interval.seconds())),
+        (None, None) => None,
     };
     Ok(Settings { mode, method, version, timing, zone })
 }
@@ -332,11 +329,12 @@ pub fn check_complete(typed: &Typed) -> Result<Settings, Wrong> {
         Some(Mode::Auto) => {}
     }
     let method = settings.method.ok_or_else(|| missing("method", "user_action, immediate or schedule, with mode: auto"))?;
-    if settings.version.is_none() {
+    // A person's authorization names the version.
+    if settings.version.is_none() && method != Method::UserAction {
         return Err(missing("version", "a version such as 2.5.0, or latest, with mode: auto"));
     }
     if method == Method::Schedule && settings.timing.is_none() {
-        settings.timing = Some(Timing::Interval(INTERVAL_MIN_S));
+        settings.timing = Some(Timing::Interval(INTERVAL_DEFAULT_S));
     }
     Ok(settings)
 }

@@ -19,6 +19,8 @@
 //! | `identity_twice`, `identity_replaced` | a second device showed the same identity; a person decided for it |
 //! | `enrollment_refused`, `access_refused` | somebody was turned down; once per code and five minutes, with the count |
 //! | `rollout_created`, `rollout_halted`, `rollout_done`, `rollout_cancelled` | a roll-out; agent is empty |
+//! | `policy_changed`, `policy_refused` | settings were changed (before and after); a node's own file says what cannot be |
+//! | `authorization_given`, `authorization_used`, `authorization_revoked`, `authorization_expired` | User Action: a person's word for one version |
 //! | `update_triggered` | an order was issued to an agent |
 //! | `order_accepted` | the agent has it |
 //! | `waiting` | the agent waits, with its reason |
@@ -44,8 +46,6 @@
 //! | `running_withdrawn` | an agent runs a file that its publisher withdrew; it keeps running |
 //! | `mirror_imported`, `import_refused` | a person brought a bundle or tree; what was accepted although expired, with dates |
 //! | `certificate_replaced` | the operator's files (`--tls-cert`) are new; a failure with them or a near end is `certificate_failed` |
-//! | `fleet_unreachable`, `fleet_refused`, `fleet_back` | Fleet cannot be reached, or turns this Director down: once, and once when it is over |
-//! | `settings_received`, `settings_refused` | Fleet's settings are in force, or were none |
 //! | `mirror_refreshed`, `mirror_refused` | the release tree was renewed, or a refresh was turned down |
 
 use super::records::Event;

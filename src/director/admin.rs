@@ -18,6 +18,7 @@ use super::commands;
 use super::site::Site;
 use crate::core::reason::Reason;
 use crate::io::peer;
+use crate::wire::settings::SettingsWire;
 
 /// The socket's name in the state folder.
 pub const SOCKET: &str = "admin.sock";
@@ -95,6 +96,14 @@ pub struct AdminWire {
     pub life_s: Option<u64>,
     /// What a token of the API permits: `viewer`, `admin`.
     pub role: Option<String>,
+    /// Update settings to be set.
+    pub settings: Option<SettingsWire>,
+    /// Fields of them to be forgotten.
+    pub clear: Option<Vec<String>>,
+    /// Custom Policy on or off.
+    pub custom: Option<bool>,
+    /// The revision that a change of settings was made from.
+    pub expected: Option<u64>,
 }
 
 /// First line of each answer.

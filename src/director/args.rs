@@ -79,6 +79,17 @@ Act
       (timestamp, snapshot) is taken only with --accept-expired; the activity keeps the dates.
   ca status | rotate | retire [--force] [--json]
       rotate: a new CA for agents; both are good until `retire`, which waits for everybody and names who is missing.
+  policy show [AGENT] [--json]      every setting with its tier, what follows for AGENT, when, whose move it is
+  policy set   [--agent ID | --default]  [--mode manual|auto] [--method user_action|immediate|schedule]
+      [--version V|latest] [--cron \"0 3 * * 1-5\" | --interval 1h] [--zone Z] [--custom on|off] [--revision N] [--json]
+      Sets what is named, for one agent (its Custom Policy) or by default for all of them.
+      --custom off  inherit everything, and keep what was typed; --revision N  only if nobody changed it since
+  policy unset [--agent ID | --default]  [--mode] [--method] [--version] [--cron] [--interval] [--zone] [--json]
+      Inherits these again; without any, all of them.
+  authorize AGENT VERSION | authorize --all VERSION  [--ttl 24h] [--json]
+      Lets agents whose method is user_action take this version, once. It names version and file, and expires.
+  authorize --revoke AGENT | --revoke --all [--json]
+      Takes that back; what has not switched is withdrawn.
   remove-agent ID                   refuse its credential from now on
   replace-agent ID                  of two devices with this identity, serve the one that is refused now
 
@@ -304,6 +315,7 @@ fn ask(typed: &str, words: &mut Words, state: PathBuf, role: &Role) -> Result<As
             let id = words.word()?.ok_or_else(|| format!("{typed} needs the {}'s ID; `{}` lists them", role.node, role.nodes))?;
             request.agents = Some(vec![id]);
         }
+        _ if super::policing::ask::parse(word, words, role.node, &mut request)? => {}
         "" => return Err("expected a command; --help lists them".into()),
         other => return Err(format!("unknown command '{other}'; --help lists them")),
     }
@@ -524,6 +536,16 @@ mod tests {
         assert_eq!((reject.hash, reject.ttl_s, reject.reason), (Some("0123456789ab".into()), Some(604_800), Some("too-hot".into())));
         assert_eq!(asked("cancel --rollout 3 --roll-back").request.roll_back, Some(true));
         assert_eq!(asked("retry --all").request.all, Some(true));
+        let set = asked("policy set --agent a1 --mode auto --method=schedule --interval 1h --custom on --revision 3").request;
+        assert_eq!((set.act.as_deref(), set.agents, set.custom, set.expected), (Some("set"), Some(vec!["a1".into()]), Some(true), Some(3)));
+        assert_eq!(set.settings.unwrap().interval.as_deref(), Some("1h"));
+        assert_eq!(asked("policy unset --default --cron").request.clear, Some(vec!["cron".to_string()]));
+        assert_eq!(asked("policy unset").request.clear.unwrap().len(), 6);
+        assert_eq!(asked("policy show a1").request.agents, Some(vec!["a1".into()]));
+        let give = asked("authorize a1 2.5.0 --ttl 2h").request;
+        assert_eq!((give.agents, give.version.as_deref(), give.ttl_s), (Some(vec!["a1".into()]), Some("2.5.0"), Some(7_200)));
+        assert_eq!(asked("authorize --all latest").request.version.as_deref(), Some("latest"));
+        assert_eq!(asked("authorize --revoke --all").request.act.as_deref(), Some("revoke"));
         assert_eq!(asked("explain a1").request.agents, Some(vec!["a1".into()]));
         assert_eq!(asked("agents --why disk").filter.why, Some("disk".into()));
         let Ok(Command::Run(run)) = parsed("run --mirror /r --root r.json --listen 127.0.0.1:1 --listen [::1]:2") else { panic!() };
@@ -569,6 +591,16 @@ mod tests {
             ("fly", "fly"),
             ("token create --ttl 5x", "--ttl"),
             ("approve", "--serial"),
+            ("policy", "policy set"),
+            ("policy set", "--mode"),
+            ("policy set --mode off", "manual or auto"),
+            ("policy set --cron x", "--cron"),
+            ("policy set --custom maybe", "on or off"),
+            ("policy set --default --agent a --mode auto", "either"),
+            ("policy unset --bogus", "--bogus"),
+            ("authorize", "whom"),
+            ("authorize a1", "version"),
+            ("authorize --all", "version"),
             ("approve a --serial S", "one device"),
             ("status --state a --state b", "2 times"),
         ] {

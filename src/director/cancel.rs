@@ -158,6 +158,7 @@ impl Registry {
         if !open || (row.cancel_generation > 0 && !refuse) {
             return Cancelled::Nothing;
         }
+        row.cancelled_by = self.by.clone().filter(|by| by != super::policing::BY_POLICY).or(row.cancelled_by);
         let issued = row.generation > 0 && self.in_force.get(agent) == Some(&rollout);
         if issued && row.cancel_generation == 0 {
             row.cancel_generation = self.next_generation(agent);

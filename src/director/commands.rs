@@ -110,6 +110,8 @@ pub async fn run(site: &Rc<Site>, request: AdminWire, who: &str, out: &mut UnixS
         "reject" => Act { site, request: &request, who, now }.reject(out).await,
         "allow" => Act { site, request: &request, who, now }.allow(out).await,
         "approve" | "deny" => decide(site, &request, who, now, out).await,
+        "policy" => super::policing::ask::run_policy(site, &request, who, now, out).await,
+        "authorize" => super::policing::ask::run_authorize(site, &request, who, now, out).await,
         "explain" => explain(site, &request, now, out).await,
         "rejections" => {
             let view = site.registry.borrow().rejections_view(now);
@@ -172,7 +174,6 @@ fn view(site: &Site, now: u64) -> StatusView {
         config_notes: Some(site.settings.borrow().notes.clone()).filter(|n| !n.is_empty()),
         mirror_error: site.last_refresh.borrow().error.clone(),
         mirror_note: site.last_refresh.borrow().note.clone(),
-        fleet: site.uplink.view.borrow().clone(),
         time: now,
     }
 }

@@ -18,7 +18,6 @@ use super::releases;
 use super::role::Role;
 use super::shown;
 use super::table::{Table, ago, until, utc};
-use super::uplink::FleetView;
 use super::views::{RolloutsView, StatusView};
 
 /// Asks the running Director and prints its answer.
@@ -88,6 +87,8 @@ fn print(ask: &Ask, role: &Role, line: &str, out: &mut impl Write) -> Result<io:
         "reject" => shown::rejected(&parse(line)?, role),
         "allow" => shown::allowed(&parse(line)?, role),
         "rollouts" => rollouts(&parse(line)?, role),
+        "policy" => super::policing::show::text(&parse(line)?),
+        "authorize" => super::policing::ask::authorized(&parse(line)?),
         "activity" => event(&parse(line)?),
         "token" if ask.request.list == Some(true) || ask.request.revoke.is_some() => tokens(&parse(line)?, role),
         "token" => token(&parse(line)?, role),
@@ -232,9 +233,6 @@ fn status(view: &StatusView, role: &Role) -> String {
     ] {
         out += &format!("{name:<14} {value}\n");
     }
-    if let Some(fleet) = &view.fleet {
-        out += &format!("{:<14} {}\n", "fleet", self::fleet(fleet, view.time));
-    }
     if let Some(until) = view.company_until {
         out += &format!("{:<14} until {}\n", "--tls-cert", utc(until));
     }
@@ -257,20 +255,6 @@ fn status(view: &StatusView, role: &Role) -> String {
         out += &format!("{:<14} {error}\n", "mirror error");
     }
     out
-}
-
-fn fleet(view: &FleetView, now: u64) -> String {
-    let waiting = match view.backlog {
-        0 => String::new(),
-        n => format!("; {n} events wait to be told"),
-    };
-    let settings = view.settings_revision.map_or(String::new(), |revision| format!("; settings {revision}"));
-    let contact = match (view.state.as_str(), view.since) {
-        ("connected", _) => format!("connected, answered {}", ago(now, view.answered_at.unwrap_or(0))),
-        (state, Some(since)) => format!("{} since {}: {} ({})", state.to_uppercase(), utc(since), view.detail, view.code),
-        (state, None) => state.to_string(),
-    };
-    format!("{} as {}: {contact}{settings}{waiting}", view.url, view.id)
 }
 
 fn certificate(view: &StatusView, nodes: &str) -> String {

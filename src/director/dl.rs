@@ -7,13 +7,14 @@
 //! | 200, 206, 304 | | the file, with `ETag` (its SHA-256), `X-VM-SHA256`, `X-VM-Version` |
 //! | 403 | `device_unnamed`, `device_unmanaged`, `device_unknown`, `device_removed` | no token, and no device that may have it |
 //! | 403 | `token_unknown`, `token_expired`, `token_used_up`, `token_revoked` | the token in `Authorization: Bearer` is not good any more |
+//! | 403 | `policy_manual`, `policy_needs_authorization`, `policy_version` | a named device whose policy does not let it update now; a token does |
 //! | 403 | `quarantined` | the version that was named, or every version, is rejected here or halted a roll-out |
 //! | 404 | `no_artifact`, `version_unknown` | the mirror has none for this platform; the detail says what it has |
 //! | 429 | `throttled`, `downloads_busy` | with `Retry-After`; the policy is asked first, so a refused device takes no place |
 //!
 //! **Who may.** A device that shows an enrollment token that would still enroll (nothing of it is spent), or that names itself
 //! in `X-VM-Device-Id` and is known and not removed. The second is a name, no proof, as with the vendor: what is served is no
-//! secret, every byte of it is signed; the gate keeps strangers from using the line. `0`, the vendor's "unmanaged", is 403.
+//! secret, every byte of it is signed; the gate keeps strangers from using the line, and devices that their policy keeps from it. `0`, the vendor's "unmanaged", is 403.
 //!
 //! **What.** The newest release for the platform that is no pre-release and not in quarantine, from the verified mirror.
 
@@ -58,16 +59,18 @@ pub fn answer(site: &Site, request: &Request) -> Response {
     if let Err(wait_s) = site.throttle.borrow_mut().take_install(request.peer.map(|p| p.ip()), clock::monotonic()) {
         return throttled(wait_s);
     }
-    let who = match may(&site.registry.borrow(), request, clock::unix()) {
+    let (who, device) = match may(&site.registry.borrow(), request, clock::unix()) {
         Ok(who) => who,
-        Err(reason) => {
-            let peer = request.peer.map_or(String::new(), |p| p.to_string());
-            log::warn!("first install at {peer} refused: {reason}");
-            return Response::error(403, &reason.code, &*reason.detail);
-        }
+        Err(reason) => return refused(request, &reason),
     };
     let tree = site.tree.borrow().clone();
-    let chosen = choose(&tree.releases, &site.registry.borrow(), os, arch, version(request), clock::unix());
+    let allowed = device.map(|id| site.registry.borrow().may_fetch(&id, version(request), &tree.releases, clock::unix())).transpose();
+    let allowed = match allowed {
+        Ok(version) => version.flatten(),
+        Err(reason) => return refused(request, &reason),
+    };
+    let wanted = version(request).or(allowed.as_deref());
+    let chosen = choose(&tree.releases, &site.registry.borrow(), os, arch, wanted, clock::unix());
     let artifact = match chosen {
         Ok(artifact) => artifact,
         Err(reason) if reason.code == "quarantined" => return Response::error(403, &reason.code, &*reason.detail),
@@ -98,10 +101,16 @@ pub fn answer(site: &Site, request: &Request) -> Response {
         .with("x-vm-sha256", entry.sha256.clone())
 }
 
-/// Who asks, if that one may be served.
-fn may(registry: &Registry, request: &Request, now: u64) -> Result<String, Reason> {
+fn refused(request: &Request, reason: &Reason) -> Response {
+    let peer = request.peer.map_or(String::new(), |p| p.to_string());
+    log::warn!("first install at {peer} refused: {reason}");
+    Response::error(403, &reason.code, &*reason.detail)
+}
+
+/// Who asks, if that one may be served; a device that only names itself has its policy to pass.
+fn may(registry: &Registry, request: &Request, now: u64) -> Result<(String, Option<String>), Reason> {
     if let Some(token) = request.bearer() {
-        return token_good(registry, token, now).map(|()| "a device with a token".to_string());
+        return token_good(registry, token, now).map(|()| ("a device with a token".to_string(), None));
     }
     let id = request.header(DEVICE).map(str::trim).unwrap_or_default();
     let (token, program) = (registry.role.token, registry.role.program);
@@ -110,7 +119,7 @@ fn may(registry: &Registry, request: &Request, now: u64) -> Result<String, Reaso
         ("", _) => Err(Reason::new("device_unnamed", format!("no {token} and no X-VM-Device-Id; {how}"))),
         ("0", _) => Err(Reason::new("device_unmanaged", format!("device 0 is not managed here; {how}"))),
         (_, Some(agent)) if agent.removed_at.is_some() => Err(Reason::new("device_removed", format!("this device was removed; {how}"))),
-        (_, Some(_)) => Ok(format!("device {id}")),
+        (_, Some(_)) => Ok((format!("device {id}"), Some(id.to_string()))),
         _ => Err(Reason::new("device_unknown", format!("no device '{}' here; {how}", clean(id, NAME_MAX)))),
     }
 }

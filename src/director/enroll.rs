@@ -270,6 +270,7 @@ impl Registry {
         }
         self.agents.insert(id.clone(), agent);
         self.contacts.insert(id.clone(), now);
+        self.policing.mark(&id);
         self.keep_agent(&id);
         self.event(now, &id, if known.is_some() { "enrolled_again" } else { "enrolled" }, detail, None);
         Ok(id)

@@ -2,6 +2,7 @@
 
 use miniserde::{Deserialize, Serialize};
 
+use super::policing::show::NodePolicyView;
 use super::quarantine::short;
 use super::records::{Agent, Order, Rollout};
 use super::registry::Registry;
@@ -72,6 +73,8 @@ pub struct ExplainView {
     pub latest_version: Option<String>,
     /// Director's time.
     pub time: u64,
+    /// Every setting of its policy with its tier, what follows, and when.
+    pub policy: Option<NodePolicyView>,
 }
 
 impl Registry {
@@ -107,6 +110,7 @@ impl Registry {
             mirror_timestamp_version: mirror_timestamp,
             latest_version: releases.resolve(self.role.product.name, "latest").ok().map(|v| v.to_string()),
             time: now,
+            policy: self.node_policy(id, releases, now).ok(),
             ..Default::default()
         };
         if let Some((order, rollout)) = self.concerning(id) {
@@ -194,6 +198,10 @@ fn remedies(view: &ExplainView, role: &Role) -> Vec<Remedy> {
         ("rolled_back" | "refused" | "flapping" | "expired" | "no_artifact" | "cancelled", _) => {
             say(director(format!("retry --{node} {id}")), "order this version again, whatever the device has rejected");
             say(director(format!("assign --{node} {id} --version VERSION")), "order another version");
+        }
+        _ if view.policy.as_ref().is_some_and(|p| p.code == "needs_authorization") => {
+            let version = view.policy.as_ref().and_then(|p| p.version.clone()).unwrap_or("VERSION".into());
+            say(director(format!("authorize {id} {version}")), "let this agent take the version that waits for it");
         }
         ("idle" | "reported" | "updated" | "already", _) if view.desired_version.is_none() || view.fulfilled => {
             let latest = view.latest_version.as_deref().filter(|v| *v != a.version);

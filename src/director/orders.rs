@@ -133,9 +133,10 @@ impl Registry {
 
     /// Looks at every roll-out that is not over and acts. Returns the agents that have something new to hear.
     pub fn advance_all(&mut self, releases: &Releases, now: u64) -> Vec<String> {
-        let ids: Vec<u64> = self.open.iter().copied().collect();
         let mut wake = Vec::new();
         self.drop_withdrawn(releases, now, &mut wake);
+        self.police(releases, now, &mut wake);
+        let ids: Vec<u64> = self.open.iter().copied().collect();
         // First, so that a roll-out that still runs sees a device under repair and not one that left.
         self.repair(releases, now, &mut wake);
         for id in ids {

@@ -47,6 +47,10 @@ impl Registry {
         self.bytes.insert(id.to_string(), report.bytes_done);
         if agent.hear(report, now) {
             self.keep_agent(id);
+            self.policing.mark(id);
+        }
+        if was_away {
+            self.policing.mark(id);
         }
         self.order_above(id, report, now);
         let mut moved = self.follow_step(id, report, now);

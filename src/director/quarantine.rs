@@ -128,13 +128,27 @@ impl Registry {
         self.quarantine.range(from..end).map(|(_, q)| q)
     }
 
+    /// Whether a person lets this very agent have the file.
+    pub(super) fn is_allowed(&self, sha256: &str, agent: &str, now: u64) -> bool {
+        let entry = self.quarantine.get(&key(sha256, agent, 0));
+        entry.is_some_and(|q| q.allowed && !q.agent.is_empty() && q.expires_at.is_none_or(|at| at > now))
+    }
+
+    /// When a person's rejection of a file ends by itself.
+    pub(super) fn rejection_end(&self, sha256: &str, agent: &str) -> Option<u64> {
+        let entry = self.quarantine.get(&key(sha256, agent, 0)).or_else(|| self.quarantine.get(&key(sha256, "", 0)));
+        entry.filter(|q| !q.allowed).and_then(|q| q.expires_at)
+    }
+
     fn keep_quarantine(&mut self, entry: Quarantine) {
+        self.policing.mark_all();
         let key = key(&entry.sha256, &entry.agent, entry.rollout);
         self.put(Table::Quarantine, key.clone(), &entry);
         self.quarantine.insert(key, entry);
     }
 
     fn lift(&mut self, key: &str) {
+        self.policing.mark_all();
         self.quarantine.remove(key);
         self.delete(Table::Quarantine, key.to_string());
     }

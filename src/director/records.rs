@@ -274,6 +274,8 @@ pub struct Order {
     pub repaired_at: Option<u64>,
     /// A person does not want this trial to win: it is refused its acknowledgement and goes back.
     pub refuse_trial: Option<bool>,
+    /// The person who ended it: a policy does not order it again then.
+    pub cancelled_by: Option<String>,
 }
 
 /// State of an order row that has not been issued.
@@ -358,6 +360,10 @@ pub struct Rollout {
     pub expires_at: Option<u64>,
     /// Its rows have been forgotten but those in force; it is not shown any more.
     pub pruned: Option<bool>,
+    /// Made by policy, not by a person.
+    pub policy: Option<bool>,
+    /// End of its window: what has not switched by then is withdrawn.
+    pub closes_at: Option<u64>,
 }
 
 /// A file that is not ordered: for everybody, for one agent, or for the agents of a roll-out that it halted.
@@ -419,8 +425,6 @@ pub struct Event {
     pub generation: u64,
     /// Who caused it, when a person did: `uid 1000`.
     pub by: Option<String>,
-    /// The update that it belongs to ([`crate::core::relay::update_id`]).
-    pub update: Option<String>,
 }
 
 #[cfg(test)]

@@ -12,11 +12,11 @@ use super::activity;
 use super::api_tokens::ApiToken;
 use super::caller::{Heard, Strangers};
 use super::muting::Muting;
+use super::policing::Policing;
 use super::records::{Agent, Event, NAME_MAX, Order, Pending, Quarantine, Rollout, Token, clean};
 use super::role::Role;
 use super::store::{Change, Table};
 use crate::core::reason::Reason;
-use crate::core::relay::update_id;
 
 /// Most agents of one Director: the registry is in memory (about 2 KB each).
 pub const AGENTS_MAX: usize = 100_000;
@@ -79,8 +79,8 @@ pub struct Registry {
     pub next_seq: u64,
     /// Whose reports make too many events.
     pub muting: Muting,
-    /// Agents whose row at Fleet may have changed; `None` = nobody asks.
-    pub touched: Option<BTreeSet<String>>,
+    /// Settings, authorizations, and whose decision may be another one now.
+    pub policing: Policing,
     changes: Vec<Change>,
 }
 
@@ -107,6 +107,7 @@ impl Registry {
             self.agents.values().filter(|a| a.removed_at.is_none()).filter_map(|a| Some((a.device_key.clone()?, a.id.clone()))).collect();
         self.open = self.rollouts.values().filter(|r| r.state == "running").map(|r| r.id).collect();
         for order in self.orders.values() {
+            self.policing.order_changed(&order.agent, order.rollout);
             if let Some(agent) = self.agents.get_mut(&order.agent) {
                 agent.issued = agent.issued.max(order.in_force());
             }
@@ -135,27 +136,18 @@ impl Registry {
 
     /// Writes an agent's row.
     pub fn keep_agent(&mut self, id: &str) {
-        self.touch(id);
         if let Some(value) = self.agents.get(id).map(json::to_string) {
             self.changes.push(Change { table: Table::Agents, key: id.to_string(), value: Some(value) });
         }
     }
 
-    fn touch(&mut self, id: &str) {
-        if let Some(touched) = &mut self.touched
-            && !touched.contains(id)
-        {
-            touched.insert(id.to_string());
-        }
-    }
-
     /// Replaces an order, in memory and on disk.
     pub fn keep_order(&mut self, order: Order) {
-        self.touch(&order.agent);
         self.put(Table::Orders, order_key(order.rollout, &order.agent), &order);
         if order.end().is_none() {
             self.open.insert(order.rollout);
         }
+        self.policing.order_changed(&order.agent, order.rollout);
         self.orders.insert((order.rollout, order.agent.clone()), order);
     }
 
@@ -170,23 +162,23 @@ impl Registry {
 
     /// Adds to the activity.
     pub fn event(&mut self, now: u64, agent: &str, code: &str, detail: impl Into<String>, of: Option<&Order>) {
-        let update = of.filter(|o| o.generation > 0).map(|o| update_id(agent, o.generation, &self.issuer));
-        let (version, generation) = of.map_or((String::new(), 0), |o| (o.version.clone(), o.generation));
-        let detail = clean(&detail.into(), super::records::DETAIL_MAX);
-        let (agent, code) = (agent.to_string(), code.to_string());
-        self.note(Event { time: now, agent, code, detail, version, generation, update, ..Default::default() });
-    }
-
-    /// Adds an event to the activity; its sequence and who caused it are filled in here.
-    pub fn note(&mut self, event: Event) {
         if !self.muting.may_tell() {
             return;
         }
-        let event = Event { seq: self.next_seq, by: self.by.clone(), ..event };
+        let event = Event {
+            seq: self.next_seq,
+            time: now,
+            agent: agent.to_string(),
+            code: code.to_string(),
+            detail: clean(&detail.into(), super::records::DETAIL_MAX),
+            version: of.map_or(String::new(), |o| o.version.clone()),
+            generation: of.map_or(0, |o| o.generation),
+            by: self.by.clone(),
+        };
         log::info!("{}", activity::line(&event));
         self.next_seq += 1;
         let text = json::to_string(&event);
-        self.kept.push_back((event.time, text.len()));
+        self.kept.push_back((now, text.len()));
         self.changes.push(Change { table: Table::Activity, key: activity::key(event.seq), value: Some(text) });
         self.recent.push_back(event);
         if self.recent.len() > activity::RECENT {

@@ -169,6 +169,19 @@ fn moment(now: u64, at: u64) -> String {
     }
 }
 
+/// What its policy says and does about it.
+fn policy_lines(view: &ExplainView) -> Vec<(&'static str, String)> {
+    let Some(policy) = &view.policy else { return Vec::new() };
+    let values: Vec<String> = policy.values.iter().map(|v| format!("{} {} ({})", v.field, v.value, v.tier)).collect();
+    let mut out = vec![("policy", values.join(", "))];
+    out.push(("decides", format!("{}: {} ({})", policy.decision, policy.detail, policy.code)));
+    if let Some(next) = policy.next {
+        out.push(("acts", format!("{} = {}", moment(view.time, next), policy.next_local.as_deref().unwrap_or_default())));
+    }
+    out.extend(policy.note.clone().map(|note| ("but", note)));
+    out
+}
+
 /// `explain`.
 pub fn explain(view: &ExplainView, role: &Role) -> String {
     let (a, now) = (&view.agent, view.time);
@@ -198,6 +211,7 @@ pub fn explain(view: &ExplainView, role: &Role) -> String {
         let detail = view.rollout_detail.as_ref().map_or(String::new(), |d| format!(": {d}"));
         say("because of", format!("roll-out {id}, {state}{detail}"));
     }
+    policy_lines(view).into_iter().for_each(|(name, value)| say(name, value));
     say("state", state(a));
     say("why", format!("{} ({})", if a.detail.is_empty() { &a.state } else { &a.detail }, a.code));
     if let Some(since) = a.since {

@@ -18,6 +18,7 @@ use super::config::start::Settings;
 use super::extra::Extra;
 use super::mirror::Source;
 use super::pki::SiteCa;
+use super::policing::rows::GrantRow;
 use super::records::{Agent, Event, Order, Pending, Quarantine, Rollout, Token};
 use super::refresh::{Import, Last};
 use super::registry::Registry;
@@ -25,7 +26,6 @@ use super::role::Role;
 use super::store::{Change, Store, Table};
 use super::throttle::Throttle;
 use super::tree::Tree;
-use super::uplink::Shared;
 use crate::core::hex;
 use crate::io::clock;
 use crate::wire::agent_api::AnswerWire;
@@ -113,8 +113,6 @@ pub struct Site {
     pub naming: RefCell<Naming>,
     /// No new park: the Director stops.
     pub stopping: Cell<bool>,
-    /// How it stands with Fleet, and what Fleet wants.
-    pub uplink: Shared,
     parked: RefCell<HashMap<String, Rc<Parking>>>,
 }
 
@@ -147,7 +145,6 @@ impl Site {
             draining: Cell::new(false),
             naming: RefCell::default(),
             stopping: Cell::new(false),
-            uplink: Shared::default(),
             parked: RefCell::default(),
         })
     }
@@ -339,6 +336,11 @@ pub fn load(store: &Store, now: u64) -> Result<Registry, String> {
     let orders = store.load::<Order>(Table::Orders)?;
     registry.orders = orders.into_iter().map(|(_, o)| ((o.rollout, o.agent.clone()), o)).collect();
     load_activity(store, &mut registry)?;
+    let rows = |table| -> Result<Vec<_>, String> { Ok(store.load(table)?.into_iter().map(|(_, row)| row).collect()) };
+    let grants = store.load::<GrantRow>(Table::Grants)?.into_iter().map(|(_, row)| row).collect();
+    registry.load_policies(rows(Table::Policies)?, grants);
+    registry.policing.clock_floor = env!("VMETRIC_BUILT_TIME").parse().unwrap_or(0);
+    registry.policing.zone = Some(crate::io::zone::local());
     registry.index();
     match meta.into_iter().next() {
         Some((_, meta)) => registry.issuer = meta.issuer,

@@ -58,6 +58,16 @@ impl SettingsWire {
         check_complete(&self.typed())
     }
 
+    /// Each value by itself, for a part of a tier's settings: what it needs beside it may be set already.
+    ///
+    /// # Errors
+    /// The first field that is wrong, and what is allowed.
+    pub fn check_values(&self) -> Result<(), Wrong> {
+        let timed = self.cron.is_some() || self.interval.is_some();
+        let method = self.method.clone().or_else(|| timed.then(|| "schedule".to_string()));
+        SettingsWire { method, ..self.clone() }.check().map(|_| ())
+    }
+
     /// True when nothing is said.
     pub fn is_empty(&self) -> bool {
         *self == SettingsWire { ..Default::default() }

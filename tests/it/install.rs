@@ -12,6 +12,8 @@ use vmetric::core::hex;
 use vmetric::core::release::Artifact;
 use vmetric::director::commands::InstallView;
 use vmetric::director::pki::{Names, SiteCa};
+use vmetric::director::policing::grants::Authorize;
+use vmetric::director::policing::rows::{PolicyChange, Scope};
 use vmetric::director::service::Front;
 use vmetric::director::site::{Site as Running, load};
 use vmetric::director::store::Store;
@@ -20,6 +22,7 @@ use vmetric::io::clock;
 use vmetric::io::process::sleep;
 use vmetric::io::serve::{Body, Request, Response, Service};
 use vmetric::wire::agent_api::EnrollWire;
+use vmetric::wire::settings::SettingsWire;
 
 use crate::director_bench::Site;
 
@@ -33,6 +36,17 @@ struct Gate {
 }
 
 impl Gate {
+    /// The default of all agents.
+    fn policy(&self, text: &str) {
+        let mut set = SettingsWire { ..Default::default() };
+        for pair in text.split(';') {
+            let (name, value) = pair.split_once('=').unwrap();
+            *set.field(name).unwrap() = Some(value.to_string());
+        }
+        let change = PolicyChange { set, replace: true, ..Default::default() };
+        self.site.registry.borrow_mut().set_policy(&Scope::Default, &change, clock::unix()).unwrap();
+    }
+
     fn new(paths: &[&str]) -> Gate {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("director.redb")).unwrap();
@@ -129,7 +143,31 @@ fn a_token_or_a_known_device_gets_the_newest_release() {
     // Nothing of the token is spent.
     let wire = EnrollWire { token: "good".into(), ..Default::default() };
     assert!(gate.site.registry.borrow_mut().enroll(&wire, "edge-1", clock::unix()).is_ok());
+    gate.policy("mode=auto;method=immediate;version=latest");
     assert_eq!(gate.get(PATH, &[("x-vm-device-id", "edge-1")]).0, 200);
+}
+
+#[test]
+fn a_device_that_names_itself_gets_what_its_policy_says() {
+    let gate = Gate::new(&ALL);
+    gate.token("good", 1);
+    let wire = EnrollWire { token: "good".into(), os: "linux".into(), architecture: "amd64".into(), ..Default::default() };
+    gate.site.registry.borrow_mut().enroll(&wire, "edge-1", clock::unix()).unwrap();
+    let named = [("x-vm-device-id", "edge-1")];
+    let refused = |path: &str, code: &str| {
+        let (status, body) = gate.get(path, &named);
+        assert!(status == 403 && body.contains(&format!("\"{code}\"")), "{path}: {status} {body}");
+    };
+    refused(PATH, "policy_manual");
+    gate.policy("mode=auto;method=user_action");
+    refused(PATH, "policy_needs_authorization");
+    let ask = Authorize { nodes: None, version: "1.9.0".into(), ttl_s: None };
+    let releases = gate.site.tree.borrow().releases.clone();
+    gate.site.registry.borrow_mut().authorize(&ask, &releases, clock::unix()).unwrap();
+    assert_eq!(gate.get(PATH, &named), (200, ALL[0].into()), "what was authorized, not what is newest");
+    gate.policy("mode=auto;method=schedule;version=1.9.0;cron=0 2 * * 0");
+    assert_eq!(gate.get(PATH, &named), (200, ALL[0].into()));
+    refused("/dl/agent/linux/amd64?version=1.10.0", "policy_version");
 }
 
 #[test]

@@ -31,6 +31,8 @@ mod director_operator;
 #[cfg(unix)]
 mod director_orders;
 #[cfg(unix)]
+mod director_policy;
+#[cfg(unix)]
 mod director_service;
 #[cfg(unix)]
 mod first_boot;
@@ -81,8 +83,6 @@ mod trust_repo;
 mod trust_shapes;
 mod trust_store;
 mod trust_years;
-#[cfg(all(unix, feature = "fleet"))]
-mod uplink;
 
 /// A test that this machine cannot run says so; where everything has to run (`tests/run` sets `VMETRIC_ALL_TESTS`), it fails.
 fn left_out(why: &str) {

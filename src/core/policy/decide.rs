@@ -257,7 +257,7 @@ pub fn decide(facts: &Facts, now: u64) -> Decision {
         return wait("node_silent", detail, None);
     }
     let not_before = window.map_or(now, |w| w.opens.max(now));
-    Decision::Act { version, sha256, not_before, closes: window.map(|w| w.closes) }
+    Decision::Act { version, sha256, not_before, closes: window.filter(|w| w.binding).map(|w| w.closes) }
 }
 
 /// Why a version that failed on the node is not ordered again yet.

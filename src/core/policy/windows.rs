@@ -1,7 +1,5 @@
 //! Instants become windows: from when to when a schedule lets a node change version.
 
-use super::{INTERVAL_MAX_S, INTERVAL_MIN_S};
-
 /// How long before its window an order may be issued, so that the file is there when it opens.
 pub const FETCH_AHEAD_S: u64 = 3_600;
 /// Longest window: a first agent and those after it fit, and a device that was off at night is not updated at noon.
@@ -32,8 +30,11 @@ pub enum Schedule<'a> {
 pub struct Window {
     /// First second.
     pub opens: u64,
-    /// First second that is too late.
+    /// First second that is too late to begin.
     pub closes: u64,
+    /// What has not switched by then is withdrawn: a cron line that fires rarely names a maintenance window. One that fires
+    /// every few hours, or an interval, says how often to look, and an update that takes longer goes on.
+    pub binding: bool,
 }
 
 impl Schedule<'_> {
@@ -50,7 +51,8 @@ impl Schedule<'_> {
             let length = following.map_or(WINDOW_MAX_S, |f| ((f - opens) / 4).clamp(WINDOW_MIN_S, WINDOW_MAX_S));
             let closes = opens.saturating_add(length);
             if now < closes {
-                return Some(Window { opens, closes });
+                let binding = matches!(self, Schedule::Cron(_)) && length == WINDOW_MAX_S;
+                return Some(Window { opens, closes, binding });
             }
             opens = following?;
         }
@@ -68,44 +70,4 @@ impl Schedule<'_> {
             }
         }
     }
-}
-
-/// Seconds of `30s`, `5m`, `1h`, `24h`, `1d`, or plain seconds.
-pub(super) fn interval(text: &str) -> Result<u64, String> {
-    let wrong = || format!("'{text}' is no interval; expected 30s, 5m, 1h, 24h, 1d, or seconds");
-    let (digits, unit) = match text.as_bytes().last() {
-        Some(b's') => (&text[..text.len() - 1], 1),
-        Some(b'm') => (&text[..text.len() - 1], 60),
-        Some(b'h') => (&text[..text.len() - 1], 3_600),
-        Some(b'd') => (&text[..text.len() - 1], 86_400),
-        _ => (text, 1),
-    };
-    if digits.is_empty() || digits.len() > 12 || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(wrong());
-    }
-    let seconds = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).ok_or_else(wrong)?;
-    match seconds {
-        ..INTERVAL_MIN_S => Err(format!("'{text}' is under {INTERVAL_MIN_S}s, the shortest interval")),
-        INTERVAL_MIN_S..=INTERVAL_MAX_S => Ok(seconds),
-        _ => Err(format!("'{text}' is over 366d, the longest interval")),
-    }
-}
-
-/// A crontab line, as it was typed.
-pub(super) fn cron(text: &str) -> Result<String, String> {
-    let fields = text.split_whitespace().count();
-    if fields != 5 {
-        let how = "minute hour day-of-month month day-of-week, such as 0 2 * * 0";
-        return Err(format!("'{text}' has {fields} fields; expected five: {how}"));
-    }
-    Ok(text.trim().to_string())
-}
-
-/// A zone's name.
-pub(super) fn zone(text: &str) -> Result<String, String> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-' | b'+');
-    if text.is_empty() || !text.bytes().all(plain) {
-        return Err(format!("'{text}' is no time zone; expected a name such as Europe/Berlin, UTC, or local"));
-    }
-    Ok(text.to_string())
 }

@@ -5,6 +5,7 @@ use super::problem::Problem;
 use super::yaml::Node;
 use crate::core::reason::Reason;
 use crate::core::version::Version;
+use crate::wire::settings::SettingsWire;
 
 /// The section's names, in the specification's order.
 pub const NAMES: [&str; 5] = ["mode", "method", "version", "cron", "interval"];
@@ -56,6 +57,9 @@ impl Update {
         if problems.len() == before {
             update.complete(&s, problems);
         }
+        if problems.len() == before {
+            update.check_values(&s, problems);
+        }
         Some(update)
     }
 
@@ -79,6 +83,33 @@ impl Update {
                 }
             }
         }
+    }
+
+    /// As settings travel and are stored.
+    pub fn wire(&self) -> SettingsWire {
+        let text = |at: &Option<At<String>>| at.as_ref().map(|at| at.value.clone());
+        SettingsWire {
+            mode: text(&self.mode),
+            method: text(&self.method),
+            version: text(&self.version),
+            cron: text(&self.cron),
+            interval: text(&self.interval),
+            zone: None,
+        }
+    }
+
+    /// The check that all settings have, wherever they are typed: crontab and zone are read there.
+    fn check_values(&self, s: &Section<'_>, problems: &mut Vec<Problem>) {
+        let Err(wrong) = self.wire().check_values() else { return };
+        let field = match wrong.field {
+            "cron" => &self.cron,
+            "interval" => &self.interval,
+            "version" => &self.version,
+            "method" => &self.method,
+            _ => &self.mode,
+        };
+        let (line, found) = field.as_ref().map_or((s.line, String::new()), |at| (at.line, super::problem::shown(&at.value)));
+        problems.push(Problem::new(line, &s.path(wrong.field), &found, &wrong.what));
     }
 
     /// `auto`, `manual`, or nothing.

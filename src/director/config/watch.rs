@@ -12,8 +12,10 @@ use super::Config;
 use super::find;
 use super::problem::{Problem, reason};
 use super::start::{changed, keep, merged, overruled, source};
+use super::update::Update;
 use crate::core::hex::{self, Sha256};
 use crate::core::reason::Reason;
+use crate::core::schedule::Zone;
 use crate::director::args::Run;
 use crate::director::site::Site;
 use crate::io::clock;
@@ -176,6 +178,13 @@ pub fn apply(site: &Site) {
         retention.activity_bytes.as_ref().map(|a| a.value),
     );
     registry.prune_activity(clock::unix());
+    // Both were checked when the file was read.
+    let zone = settings.config.time_zone.as_ref().and_then(|z| Zone::parse(&z.value, &crate::io::zone::local()).ok());
+    registry.set_zone(zone.unwrap_or_else(crate::io::zone::local));
+    let agents = settings.config.agents_update.as_ref().map(Update::wire);
+    if let Err(reason) = registry.set_file_default(agents.as_ref(), clock::unix()) {
+        log::warn!("agents.update of vmetric.yml does not count: {reason}");
+    }
 }
 
 fn turn_mirror(site: &Site, run: &Run) {
