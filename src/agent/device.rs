@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::download::{self, Between};
 use super::first_boot::FirstBoot;
 use super::link::Link;
+use super::lookup::short;
 use super::source::{Source, SourceError};
 use super::trial;
 use super::world::{Fetched, Tested, World};
@@ -18,16 +19,16 @@ use crate::core::reason::Reason;
 use crate::core::rejected::{Rejected, reject};
 use crate::core::release::{Artifact, Platform};
 use crate::core::slots::{Condition, Image, Marks, Reached, Slot};
-use crate::core::time;
+use crate::core::stage::Stage;
 use crate::core::times::Times;
-use crate::core::trust::{Goal, Now, Trusted};
+use crate::core::trust::Trusted;
 use crate::core::update::{Accepted, LOCAL_ISSUER, Order, Running, SelfCheck, Staged, Target, check_killed};
 use crate::io::medium::Medium;
 use crate::io::state::State;
-use crate::io::trust_store::{Stopped, TrustStore};
+use crate::io::trust_store::TrustStore;
 use crate::io::{clock, process, random};
 use crate::wire::agent_api::ResultWire;
-use crate::wire::records::{AcceptedWire, RESULTS_MAX, RejectedListWire, RejectedWire, ResultsWire, StatusWire};
+use crate::wire::records::{AcceptedWire, RESULTS_MAX, ResultsWire, StatusWire};
 use crate::wire::slot::SlotWire;
 
 /// Everything the running agent holds.
@@ -86,6 +87,11 @@ pub struct Device {
     pub(super) relaunch_for: Option<Reason>,
     /// While there is no identity.
     pub(super) first: FirstBoot,
+    /// The program around this engine, and what its stop writes.
+    #[cfg(feature = "director")]
+    pub(super) duties: Option<Box<dyn super::duties::Duties>>,
+    #[cfg(feature = "director")]
+    pub(super) gate: Option<super::duties::StopGate>,
     /// What ends a wait for the Director.
     pub(super) wake_fd: Option<crate::io::process::WakeFd>,
 }
@@ -100,7 +106,7 @@ impl Device {
     }
 
     /// The Director's time now, if it has answered this process with one that can be true.
-    fn director_now(&self) -> Option<u64> {
+    pub(super) fn director_now(&self) -> Option<u64> {
         let (time, at) = self.director_time?;
         judged::believed(time.saturating_add(clock::monotonic().saturating_sub(at).as_secs()), self.floor())
     }
@@ -139,14 +145,19 @@ impl Device {
         trial::self_check(&self.state, &self.running.sha256, expected.as_ref(), &self.trust_note)
     }
 
-    /// Writes the stop record that belongs to the marks as they are now.
-    pub(super) fn prepare_stop(&self) {
+    /// The stop record that belongs to the marks as they are now, and where it goes.
+    pub(super) fn stop_record(&self) -> Option<(PathBuf, Vec<u8>)> {
         use crate::core::slots::Ended;
-        let Some(copy) = self.copy else { return };
+        let path = self.state.next_marks_path(self.copy?);
         let mut stopped = self.marks.clone().end(self.running.image, Ended::Stopped);
         stopped.sequence = self.marks.sequence.saturating_add(1);
-        let record = crate::wire::marks::encode(&stopped);
-        if let Err(e) = process::prepare_stop(&self.state.next_marks_path(copy), record) {
+        Some((path, crate::wire::marks::encode(&stopped)))
+    }
+
+    /// Has the signal handler write it.
+    pub(super) fn prepare_signal(&self) {
+        let Some((path, record)) = self.stop_record() else { return };
+        if let Err(e) = process::prepare_stop(&path, record) {
             log::warn!("a stop will not be recorded: {e}");
         }
     }
@@ -168,13 +179,20 @@ impl Device {
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// What is said between two slices of a download. The Director's answer may replace the order.
-struct Slices<'a> {
+pub(super) struct Slices<'a> {
     device: RefCell<&'a mut Device>,
     reports: bool,
     /// Bytes that earlier tries for this order fetched.
     before: u64,
     /// When something was said last, on the monotonic clock.
     said: Duration,
+}
+
+impl Slices<'_> {
+    pub(super) fn new(device: &mut Device, reports: bool) -> Slices<'_> {
+        let before = device.accepted.as_ref().map_or(0, |a| a.bytes);
+        Slices { reports, before, said: clock::monotonic(), device: RefCell::new(device) }
+    }
 }
 
 impl Between for Slices<'_> {
@@ -270,11 +288,7 @@ impl World for Device {
     }
 
     fn save_marks(&mut self, marks: Marks) -> Result<(), Reason> {
-        let _held = process::StopsHeld::new();
-        let (marks, copy) = self.state.save_marks(marks, self.copy, self.marks.sequence)?;
-        (self.marks, self.copy) = (marks, Some(copy));
-        self.prepare_stop();
-        Ok(())
+        self.change_marks(marks)
     }
 
     fn look_up(&mut self, order: &Order) -> Result<(), Reason> {
@@ -282,8 +296,16 @@ impl World for Device {
         if !order.is_local() && self.contact_age_s().is_none() && self.exchange("/agent/v1/report", 0).unwrap_or(false) {
             return Ok(());
         }
+        self.begins(Stage::VersionCheck);
         self.doing("looking", &Reason::new("refreshing", "refreshing the trusted metadata"), None);
         self.target = self.look(order);
+        match self.target.clone() {
+            Target::Signed(artifact) => {
+                self.done(Stage::VersionCheck, || format!("{} is signed, {} bytes", artifact.path, artifact.length));
+            }
+            Target::Refused(reason) | Target::Unavailable { reason, .. } => self.stopped(Stage::VersionCheck, &reason),
+            Target::Unknown => {}
+        }
         self.publish_status();
         Ok(())
     }
@@ -325,15 +347,18 @@ impl World for Device {
         // Only one client: while the artifact flows through it, reports go through a second connection of its own.
         let reporter = self.reporter(link.as_ref());
         self.link = reporter;
-        let before = self.accepted.as_ref().map_or(0, |a| a.bytes);
-        let said = clock::monotonic();
-        let mut between = Slices { reports: !local && self.link.is_some(), before, said, device: RefCell::new(self) };
-        let result = download::fetch(&state, slot, artifact, key, &source, &mut between);
+        self.begins(Stage::Download);
+        let reports = !local && self.link.is_some();
+        let mut result = download::fetch(&state, slot, artifact, key, &source, &mut Slices::new(self, reports));
+        if result == Ok(Fetched::Verified) {
+            result = self.with_package(slot, &artifact.path, &source);
+        }
         if link.is_some() {
             self.link = link;
         }
         // Only progress: the slot's file says itself how far it is.
         let _ = self.save_order();
+        self.note_fetched(artifact, &result);
         if result == Ok(Fetched::Verified) {
             self.staged = Staged::Verified;
             self.doing(
@@ -349,10 +374,14 @@ impl World for Device {
         self.doing("staged", &Reason::new("self_test", "running the staged file's self-test"), None);
         super::link::tick();
         let program = self.state.slot_program(slot);
-        if let Err(reason) = trial::fits_here(&program) {
-            return Tested::Bad(reason);
+        let tested = match trial::fits_here(&program) {
+            Ok(()) => trial::run_self_test(&program, self.times.self_test_s),
+            Err(reason) => Tested::Bad(reason),
+        };
+        if let Tested::Bad(reason) | Tested::CouldNotTell(reason) = &tested {
+            self.begins(Stage::Deployment);
+            self.stopped(Stage::Deployment, reason);
         }
-        let tested = trial::run_self_test(&program, self.times.self_test_s);
         if tested == Tested::Passed {
             self.staged = Staged::Tested;
             // The last word of the old version: from here on the Director knows what silence means. It comes before the
@@ -373,7 +402,16 @@ impl World for Device {
         }
     }
 
+    fn veto(&self, order: &Order) -> Option<Reason> {
+        self.vetoed(order)
+    }
+
+    fn before_switch(&mut self, order: &Order) -> Result<(), (Reason, u64)> {
+        self.before(order)
+    }
+
     fn write_slot_json(&mut self, slot: Slot, wire: SlotWire) -> Result<(), Reason> {
+        self.begins(Stage::Deployment);
         self.state.write_slot_json(slot, &wire)
     }
 
@@ -391,6 +429,7 @@ impl World for Device {
         if self.results.iter().any(|r| r.id == result.id) {
             return Ok(());
         }
+        self.ended(&result);
         if self.results.len() >= RESULTS_MAX {
             self.results.remove(0);
         }
@@ -416,7 +455,10 @@ impl World for Device {
             // What could not be read at the start may be readable by now.
             (self.trust, self.trust_note) = super::run::open_trust(&self.image, &self.state);
         }
-        self.self_check = self.check_now();
+        self.self_check = match self.check_now() {
+            SelfCheck::Passed => self.own_part(),
+            other => other,
+        };
         if self.on_trial() && self.self_check == SelfCheck::Passed {
             self.doing("trial", &Reason::new("checking", "on trial: the operator's check runs"), Some(self.times.check_s));
             self.self_check = match super::check::run(&self.state, &self.running.version, self.times.check_s) {
@@ -426,6 +468,9 @@ impl World for Device {
                 }
                 checked => checked,
             };
+        }
+        if self.on_trial() && self.self_check == SelfCheck::Passed {
+            self.done(Stage::Start, || "the new version serves and has checked itself".into());
         }
         // The authority's time starts when it can be asked.
         self.checked.get_or_insert_with(clock::awake);
@@ -462,77 +507,4 @@ impl World for Device {
     fn costs(&self) -> (u64, u64) {
         (self.accepted.as_ref().map_or(0, |a| a.bytes), self.gap_ms)
     }
-}
-
-impl Device {
-    fn look(&mut self, order: &Order) -> Target {
-        self.looked_at = clock::monotonic();
-        if self.clock() == Clock::Ahead {
-            // Everything would look expired, or fresh for too long: neither is decided by a clock that is known to be wrong.
-            let (own, director) = (time::format(clock::unix()), time::format(self.director_now().unwrap_or(0)));
-            let detail =
-                format!("this device's clock shows {own}, the Director's {director}; no new metadata are accepted until it is set");
-            return Target::Unavailable { reason: Reason::new("clock_ahead", detail), for_s: self.times.recheck_s };
-        }
-        self.find_target(order)
-    }
-
-    pub(super) fn save_rejected(&self) -> Result<(), Reason> {
-        let rejected = self.rejected.iter().map(RejectedWire::from).collect();
-        self.state.write("rejected.json", &RejectedListWire { rejected })
-    }
-
-    fn find_target(&mut self, order: &Order) -> Target {
-        if self.trust.is_none() {
-            // What could not be read at the start may be readable, or back in its place, by now.
-            (self.trust, self.trust_note) = super::run::open_trust(&self.image, &self.state);
-        }
-        let Some((store, trusted)) = self.trust.take() else {
-            let reason = self.trust_note.clone().err().unwrap_or_else(|| Reason::new("no_root", "no root metadata"));
-            return Target::Unavailable { reason, for_s: self.times.recheck_s };
-        };
-        let now = Now { unix: clock::unix(), floor: super::build::time(), offline_grace_s: self.offline_grace_s };
-        let medium = match self.tree.as_deref().filter(|_| order.is_local()).map(Medium::open).transpose() {
-            Ok(medium) => medium,
-            Err(reason) => {
-                self.trust = Some((store, trusted));
-                return Target::Unavailable { reason, for_s: self.times.recheck_s };
-            }
-        };
-        let source = match (&medium, &self.link) {
-            (Some(medium), _) => Some(Source::Medium(medium)),
-            (_, Some(link)) => Some(Source::Director(link)),
-            _ => None,
-        };
-        let mut fetch = |name: &str, limit: u64| match &source {
-            Some(source) => source.metadata(name, limit).map_err(|e| e.reason),
-            None => Err(Reason::new("not_enrolled", "no Director is configured")),
-        };
-        let (trusted, result) = store.refresh(trusted, now, Goal::Find(order.target.clone()), &mut fetch);
-        let found = trusted.lookup(&order.target);
-        self.trust = Some((store, trusted));
-        match (result, found) {
-            (Ok(_), Ok(artifact)) => Target::Signed(artifact),
-            (Ok(_), Err(refusal)) => Target::Refused(refusal.into()),
-            // Metadata that were refused or not reached may be good tomorrow; the order waits with that reason.
-            (Err(stopped @ Stopped::Fetch(_)), _) => {
-                self.fetch_failures = self.fetch_failures.saturating_add(1);
-                let for_s = backoff::wait_ms(self.fetch_failures, random::seed(), None).div_ceil(1000);
-                Target::Unavailable { reason: stopped.into(), for_s }
-            }
-            (Err(stopped), _) => Target::Unavailable { reason: stopped.into(), for_s: self.times.recheck_s },
-        }
-    }
-
-    /// A second way to the Director, for the reports between slices.
-    fn reporter(&self, first: Option<&Link>) -> Option<Link> {
-        let (config, _) = self.state.config().ok()??;
-        let link = Link::new(&config, &self.state, None, super::link::tick).ok()?;
-        first.into_iter().for_each(|first| link.speak_as(first));
-        Some(link)
-    }
-}
-
-fn short(keyid: &str) -> &str {
-    keyid.get(..12).unwrap_or(keyid)
 }

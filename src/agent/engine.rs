@@ -235,6 +235,9 @@ fn update_turn(world: &mut dyn World) -> Result<Turn, Reason> {
         },
         Step::Switch(slot, marks) => {
             let Target::Signed(artifact) = world.target() else { return Ok(Turn::Again) };
+            if let Err((reason, for_s)) = world.before_switch(&accepted.order) {
+                return Ok(Turn::Wait { reason, for_s: for_s.max(1) });
+            }
             world.write_slot_json(slot, SlotWire::new(&artifact, &accepted.order.issuer, accepted.order.generation))?;
             world.save_marks(*marks)?;
             Ok(Turn::Relaunch(Reason::new("switch", format!("switching to {} in slot {}", artifact.path.version, slot.name()))))
@@ -249,6 +252,7 @@ fn decide(world: &dyn World, accepted: &Accepted) -> Step {
     let staged = world.staged(slot, &accepted.order);
     let rejected = world.rejected(&accepted.order.sha256);
     let preflight = world.preflight(slot, accepted.order.length);
+    let veto = world.veto(&accepted.order);
     next_step(&Facts {
         accepted: Some(accepted),
         marks: &marks,
@@ -259,6 +263,7 @@ fn decide(world: &dyn World, accepted: &Accepted) -> Step {
         staged,
         rejected: rejected.as_ref(),
         preflight: preflight.as_ref(),
+        veto: veto.as_ref(),
         contact_age_s: world.contact_age_s(),
         look_age_s: world.look_age_s(),
         now: &now,

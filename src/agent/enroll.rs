@@ -91,8 +91,11 @@ pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
     // A replacement's key goes to its place; an agent that starts does that, too, if it cannot be done now.
     identity::keep(&state);
     if let Some(pid) = running_agent(&state) {
-        // The agent reads its configuration at its start.
-        process::stop(pid);
+        // The agent reads its configuration at its start, a Director in each turn.
+        let heard = args.product.has_resources && process::wake(pid);
+        if !heard {
+            process::stop(pid);
+        }
     }
     Ok(format!("enrolled at {} as {}", config.director, config.agent_id))
 }

@@ -133,6 +133,12 @@ impl Link {
         self.candidates && !self.asked.get()
     }
 
+    /// Where it leads.
+    #[cfg(feature = "director")]
+    pub fn address(&self) -> &str {
+        &self.base
+    }
+
     /// The pins under which the connection was verified.
     pub fn pins_used(&self) -> Vec<Sha256> {
         self.http.pins_used()
@@ -230,8 +236,20 @@ impl Link {
 
 /// Re-arms the liveness alarm: called in every turn, and while a call waits.
 pub fn tick() {
+    #[cfg(feature = "director")]
+    if is_shared() {
+        return super::duties::beat();
+    }
     process::alarm(super::fault::times().liveness_s);
     notify::alive();
+}
+
+/// Whether another thread of this process re-arms the alarm and speaks to the service manager.
+pub fn is_shared() -> bool {
+    #[cfg(feature = "director")]
+    return super::duties::is_shared();
+    #[cfg(not(feature = "director"))]
+    false
 }
 
 #[cfg(test)]

@@ -14,19 +14,25 @@
 //! | [`engine`] | one turn of work, over a [`world::World`], so that the power-cut test runs this very code |
 //! | [`device`] | the world as it is: files, processes, the Director |
 //! | [`talk`] | what agent and Director say to each other |
+//! | `lookup` | the ordered target, by the trusted metadata |
 //! | [`link`] | the protocol with the Director |
+//! | `duties` | what a program with more to do than to update itself adds: the Director |
 //! | [`download`] | the artifact, in slices, with resume, checked as it is written |
 //! | [`run`] | the main loop and the start of the process |
 //! | [`check`] | the operator's own check of a version on trial |
 //! | [`first_boot`] | without an identity: enroll by itself, then forget the token |
 //! | [`command`] | `enroll`, `status`, `rollback`, `update --file` |
 
+#[cfg(not(feature = "director"))]
+mod alone;
 pub mod args;
 pub mod build;
 pub mod check;
 pub mod command;
 pub mod device;
 pub mod download;
+#[cfg(feature = "director")]
+pub mod duties;
 pub mod engine;
 pub mod enroll;
 pub mod fault;
@@ -35,6 +41,7 @@ pub mod handover;
 pub mod host;
 pub mod launcher;
 pub mod link;
+mod lookup;
 pub mod pins;
 pub mod run;
 pub mod source;

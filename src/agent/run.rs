@@ -15,7 +15,7 @@ use super::host::{Host, factory_root};
 use super::launcher::launch;
 use super::link::{Link, tick};
 use super::world::World;
-use super::{build, first_boot, handover, trial};
+use super::{build, first_boot, handover, link, trial};
 use crate::core::backoff::{self, Pace};
 use crate::core::copies::KeyFile;
 use crate::core::hex::{self, Sha256};
@@ -101,28 +101,45 @@ pub fn run(args: &RunArgs) -> i32 {
 }
 
 fn start(args: &RunArgs) -> Result<i32, Reason> {
+    match begin(args)? {
+        Some(started) => program(args, started),
+        None => Ok(EXIT_RUNS_ALREADY),
+    }
+}
+
+/// A process that has found its place: it holds the lock and knows which image it is.
+pub struct Started {
+    /// The state folder.
+    pub state: State,
+    /// Its `run.lock`.
+    pub lock: Lock,
+    /// The factory image's file.
+    pub image: PathBuf,
+    /// What runs.
+    pub running: Image,
+    /// Hash of its file.
+    pub own_hash: Sha256,
+}
+
+/// Takes the lock; as the factory image also launches, and returns only if nothing better can start. `None`: another process
+/// has this state folder.
+pub fn begin(args: &RunArgs) -> Result<Option<Started>, Reason> {
     let own = process::own_file().map_err(|e| Reason::new("own_file", format!("cannot find the own program file: {e}")))?;
     let own_hash = trial::hash_file(&own).map_err(|e| Reason::new("own_file", format!("cannot read the own program file: {e}")))?;
     let state = State::open_of(args.product, &args.state)?;
-    let lock = match take_lock(&state, args)? {
-        Some(lock) => lock,
-        None => return Ok(EXIT_RUNS_ALREADY),
-    };
+    let Some(lock) = take_lock(&state, args)? else { return Ok(None) };
     let image = match &args.env.image {
         Some(image) => image.clone(),
         None => process::own_name().unwrap_or(own),
     };
     let running = args.env.running.as_deref().and_then(Image::from_name);
-    match running {
-        Some(running) => program(args, state, lock, image, running, own_hash),
-        None => {
-            process::make_alarm_deadly();
-            process::hold_signals();
-            tick();
-            launch(&mut Host::new(&args.raw, state.clone(), &lock, image.clone(), own_hash));
-            program(args, state, lock, image, Image::Factory, own_hash)
-        }
+    if running.is_none() {
+        process::make_alarm_deadly();
+        process::hold_signals();
+        tick();
+        launch(&mut Host::new(&args.raw, state.clone(), &lock, image.clone(), own_hash));
     }
+    Ok(Some(Started { state, lock, image, running: running.unwrap_or(Image::Factory), own_hash }))
 }
 
 pub(super) fn take_lock(state: &State, args: &RunArgs) -> Result<Option<Lock>, Reason> {
@@ -134,14 +151,15 @@ pub(super) fn take_lock(state: &State, args: &RunArgs) -> Result<Option<Lock>, R
         Ok(lock) => Ok(Some(lock)),
         Err(Taken::By(pid)) => {
             let who = pid.map_or("another process".to_string(), |p| format!("process {p}"));
-            log::error!("{}: an agent runs already with this state folder: {who}", path.display());
+            log::error!("{}: {} runs already with this state folder: {who}", path.display(), args.product.name);
             Ok(None)
         }
         Err(Taken::Error(e)) => Err(crate::io::state::file_error(&path, "lock", &e)),
     }
 }
 
-fn program(args: &RunArgs, state: State, lock: Lock, image: PathBuf, running: Image, own_hash: Sha256) -> Result<i32, Reason> {
+fn program(args: &RunArgs, started: Started) -> Result<i32, Reason> {
+    let Started { state, lock, image, running, own_hash } = started;
     if lock.write_pid().is_err() {
         log::warn!("run.lock: the process id could not be written");
     }
@@ -170,6 +188,24 @@ fn program(args: &RunArgs, state: State, lock: Lock, image: PathBuf, running: Im
         device.doing("waiting", &reason, Some(again_s));
         sleep(Duration::from_secs(again_s));
     }
+}
+
+#[cfg(feature = "director")]
+impl Device {
+    /// For an engine beside which other threads work: turns until the launcher has to run.
+    pub fn work_on(&mut self) -> Reason {
+        show_fault(&self.state);
+        // Not before it could be noted; the next start tries again.
+        self.end_left_over().unwrap_or_else(|reason| log::warn!("{reason}"));
+        log::info!("{} {} runs: {} ({})", self.state.product().name, build::VERSION, self.running.image.name(), running_as(self));
+        work(self)
+    }
+}
+
+/// A moment in which nothing is to be done, and the thread lives.
+#[cfg(feature = "director")]
+pub fn rest() {
+    sleep(Duration::from_secs(1));
 }
 
 fn show_fault(state: &State) {
@@ -262,6 +298,10 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         relaunch_for: None,
         first: FirstBoot::new(args.env.config.clone()),
         wake_fd,
+        #[cfg(feature = "director")]
+        duties: None,
+        #[cfg(feature = "director")]
+        gate: None,
         state,
     })
 }
@@ -289,6 +329,7 @@ pub fn hostname() -> String {
 fn work(device: &mut Device) -> Reason {
     loop {
         tick();
+        device.take_identity();
         take_requests(device);
         if let Some(reason) = device.relaunch_for.take() {
             return reason;
@@ -323,7 +364,7 @@ fn work(device: &mut Device) -> Reason {
 /// reason to be started over and over.
 fn announce(device: &Device) {
     let tried = device.on_trial();
-    if notify::is_ready() || (tried && device.self_check != SelfCheck::Passed) {
+    if link::is_shared() || notify::is_ready() || (tried && device.self_check != SelfCheck::Passed) {
         return;
     }
     let found = match if tried { SelfCheck::Passed } else { device.check_now() } {

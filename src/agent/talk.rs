@@ -46,6 +46,9 @@ impl Device {
         if let Some(reason) = refusal {
             self.refuse_unreadable(reason)?;
         }
+        if self.accepted.as_ref().is_some_and(|a| !a.ended) {
+            self.triggered();
+        }
         Ok(true)
     }
 
@@ -100,7 +103,10 @@ impl Device {
         }
         let report = self.report(park_s);
         let Some(link) = &self.link else {
-            let reason = Reason::new("not_enrolled", "no Director is configured; run `vmetric-agent enroll`");
+            let reason = Reason::new(
+                "not_enrolled",
+                format!("{} has no identity; run `{} enroll`", self.state.product().config, self.state.product().name),
+            );
             return Err(LinkError { reason, retry_after_s: None, woken: false, refused: false });
         };
         let answer = match link.exchange(path, &report) {
@@ -144,6 +150,7 @@ impl Device {
         self.held = answer.stopping == Some(true);
         self.spread_s = answer.spread_s;
         self.hear_time(answer.time)?;
+        self.heard(&answer);
         self.keep_identity(&answer);
         let mut news = false;
         // Heard before anything is written: a full disk must not end a trial that its authority has acknowledged.
@@ -209,7 +216,9 @@ impl Device {
         self.status.code = reason.code.to_string();
         self.status.detail = reason.detail.clone();
         self.status.until = for_s.map(|s| now.saturating_add(s));
-        crate::io::notify::status(&format!("{step}: {reason}"));
+        if !super::link::is_shared() {
+            crate::io::notify::status(&format!("{step}: {reason}"));
+        }
         self.publish_status();
     }
 

@@ -82,6 +82,14 @@ pub trait World {
     fn self_test(&mut self, slot: Slot) -> Tested;
     /// Asks the authority for a sign of life.
     fn contact(&mut self) -> Result<(), Reason>;
+    /// Why this site does not want the order, whoever gave it.
+    fn veto(&self, _: &Order) -> Option<Reason> {
+        None
+    }
+    /// Everything else that comes before a stop; the error says why not now, and when it is looked at again.
+    fn before_switch(&mut self, _: &Order) -> Result<(), (Reason, u64)> {
+        Ok(())
+    }
     /// Writes `slot.json`.
     fn write_slot_json(&mut self, slot: Slot, wire: SlotWire) -> Result<(), Reason>;
     /// Writes `confirmed`.

@@ -5,6 +5,33 @@
 static STAMP: &str =
     concat!("vmetric-build-stamp: vmetric-director ", env!("VMETRIC_BUILT_VERSION"), " ", env!("VMETRIC_BUILT_TARGET"), "\n");
 
+#[expect(clippy::disallowed_methods, reason = "programs read the environment, the library gets arguments")]
+#[cfg(unix)]
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|s| !s.is_empty())
+}
+
+/// What the programs of one process hand on to each other.
+#[cfg(unix)]
+fn launch(raw: Vec<String>, run: &vmetric::director::args::Run) -> vmetric::agent::run::RunArgs {
+    use vmetric::agent::run::{ENV_IMAGE, ENV_LOCK, ENV_RUNNING, ENV_SUPERVISOR, ENV_SWITCHED, RunArgs, RunEnv};
+    let respawned = env("VMETRIC_RESPAWN").is_some();
+    RunArgs {
+        product: &vmetric::core::product::DIRECTOR,
+        state: run.state.clone(),
+        supervise: run.supervise || (!respawned && vmetric::director::own::wants_supervisor(&run.state)),
+        raw,
+        env: RunEnv {
+            running: env(ENV_RUNNING),
+            image: env(ENV_IMAGE).map(Into::into),
+            lock: env(ENV_LOCK).and_then(|v| v.parse().ok()),
+            switched_at: env(ENV_SWITCHED).and_then(|v| v.parse().ok()),
+            supervisor: env(ENV_SUPERVISOR).and_then(|v| v.parse().ok()),
+            config: None,
+        },
+    }
+}
+
 #[cfg(unix)]
 fn main() -> std::process::ExitCode {
     use std::io::Write;
@@ -14,8 +41,7 @@ fn main() -> std::process::ExitCode {
     use vmetric::director::{console, run, schedule};
 
     let words: Vec<String> = std::env::args().skip(1).collect();
-    #[expect(clippy::disallowed_methods, reason = "programs read the environment, the library gets arguments")]
-    let state = std::env::var("VMETRIC_DIRECTOR_STATE").ok().filter(|s| !s.is_empty());
+    let state = env("VMETRIC_DIRECTOR_STATE");
     let mut out = std::io::stdout();
     let done = match args::parse(&words, state.clone(), &DIRECTOR) {
         Err(usage) => {
@@ -38,17 +64,26 @@ fn main() -> std::process::ExitCode {
                 Err(reason) => Err(reason.to_string()),
             }
         }
-        Ok(Command::Version) => {
+        Ok(Command::SelfTest) => match vmetric::agent::trial::self_test() {
+            Ok(said) => writeln!(out, "{said}").map_err(|e| e.to_string()),
+            Err(reason) => Err(reason.to_string()),
+        },
+        Ok(Command::Own(asked)) => vmetric::director::own::command::obey(asked, env("VMETRIC_FLEET_KEY"), &mut out),
+        Ok(Command::Version(folder)) => {
             let here = vmetric::core::release::Platform::here();
             // What is only looked for in the file would not be linked.
             std::hint::black_box(STAMP);
-            writeln!(out, "vmetric-director {} ({}, {here})", env!("VMETRIC_BUILT_VERSION"), env!("VMETRIC_BUILT_COMMIT"))
-                .map_err(|e| e.to_string())
+            let own = format!("vmetric-director {} ({}, {here})", env!("VMETRIC_BUILT_VERSION"), env!("VMETRIC_BUILT_COMMIT"));
+            writeln!(out, "{own}\n{}", vmetric::director::own::command::running_line(&folder)).map_err(|e| e.to_string())
         }
         Ok(Command::Check(check, state)) => check.obey(&state, &mut out),
         Ok(Command::Run(run)) => {
             vmetric::io::logger::install(log::LevelFilter::Info);
-            run::run(&run, &DIRECTOR, None)
+            match run::run(&run, &DIRECTOR, None, Some(launch(words, &run))) {
+                Ok(0) => Ok(()),
+                Ok(code) => return ExitCode::from(u8::try_from(code).unwrap_or(1)),
+                Err(error) => Err(error),
+            }
         }
         Ok(Command::Schedule(asked)) => schedule::run(&asked, &mut out),
         Ok(Command::Ask(ask)) => console::run(&ask, &DIRECTOR, &mut out),

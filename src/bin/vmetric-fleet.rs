@@ -34,16 +34,19 @@ fn main() -> std::process::ExitCode {
                 Err(reason) => Err(reason.to_string()),
             }
         }
-        Ok(Command::Version) => {
+        Ok(Command::Version(_)) => {
             let here = vmetric::core::release::Platform::here();
             // What is only looked for in the file would not be linked.
             std::hint::black_box(STAMP);
             writeln!(out, "vmetric-fleet {} ({}, {here})", env!("VMETRIC_BUILT_VERSION"), env!("VMETRIC_BUILT_COMMIT"))
                 .map_err(|e| e.to_string())
         }
+        Ok(Command::SelfTest) => vmetric::agent::trial::self_test().map(drop).map_err(|r| r.to_string()),
+        // A Director's only.
+        Ok(Command::Own(_)) => Err("unknown command; --help lists them".into()),
         Ok(Command::Run(run)) => {
             vmetric::io::logger::install(log::LevelFilter::Info);
-            run::run(&run, &FLEET, None)
+            run::run(&run, &FLEET, None, None).map(drop)
         }
         Ok(Command::Schedule(asked)) => vmetric::director::schedule::run(&asked, &mut out),
         Ok(Command::Check(..)) => Err("there is no vmetric.yml here; options are arguments".into()),

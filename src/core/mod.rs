@@ -27,6 +27,7 @@ pub mod schedule;
 pub mod service;
 pub mod slots;
 pub mod srv;
+pub mod stage;
 pub mod time;
 pub mod times;
 pub mod trust;

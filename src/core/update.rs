@@ -166,6 +166,8 @@ pub struct Facts<'a> {
     pub rejected: Option<&'a Rejected>,
     /// Why the disk or the permissions do not allow it now.
     pub preflight: Option<&'a Reason>,
+    /// Why the site itself does not want this order, whoever gave it.
+    pub veto: Option<&'a Reason>,
     /// Seconds since the authority last answered, authenticated.
     pub contact_age_s: Option<u64>,
     /// Seconds since the target was last looked up.
@@ -222,6 +224,9 @@ pub fn next_step(f: &Facts) -> Step {
     }
     if let Some(reason) = wrong_order(order, f.product, f.platform) {
         return Step::Refuse(reason);
+    }
+    if let Some(reason) = f.veto {
+        return Step::Refuse(reason.clone());
     }
     if let Some(step) = rejection(accepted, f) {
         return step;

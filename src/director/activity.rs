@@ -46,6 +46,8 @@
 //! | `running_withdrawn` | an agent runs a file that its publisher withdrew; it keeps running |
 //! | `mirror_imported`, `import_refused` | a person brought a bundle or tree; what was accepted although expired, with dates |
 //! | `certificate_replaced` | the operator's files (`--tls-cert`) are new; a failure with them or a near end is `certificate_failed` |
+//! | `version_check`, `download`, `signature_verification`, `backup`, `service_stop`, `deployment`, `resource_update`, `service_start` | a step of this Director's own update is over: the event has its begin, end, result and reason |
+//! | `confirmed`, `rolled_back`, `refused`, `already`, `cancelled` without an agent | this Director's own update is over |
 //! | `mirror_refreshed`, `mirror_refused` | the release tree was renewed, or a refresh was turned down |
 
 use super::records::Event;
@@ -112,6 +114,9 @@ pub fn line(event: &Event) -> String {
     }
     if !event.version.is_empty() {
         out = format!("{out} {}", event.version);
+    }
+    if let (Some(step), Some(result)) = (&event.step, &event.result) {
+        out = format!("{out}: {step} {result}");
     }
     if event.detail.is_empty() { out } else { format!("{out}: {}", event.detail) }
 }

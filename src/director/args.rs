@@ -31,6 +31,15 @@ Run
       --name        host name or address that agents use, default: the host's name
       --tls-cert, --tls-key   PEM files of your own certificate chain and key, for browsers and company-CA agents;
                     read again when they change. Agents with a pin keep to the site CA.
+      --supervise   start it again whenever it ends; the default once it can update itself, unless a service
+                    manager does that (VMETRIC_RESPAWN=1, set by -service)
+
+This Director's own updates
+  enroll --fleet URL --key KEY --pin sha256:HEX [--proxy URL] [--offline-site DAYS] [--replace]
+      Fleet orders its updates from now on. The key may come in VMETRIC_FLEET_KEY, where no other user sees it.
+  rollback                          back to the version before
+  -version                          this file's version, and what runs
+  --self-test                       check that this file works on this machine; touches nothing
 
 Look
   agents [--state S] [--version V] [--why TEXT] [--json]
@@ -102,8 +111,13 @@ Durations: 90s 5m 1h 7d.   Exit codes: 0 done, 1 failed, 2 wrong usage.
 pub enum Command {
     /// `--help`.
     Help,
-    /// `-version`.
-    Version,
+    /// `-version`; the state folder.
+    Version(PathBuf),
+    /// `--self-test`: what a staged version is asked before the switch.
+    SelfTest,
+    /// `enroll`, `rollback`.
+    #[cfg(unix)]
+    Own(super::own::command::Asked),
     /// `-service ...`.
     Service(Box<Asked>),
     /// `-validate`, `-example`; the state folder.
@@ -135,6 +149,8 @@ pub struct Run {
     pub name: Option<String>,
     /// The operator's certificate.
     pub tls: Option<Files>,
+    /// Start it again whenever it ends.
+    pub supervise: bool,
 }
 
 /// A request to the running Director.
@@ -182,7 +198,11 @@ pub fn parse(args: &[String], state: Option<String>, role: &Role) -> Result<Comm
         return Ok(Command::Help);
     }
     if matches!(args[0].as_str(), "-version" | "--version" | "-V" | "version") {
-        return Ok(Command::Version);
+        let folder = words.option("--state")?.or(state).unwrap_or(role.state.into());
+        return Ok(Command::Version(folder.into()));
+    }
+    if args[0] == "--self-test" {
+        return Ok(Command::SelfTest);
     }
     let state = PathBuf::from(words.option("--state")?.or(state).unwrap_or(role.state.into()));
     let word = words.word()?.unwrap_or_default();
@@ -191,6 +211,8 @@ pub fn parse(args: &[String], state: Option<String>, role: &Role) -> Result<Comm
     }
     let command = match word.as_str() {
         "run" | "serve" => Command::Run(run(&mut words, state, role)?),
+        #[cfg(unix)]
+        "enroll" | "rollback" if role.configured => Command::Own(own(&word, &mut words, state)?),
         "schedule" => Command::Schedule(schedule(&mut words)?),
         _ => Command::Ask(Box::new(ask(&word, &mut words, state, role)?)),
     };
@@ -218,7 +240,27 @@ fn run(words: &mut Words, state: PathBuf, role: &Role) -> Result<Run, String> {
         (None, None) => None,
         _ => return Err("--tls-cert and --tls-key belong together: the chain, leaf first, and its key".into()),
     };
-    Ok(Run { state, config, listen, mirror, mirror_pin, root, name: words.option("--name")?, tls })
+    let name = words.option("--name")?;
+    let supervise = role.configured && words.flag("--supervise");
+    Ok(Run { state, config, listen, mirror, mirror_pin, root, name, tls, supervise })
+}
+
+#[cfg(unix)]
+fn own(word: &str, words: &mut Words, state: PathBuf) -> Result<super::own::command::Asked, String> {
+    let mut asked = super::own::command::Asked { state, ..Default::default() };
+    if word == "rollback" {
+        return Ok(asked);
+    }
+    asked.fleet = words.option("--fleet")?.ok_or("enroll needs --fleet https://HOST:PORT")?;
+    asked.key = words.option("--key")?;
+    asked.pins = words.options("--pin")?;
+    asked.proxy = words.option("--proxy")?;
+    asked.offline_site_days = words.number("--offline-site")?;
+    asked.replace = words.flag("--replace");
+    match asked.pins.is_empty() || asked.fleet.is_empty() {
+        true => Err("enroll needs --pin sha256:HEX, as Fleet prints it".into()),
+        false => Ok(asked),
+    }
 }
 
 fn schedule(words: &mut Words) -> Result<schedule::Asked, String> {
@@ -556,8 +598,8 @@ mod tests {
             (next.expression.as_str(), next.zone.as_deref(), next.count, next.explain),
             ("0 3 * * 1-5", Some("UTC"), Some(3), false)
         );
-        assert!(matches!(parsed("-version"), Ok(Command::Version)));
-        assert!(matches!(parsed("--version"), Ok(Command::Version)));
+        assert!(matches!(parsed("-version"), Ok(Command::Version(_))));
+        assert!(matches!(parsed("--version"), Ok(Command::Version(_))));
         assert!(matches!(parsed("agents --help"), Ok(Command::Help)));
         assert!(matches!(parsed(""), Ok(Command::Help)));
     }

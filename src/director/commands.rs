@@ -145,9 +145,12 @@ pub(super) async fn reply(out: &mut UnixStream, value: &impl Serialize) -> Resul
 fn view(site: &Site, now: u64) -> StatusView {
     let (registry, tree, here) = (site.registry.borrow(), site.tree.borrow(), Platform::here());
     let agents = || registry.agents.values().filter(|a| a.removed_at.is_none());
+    let own = site.own.borrow().as_ref().and_then(|own| super::own::command::view(own));
+    let scheduled = site.own.borrow().as_ref().and_then(|own| own.scheduled_version());
     StatusView {
         version: env!("VMETRIC_BUILT_VERSION").into(),
-        scheduled_version: None,
+        scheduled_version: scheduled,
+        own,
         architecture: here.arch,
         os: here.os,
         issuer: registry.issuer.clone(),

@@ -233,6 +233,7 @@ fn status(view: &StatusView, role: &Role) -> String {
     ] {
         out += &format!("{name:<14} {value}\n");
     }
+    out += &view.own.as_ref().map_or(String::new(), super::own::command::text);
     if let Some(until) = view.company_until {
         out += &format!("{:<14} until {}\n", "--tls-cert", utc(until));
     }

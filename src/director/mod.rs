@@ -42,6 +42,8 @@ pub mod metrics;
 pub mod mirror;
 pub mod muting;
 pub mod orders;
+#[cfg(unix)]
+pub mod own;
 pub mod pki;
 pub mod policing;
 pub mod progress;

@@ -425,6 +425,14 @@ pub struct Event {
     pub generation: u64,
     /// Who caused it, when a person did: `uid 1000`.
     pub by: Option<String>,
+    /// A step of this Director's own update, by the specification's name.
+    pub step: Option<String>,
+    /// When the step began, seconds since 1970; `time` is its end.
+    pub began: Option<u64>,
+    /// `ok`, `failed`, `superseded`.
+    pub result: Option<String>,
+    /// Code of the reason, when it failed.
+    pub reason: Option<String>,
 }
 
 #[cfg(test)]

@@ -174,7 +174,32 @@ impl Registry {
             version: of.map_or(String::new(), |o| o.version.clone()),
             generation: of.map_or(0, |o| o.generation),
             by: self.by.clone(),
+            ..Default::default()
         };
+        self.add_event(event);
+    }
+
+    /// The same for a step of this Director's own update.
+    #[cfg(unix)]
+    pub fn own_step(&mut self, step: &super::own::journal::StepWire) {
+        let event = Event {
+            seq: self.next_seq,
+            time: step.ended.unwrap_or(step.began),
+            code: step.code.clone(),
+            detail: clean(&step.detail, super::records::DETAIL_MAX),
+            version: step.version.clone(),
+            generation: step.generation,
+            step: Some(step.step.clone()).filter(|name| !name.is_empty()),
+            began: Some(step.began),
+            result: step.result.clone(),
+            reason: step.reason.clone(),
+            ..Default::default()
+        };
+        self.add_event(event);
+    }
+
+    fn add_event(&mut self, event: Event) {
+        let now = event.time;
         log::info!("{}", activity::line(&event));
         self.next_seq += 1;
         let text = json::to_string(&event);

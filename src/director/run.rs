@@ -1,6 +1,7 @@
 //! The life of the process: open everything, serve, stop in order.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::config;
 use super::config::start::Settings;
 use super::extra::Extra;
 use super::mirror::Mirror;
+use super::own::{self, Begun, Own};
 use super::pki::SiteCa;
 use super::refresh;
 use super::registry::Registry;
@@ -23,6 +25,7 @@ use super::role::Role;
 use super::service::Front;
 use super::site::{About, Site, load};
 use super::store::{Store, damaged};
+use crate::agent::run::RunArgs;
 use crate::core::trust::ROOT_MAX;
 use crate::io::fs::{make_folder, read_limited};
 use crate::io::lock::{Lock, Taken};
@@ -36,29 +39,51 @@ const QUEUE: i32 = 4096;
 const STOP_MAX: Duration = Duration::from_secs(3);
 /// How often the trials are looked at before a stop.
 const DRAIN_LOOK: Duration = Duration::from_millis(200);
-/// How often the service manager may hear that the Director lives.
+/// How often the service manager may hear that the server lives.
 const ALIVE: Duration = Duration::from_secs(10);
 /// How often old events are removed.
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT, or until another version of it takes this process over. The exit code.
 ///
 /// # Errors
 /// One sentence: what cannot be used, and what to do.
-pub fn run(args: &Run, role: &'static Role, extra: Option<Rc<dyn Extra>>) -> Result<(), String> {
-    let now = clock::unix();
+pub fn run(args: &Run, role: &'static Role, extra: Option<Rc<dyn Extra>>, launch: Option<RunArgs>) -> Result<i32, String> {
     make_folder(&args.state).map_err(|e| format!("{}: {e}; check the folder's owner and rights", args.state.display()))?;
     become_owner_of(&args.state).map_err(|e| format!("{}: its owner cannot be become: {e}", args.state.display()))?;
-    let given = args;
+    let (own, _lock) = match launch.map(own::begin).transpose()? {
+        Some(Begun::Director(own)) => (Some(own), None),
+        Some(Begun::Ended(code)) => return Ok(code),
+        None => (None, Some(take_lock(&args.state.join("run.lock"), role)?)),
+    };
+    let stop = signals::stop_signals().map_err(|e| format!("signals: {e}"))?;
+    let how = stop.try_clone().map_err(|e| format!("signals: {e}")).and_then(|stop| serve_site(args, role, extra, own.as_ref(), stop));
+    match own {
+        Some(own) => own.end(how, &stop).map(|()| 0),
+        None => how.map(|_| 0),
+    }
+}
+
+/// True: the launcher is wanted.
+fn serve_site(
+    given: &Run,
+    role: &'static Role,
+    extra: Option<Rc<dyn Extra>>,
+    own: Option<&Rc<Own>>,
+    stop: UnixStream,
+) -> Result<bool, String> {
+    let now = clock::unix();
     let (args, settings) = &match role.configured {
         true => config::start::resolve(given)?,
         false => (given.clone(), Settings::default()),
     };
-    let _lock = take_lock(&args.state.join("run.lock"), role)?;
     let path = args.state.join(role.store);
     let (store, mut registry) = read_state(&path, role, now)?;
     registry.role = role;
+    let depends = |yes| own.iter().for_each(|own| own.outside(yes));
+    depends(true);
     let listeners = bind(&args.listen, role)?;
+    depends(false);
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
     let naming = Naming { name: args.name.clone(), addresses, files: args.tls.clone() };
     let ca = SiteCa::open_or_create(&args.state.join("pki"), &naming.names(), certificates::now()).map_err(|r| r.to_string())?;
@@ -78,10 +103,10 @@ pub fn run(args: &Run, role: &'static Role, extra: Option<Rc<dyn Extra>>) -> Res
         About { listen: addresses.iter().map(|a| a.to_string()).collect(), url, mirror: args.mirror.clone().unwrap_or_default() };
     greet(&site, given);
     let executor = Rc::new(LocalExecutor::new());
-    smol::block_on(executor.run(live(&executor, site, listeners, mirror, naming, given)))
+    smol::block_on(executor.run(live(&executor, site, listeners, mirror, naming, given, own, stop)))
 }
 
-/// The lock tells `-service` and a second Director which process works with this state folder.
+/// The lock tells `-service` and a second server which process works with this state folder.
 fn take_lock(path: &Path, role: &Role) -> Result<Lock, String> {
     Lock::take(path).map_err(|taken| match taken {
         Taken::By(pid) => {
@@ -119,9 +144,10 @@ async fn live(
     mirror: Mirror,
     naming: Naming,
     given: &Run,
-) -> Result<(), String> {
+    own: Option<&Rc<Own>>,
+    stop: UnixStream,
+) -> Result<bool, String> {
     let state = given.state.as_path();
-    let stop = signals::stop_signals().map_err(|e| format!("signals: {e}"))?;
     let mut stop = smol::Async::new(stop).map_err(|e| format!("signals: {e}"))?;
     executor.spawn(site.store.clone().commit_forever()).detach();
     let started = format!("{}_started", site.role.code);
@@ -151,30 +177,58 @@ async fn live(
         };
         executor.spawn(front).detach();
     }
-    // From the task that everything else shares: where nothing gets on any more, nothing is said.
-    executor.spawn(say_alive()).detach();
+    match own {
+        Some(own) => own.serve(&site, executor)?,
+        None => executor.spawn(say_alive()).detach(),
+    }
     notify::ready(&format!("listens on {}", site.about.borrow().listen.join(", ")));
-    let mut byte = [0];
-    let _ = stop.read(&mut byte).await;
-    notify::stopping("stopping");
-    drain(&site, &mut stop).await;
+    let relaunch = leaves(own, &site, &mut stop).await;
     log::info!("stopping: {} parked polls are answered", site.parked());
     drop(administration);
     leave(&site).await?;
     let _ = crate::io::fs::remove_if_there(&state.join(admin::SOCKET));
-    Ok(())
+    Ok(relaunch)
+}
+
+/// Waits for the end, and then for the agents on trial. True: another version takes over.
+async fn leaves(own: Option<&Rc<Own>>, site: &Site, stop: &mut smol::Async<UnixStream>) -> bool {
+    let stopped = async {
+        let _ = stop.read(&mut [0]).await;
+        None
+    };
+    let asked = async {
+        match own {
+            Some(own) => Some(own.asked_to_leave().await),
+            None => std::future::pending().await,
+        }
+    };
+    let why = smol::future::or(stopped, asked).await;
+    let end = |own: &Rc<Own>| own.stop();
+    match &why {
+        Some(reason) => log::info!("another version takes over: {reason}"),
+        None => {
+            own.into_iter().for_each(end);
+            notify::stopping("stopping");
+        }
+    }
+    // A signal ends the wait, and whatever else was meant to come.
+    let signalled = drain(site, stop).await;
+    if signalled {
+        own.into_iter().for_each(end);
+    }
+    why.is_some() && !signalled
 }
 
 /// Waits until no agent is on trial: each of them needs this Director's word, and would go back without it. Bounded by
-/// their deadlines; a second signal ends the wait.
-async fn drain(site: &Site, stop: &mut smol::Async<std::os::unix::net::UnixStream>) {
+/// their deadlines; a second signal ends the wait: true.
+async fn drain(site: &Site, stop: &mut smol::Async<UnixStream>) -> bool {
     site.draining.set(true);
     let mut told = 0;
     loop {
         let now = clock::unix();
         let (agents, until) = site.registry.borrow().trials(now);
         if agents == 0 {
-            return;
+            return false;
         }
         if told != agents {
             told = agents;
@@ -199,7 +253,7 @@ async fn drain(site: &Site, stop: &mut smol::Async<std::os::unix::net::UnixStrea
         };
         if smol::future::or(again, pause).await {
             log::warn!("stopping at once: a second signal; {agents} {} on trial wait for the next start", site.role.nodes);
-            return;
+            return true;
         }
     }
 }

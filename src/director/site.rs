@@ -109,6 +109,9 @@ pub struct Site {
     pub source: RefCell<Option<Source>>,
     /// It waits for its agents' trials and then stops: no new orders, and no switch that would need it.
     pub draining: Cell<bool>,
+    /// Its place among its own versions.
+    #[cfg(unix)]
+    pub own: RefCell<Option<Rc<super::own::Own>>>,
     /// What the names in its certificates come from.
     pub naming: RefCell<Naming>,
     /// No new park: the Director stops.
@@ -143,6 +146,8 @@ impl Site {
             settings_changed: Bells::default(),
             source: RefCell::default(),
             draining: Cell::new(false),
+            #[cfg(unix)]
+            own: RefCell::default(),
             naming: RefCell::default(),
             stopping: Cell::new(false),
             parked: RefCell::default(),

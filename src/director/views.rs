@@ -154,12 +154,14 @@ pub struct RejectionsView {
 pub struct StatusView {
     /// Running Director's version.
     pub version: String,
-    /// Its own pending version; this release does not update itself.
+    /// Its own pending version.
     pub scheduled_version: Option<String>,
     /// `amd64`, ...
     pub architecture: String,
     /// `linux`, ...
     pub os: String,
+    /// Its own slots, trial, order and why it waits: as `vmetric-agent status --json` says it of an agent.
+    pub own: Option<miniserde::json::Value>,
     /// Issuer of orders.
     pub issuer: String,
     /// Pin of the site CA.

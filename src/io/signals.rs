@@ -35,6 +35,11 @@ pub fn stop_signals() -> io::Result<UnixStream> {
             if libc::sigaction(signal, &action, std::ptr::null_mut()) != 0 {
                 return Err(io::Error::last_os_error());
             }
+            // A launcher holds them back until the program that it starts can take them.
+            let mut set = std::mem::zeroed();
+            libc::sigemptyset(&mut set);
+            libc::sigaddset(&mut set, signal);
+            libc::sigprocmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut());
         }
     }
     Ok(read)

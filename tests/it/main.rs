@@ -47,6 +47,8 @@ mod launcher;
 mod lossy;
 #[cfg(target_os = "linux")]
 mod notify;
+#[cfg(target_os = "linux")]
+mod own_update;
 mod power_cut;
 #[cfg(unix)]
 mod release;

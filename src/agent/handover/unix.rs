@@ -36,7 +36,7 @@ pub fn supervise(args: &RunArgs) -> i32 {
             _ if process::stopping() => return 0,
             Ok(status) if status.code() == Some(0) => return 0,
             Ok(status) if status.code() == Some(EXIT_RUNS_ALREADY) => return EXIT_RUNS_ALREADY,
-            Ok(status) => log::warn!("the agent ended ({status}); it is started again in {wait} ms"),
+            Ok(status) => log::warn!("{} ended ({status}); it is started again in {wait} ms", args.product.name),
             Err(e) => log::error!("{}: cannot be started: {e}; next try in {wait} ms", own.display()),
         }
         process::sleep(Duration::from_millis(wait));

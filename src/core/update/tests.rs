@@ -21,6 +21,7 @@ struct Scene {
     staged: Staged,
     rejected: Option<Rejected>,
     preflight: Option<Reason>,
+    veto: Option<Reason>,
     contact_age_s: Option<u64>,
     look_age_s: u64,
     now: Moment,
@@ -95,6 +96,7 @@ impl Scene {
             staged: Staged::Nothing,
             rejected: None,
             preflight: None,
+            veto: None,
             contact_age_s: Some(5),
             look_age_s: 5,
             now: moment("boot", NOW, UPTIME),
@@ -131,6 +133,7 @@ impl Scene {
             staged: self.staged,
             rejected: self.rejected.as_ref(),
             preflight: self.preflight.as_ref(),
+            veto: self.veto.as_ref(),
             contact_age_s: self.contact_age_s,
             look_age_s: self.look_age_s,
             now: &self.now,
@@ -278,6 +281,7 @@ fn every_class_of_facts_has_its_step() {
             },
             "refuse min_version",
         ),
+        ("the site forbids it", |s| s.veto = Some(Reason::new("local_policy", "x")), "refuse local_policy"),
         ("disk full", |s| s.preflight = Some(Reason::new("disk_full", "x")), "wait disk_full"),
         (
             "disk full, but all is there",
@@ -593,7 +597,7 @@ prop_compose! {
         now in any_moment(),
     ) -> Scene {
         let mut scene = Scene {
-            accepted, marks, target, staged, rejected, preflight, contact_age_s, look_age_s, now, times: Times::DEFAULT,
+            accepted, marks, target, staged, rejected, preflight, veto: None, contact_age_s, look_age_s, now, times: Times::DEFAULT,
             running: Running { image: running.0, sha256: running.1, version: running.2.parse().unwrap() },
         };
         // Half of the orders agree with what was signed: else nearly none would get past the first checks.

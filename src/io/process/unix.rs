@@ -115,6 +115,18 @@ pub fn install_signals() {
     install_stop();
 }
 
+/// SIGHUP only wakes: for a program that takes its stops in another way.
+#[cfg(feature = "director")]
+pub fn install_wake() {
+    handle(libc::SIGHUP, on_wake);
+}
+
+/// Ends the wait of this process's engine, as a SIGHUP does.
+#[cfg(feature = "director")]
+pub fn wake_self() {
+    on_wake(0);
+}
+
 /// Holds stops and wakes back from the first counted start on, also across exec, until the program that runs in the end
 /// has prepared its stop record: between, they would kill it, and that would count as a crash.
 pub fn hold_signals() {

@@ -1,0 +1,295 @@
+//! What a program adds to the engine that does more than update itself: the Director. It serves agents on one thread, and
+//! the engine runs on another. An edge build has nothing of this.
+//!
+//! | the engine | the Director |
+//! |---|---|
+//! | before an order is looked at | may forbid it: the operator's file at the site is above Fleet ([`Duties::veto`]) |
+//! | the binary is verified | fetches, verifies and unpacks the package beside it ([`Duties::package`]) |
+//! | everything is staged and tested | backs up, then drains: no agent may be on trial when it stops ([`Duties::before_switch`]) |
+//! | on trial | serves: listeners bound, store written, main loop alive ([`Duties::self_check`]) |
+//! | each step | is noted with start, end and result ([`Duties::note`]) |
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::device::{Device, Slices};
+use super::download::Between;
+use super::link::{Link, tick};
+use super::source::Source;
+use super::world::{Fetched, World};
+use crate::core::reason::Reason;
+use crate::core::release::TargetPath;
+use crate::core::slots::{Condition, Image, Marks, Slot};
+use crate::core::stage::Stage;
+use crate::core::trust::Trusted;
+use crate::core::update::{Order, SelfCheck};
+use crate::io::fs::overwrite;
+use crate::io::state::State;
+use crate::io::{clock, process};
+use crate::wire::agent_api::{AnswerWire, ResultWire};
+
+/// What there is to be noted of an update.
+#[derive(Clone, Debug)]
+pub enum Note<'a> {
+    /// An order was taken.
+    Triggered(&'a Order),
+    /// A step of this order begins; one that has begun already goes on.
+    Begins(&'a Order, Stage),
+    /// It is done.
+    Done(&'a Order, Stage, String),
+    /// It cannot go on now, or has failed: why.
+    Stopped(&'a Order, Stage, Reason),
+    /// The update is over.
+    Ended(&'a ResultWire),
+}
+
+/// What [`Duties::package`] works with.
+pub struct Package<'a> {
+    /// The Director's folder.
+    pub state: &'a State,
+    /// The inactive slot; the verified binary is in it.
+    pub slot: Slot,
+    /// What the release plane has signed, fresh.
+    pub trusted: &'a Trusted,
+    /// The binary's path; the package lies beside it.
+    pub target: &'a TargetPath,
+    /// Where from.
+    pub source: &'a Source<'a>,
+    /// What is said between two slices.
+    pub between: &'a mut dyn Between,
+}
+
+/// Why there is no switch now, and in how many seconds it is looked at again.
+pub type Pause = (Reason, u64);
+
+/// The program around the engine.
+pub trait Duties: Send {
+    /// Why the site does not want this order, whoever gave it. Final for the order.
+    fn veto(&self, order: &Order) -> Option<Reason>;
+    /// Fetches, verifies and unpacks what belongs beside the binary; [`Fetched::Verified`] where there is nothing.
+    fn package(&mut self, package: Package) -> Result<Fetched, Reason>;
+    /// Everything that comes before a stop: the backup, then the drain. Called until it is content or the order is gone.
+    ///
+    /// # Errors
+    /// No switch yet.
+    fn before_switch(&mut self, order: &Order) -> Result<(), Pause>;
+    /// The marks now say that this slot runs next.
+    fn flipped(&mut self, slot: Slot, order: &Order);
+    /// The program's own part of the self-check.
+    fn self_check(&self) -> SelfCheck;
+    /// Whether this process is on trial, whenever that may have changed.
+    fn on_trial(&self, yes: bool);
+    /// What the authority answered, beside what concerns the engine.
+    fn heard(&self, answer: &AnswerWire);
+    /// Something happened.
+    fn note(&mut self, note: Note);
+}
+
+/// The stop record of a process with more than one thread: the marks and the record change together, and after a stop
+/// nobody changes the marks any more.
+#[derive(Clone, Default)]
+pub struct StopGate(Arc<Mutex<Gate>>);
+
+#[derive(Default)]
+struct Gate {
+    stopped: bool,
+    record: Option<(PathBuf, Vec<u8>)>,
+}
+
+impl StopGate {
+    /// An orderly stop begins: says so in the marks, which gives a trial its start back. Afterwards no thread changes them.
+    pub fn stop(&self) {
+        let mut gate = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        gate.stopped = true;
+        if let Some((path, bytes)) = gate.record.take()
+            && let Err(e) = overwrite(&path, &bytes, false)
+        {
+            log::warn!("{}: the stop is not recorded: {e}", path.display());
+        }
+    }
+
+    /// Whether it has begun.
+    pub fn is_stopped(&self) -> bool {
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).stopped
+    }
+
+    /// Changes the marks, and with them what a stop would write.
+    fn change<T>(&self, change: impl FnOnce() -> Result<(T, Option<(PathBuf, Vec<u8>)>), Reason>) -> Result<T, Reason> {
+        let mut gate = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        if gate.stopped {
+            return Err(Reason::new("stopping", "this process stops; the next start goes on"));
+        }
+        let (out, record) = change()?;
+        gate.record = record;
+        Ok(out)
+    }
+}
+
+/// The alarm of this process belongs to the main loop, not to the engine's thread.
+static SHARED: AtomicBool = AtomicBool::new(false);
+/// When the engine's thread took its last turn, milliseconds of the monotonic clock.
+static BEAT: AtomicU64 = AtomicU64::new(0);
+
+/// From now on [`tick`] notes the turn only.
+pub fn share_alarm() {
+    beat();
+    SHARED.store(true, Ordering::SeqCst);
+}
+
+/// Whether the alarm is another thread's.
+pub(super) fn is_shared() -> bool {
+    SHARED.load(Ordering::Relaxed)
+}
+
+/// The engine's thread lives.
+pub(super) fn beat() {
+    BEAT.store(clock::monotonic().as_millis() as u64, Ordering::Relaxed);
+}
+
+/// Seconds since the engine's thread took its last turn.
+pub fn silent_s() -> u64 {
+    (clock::monotonic().as_millis() as u64).saturating_sub(BEAT.load(Ordering::Relaxed)) / 1000
+}
+
+impl Device {
+    /// Gives the engine a program around it.
+    pub fn attend(&mut self, duties: Box<dyn Duties>, gate: StopGate) {
+        duties.on_trial(self.on_trial());
+        (self.duties, self.gate) = (Some(duties), Some(gate));
+        self.prepare_stop();
+    }
+
+    fn note(&mut self, note: impl FnOnce(&Order) -> Note) {
+        let Some(accepted) = self.accepted() else { return };
+        if let Some(duties) = &mut self.duties {
+            duties.note(note(&accepted.order));
+        }
+    }
+
+    /// An order was taken.
+    pub(super) fn triggered(&mut self) {
+        self.note(|order| Note::Triggered(order));
+    }
+
+    /// A step begins, or goes on.
+    pub(super) fn begins(&mut self, stage: Stage) {
+        self.note(|order| Note::Begins(order, stage));
+    }
+
+    /// A step is done.
+    pub(super) fn done(&mut self, stage: Stage, how: impl FnOnce() -> String) {
+        self.note(|order| Note::Done(order, stage, how()));
+    }
+
+    /// A step does not get on: why.
+    pub(super) fn stopped(&mut self, stage: Stage, why: &Reason) {
+        let why = why.clone();
+        self.note(|order| Note::Stopped(order, stage, why));
+    }
+
+    /// An update is over.
+    pub(super) fn ended(&mut self, result: &ResultWire) {
+        if let Some(duties) = &mut self.duties {
+            duties.note(Note::Ended(result));
+        }
+    }
+
+    /// The authority answered.
+    pub(super) fn heard(&self, answer: &AnswerWire) {
+        self.duties.iter().for_each(|duties| duties.heard(answer));
+    }
+
+    /// Why the site itself does not want this order.
+    pub(super) fn vetoed(&self, order: &Order) -> Option<Reason> {
+        self.duties.as_ref().and_then(|duties| duties.veto(order))
+    }
+
+    /// What belongs beside the verified binary.
+    pub(super) fn with_package(&mut self, slot: Slot, target: &TargetPath, source: &Source) -> Result<Fetched, Reason> {
+        let Some(trusted) = self.trust.as_ref().map(|(_, trusted)| trusted.clone()) else { return Ok(Fetched::Verified) };
+        let Some(mut duties) = self.duties.take() else { return Ok(Fetched::Verified) };
+        let state = self.state.clone();
+        let reports = !self.is_local() && self.link.is_some();
+        let mut between = Slices::new(self, reports);
+        let package = Package { state: &state, slot, trusted: &trusted, target, source, between: &mut between };
+        let fetched = duties.package(package);
+        self.duties = Some(duties);
+        fetched
+    }
+
+    /// Everything else that comes before a stop.
+    pub(super) fn before(&mut self, order: &Order) -> Result<(), Pause> {
+        self.duties.as_mut().map_or(Ok(()), |duties| duties.before_switch(order))
+    }
+
+    /// The program's own part of the self-check.
+    pub(super) fn own_part(&self) -> SelfCheck {
+        self.duties.as_ref().map_or(SelfCheck::Passed, |duties| duties.self_check())
+    }
+
+    /// Saves the marks, and with them what a stop writes.
+    pub(super) fn change_marks(&mut self, marks: Marks) -> Result<(), Reason> {
+        let Some(gate) = self.gate.clone() else {
+            let _held = process::StopsHeld::new();
+            let (marks, copy) = self.state.save_marks(marks, self.copy, self.marks.sequence)?;
+            (self.marks, self.copy) = (marks, Some(copy));
+            self.prepare_stop();
+            return Ok(());
+        };
+        let before = self.marks.active;
+        gate.change(|| {
+            let (marks, copy) = self.state.save_marks(marks, self.copy, self.marks.sequence)?;
+            (self.marks, self.copy) = (marks, Some(copy));
+            Ok(((), self.stop_record()))
+        })?;
+        let on_trial = self.on_trial();
+        self.duties.iter().for_each(|duties| duties.on_trial(on_trial));
+        if let Image::Slot(slot) = self.marks.active
+            && self.marks.active != before
+            && self.marks.slot(slot).condition == Condition::Trial
+        {
+            self.flipped(slot);
+        }
+        Ok(())
+    }
+
+    fn flipped(&mut self, slot: Slot) {
+        self.done(Stage::Deployment, || format!("self-tested, and the marks name slot {}", slot.name()));
+        let order = self.accepted().map(|a| a.order);
+        if let (Some(duties), Some(order)) = (&mut self.duties, order) {
+            duties.flipped(slot, &order);
+        }
+        self.begins(Stage::Start);
+    }
+
+    /// Tells whoever stops this process what to write: a signal handler, or the program around the engine.
+    pub(super) fn prepare_stop(&self) {
+        let Some(gate) = &self.gate else { return self.prepare_signal() };
+        if let Err(reason) = gate.change(|| Ok(((), self.stop_record()))) {
+            log::debug!("{reason}");
+        }
+    }
+
+    /// A program around the engine does not begin anew for an identity: what the configuration says now is taken in, at the
+    /// start of each turn. It has been written by a command, as a whole.
+    pub(super) fn take_identity(&mut self) {
+        if self.duties.is_none() {
+            return;
+        }
+        let Ok(Some((config, _))) = self.state.config() else { return };
+        let known = (self.agent_id.as_ref(), self.link.as_ref().map(Link::address));
+        if known == (Some(&config.agent_id), Some(config.director.trim_end_matches('/'))) {
+            return;
+        }
+        match Link::new(&config, &self.state, self.wake_fd, tick) {
+            Ok(link) => {
+                log::info!("{}: this Director is {} at {}", self.state.product().config, config.agent_id, config.director);
+                (self.link, self.agent_id, self.offline_grace_s) = (Some(link), Some(config.agent_id.clone()), config.offline_grace_s());
+                (self.failures, self.status.refused) = (0, None);
+                self.end_left_over().unwrap_or_else(|reason| log::warn!("{reason}"));
+            }
+            Err(reason) => log::error!("{reason}"),
+        }
+    }
+}

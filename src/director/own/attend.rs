@@ -1,0 +1,102 @@
+//! The main loop's side: the alarm, the activity, the drain.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Own;
+use super::journal::StepWire;
+use super::shared::{Quiet, Shared, Word};
+use crate::agent::{duties, fault};
+use crate::core::reason::Reason;
+use crate::director::site::Site;
+use crate::io::{clock, notify, process};
+
+/// How often the trials are looked at while the engine waits for them.
+const LOOK: Duration = Duration::from_millis(200);
+/// The longest that the main loop says nothing to the service manager.
+const ALIVE: Duration = Duration::from_secs(10);
+
+/// From the task that everything else shares: where nothing gets on any more, nothing is said, and the alarm that the
+/// launcher armed ends this process. It ends it, too, when the engine's thread hangs: a trial would have no end.
+pub async fn heart(own: Rc<Own>) {
+    let liveness_s = fault::times().liveness_s;
+    let pause = ALIVE.min(Duration::from_secs(u64::from(liveness_s)) / 3);
+    loop {
+        own.shared.main_beats();
+        if duties::silent_s() < u64::from(liveness_s) {
+            process::alarm(liveness_s);
+        }
+        notify::alive();
+        smol::Timer::after(pause).await;
+    }
+}
+
+/// Until the process ends.
+pub async fn attend(own: Rc<Own>, site: Rc<Site>) {
+    let shared = own.shared.clone();
+    take_steps(&shared, &site).await;
+    loop {
+        let waiting = shared.wants_quiet();
+        set_draining(&shared, &site, waiting);
+        if waiting {
+            shared.answer(look(&site).await);
+        }
+        let pause = async {
+            smol::Timer::after(if waiting { LOOK } else { ALIVE }).await;
+            None
+        };
+        match smol::future::or(shared.hear(), pause).await {
+            Some(Word::Steps) => take_steps(&shared, &site).await,
+            Some(Word::Relaunch(reason)) => own.ask_to_leave(reason),
+            Some(Word::Quiet | Word::Trial) | None => {}
+        }
+    }
+}
+
+/// A Director that may be gone in a moment, or that may not stay, begins nothing with its agents.
+fn set_draining(shared: &Shared, site: &Site, waiting: bool) {
+    let draining = waiting || shared.is_on_trial();
+    if site.draining.replace(draining) && !draining {
+        site.planner.ring();
+    }
+}
+
+async fn look(site: &Site) -> Quiet {
+    let (count, until) = site.registry.borrow().trials(clock::unix());
+    if count > 0 {
+        return Quiet::Agents { count, until };
+    }
+    site.flush();
+    match site.store.durable().await {
+        Ok(()) => Quiet::Drained { parked: site.parked() },
+        Err(e) => Quiet::Refused(Reason::new("store_not_written", format!("nothing stops before the store is written: {e}"))),
+    }
+}
+
+/// The activity takes the steps that are over; only then the journal forgets them.
+async fn take_steps(shared: &Arc<Shared>, site: &Site) {
+    let steps = shared.journal().ended();
+    if steps.is_empty() {
+        return;
+    }
+    steps.iter().for_each(|step| tell(site, step));
+    site.flush();
+    // The committer says what fails; the journal keeps the steps, and the next start brings them again.
+    if site.store.durable().await.is_ok() {
+        let (shared, seqs) = (shared.clone(), steps.iter().map(|s| s.seq).collect::<Vec<_>>());
+        smol::unblock(move || shared.journal().forget(&seqs)).await;
+    }
+}
+
+fn tell(site: &Site, step: &StepWire) {
+    let mut registry = site.registry.borrow_mut();
+    let same = |e: &&crate::director::records::Event| {
+        e.code == step.code && e.began == Some(step.began) && e.generation == step.generation && e.version == step.version
+    };
+    // The process died between the commit and the journal.
+    if registry.recent.iter().any(|e| same(&e)) {
+        return;
+    }
+    registry.own_step(step);
+}

@@ -1,0 +1,136 @@
+//! The operator's commands about this Director itself: `enroll`, `rollback`, and what `-version` and `status` add.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use miniserde::json::{self, Value};
+
+use crate::agent::enroll::{self, EnrollArgs};
+use crate::agent::{build, command, status};
+use crate::core::product::DIRECTOR;
+use crate::core::reason::Reason;
+use crate::io::state::State;
+use crate::io::user::become_owner_of;
+
+/// What was asked.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// State folder.
+    pub state: PathBuf,
+    /// `--fleet`; empty = `rollback`.
+    pub fleet: String,
+    /// `--key`.
+    pub key: Option<String>,
+    /// `--pin`.
+    pub pins: Vec<String>,
+    /// `--proxy`.
+    pub proxy: Option<String>,
+    /// `--offline-site`.
+    pub offline_site_days: Option<u64>,
+    /// `--replace`.
+    pub replace: bool,
+}
+
+/// Does it. `key`: the environment's, where other users do not see it.
+///
+/// # Errors
+/// One line.
+pub fn obey(asked: Asked, key: Option<String>, out: &mut impl Write) -> Result<(), String> {
+    become_owner_of(&asked.state).map_err(|e| format!("{}: its owner cannot be become: {e}", asked.state.display()))?;
+    let said = match asked.fleet.is_empty() {
+        true => command::rollback(&State::look_of(&DIRECTOR, &asked.state)),
+        false => enroll(asked, key),
+    };
+    let said = said.map_err(|reason| reason.to_string())?;
+    writeln!(out, "{said}").map_err(|e| e.to_string())
+}
+
+fn enroll(asked: Asked, key: Option<String>) -> Result<String, Reason> {
+    let missing = || Reason::new("no_key", "enroll needs --key, or VMETRIC_FLEET_KEY: `vmetric-fleet key create` makes one");
+    enroll::enroll(&EnrollArgs {
+        product: &DIRECTOR,
+        state: asked.state,
+        director: asked.fleet,
+        token: asked.key.or(key).ok_or_else(missing)?,
+        pins: asked.pins,
+        proxy: asked.proxy,
+        offline_site_days: asked.offline_site_days,
+        replace: asked.replace,
+        ..Default::default()
+    })
+}
+
+/// `running: 2.5.0 (slot b, confirmed)`.
+pub fn running_line(folder: &Path) -> String {
+    let state = State::look_of(&DIRECTOR, folder);
+    status::look(&state, command::running_agent(&state), build::VERSION).running_line()
+}
+
+/// What `status --json` has under `own`: slots, trial, order, reason, until; the same fields as the agent's.
+pub fn view(own: &super::Own) -> Option<Value> {
+    json::from_str(&own.status().json()).ok()
+}
+
+/// The same for people.
+pub fn text(own: &Value) -> String {
+    let Value::Object(fields) = own else { return String::new() };
+    let word = |name: &str| match fields.get(name) {
+        Some(Value::String(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| out.push_str(&format!("{name:<14} {value}\n"));
+    let place = |running: &str| if running == "factory" { "factory image".into() } else { format!("slot {running}") };
+    line("runs from", format!("{}, {}", place(&word("running")), word("running_as")));
+    match fields.get("enrolled") {
+        Some(Value::Bool(true)) => line("fleet", format!("{} as {}", word("director"), word("agent_id"))),
+        _ => line("fleet", "none; `vmetric-director enroll` makes this Director known to one".into()),
+    }
+    if !word("contact_code").is_empty() {
+        line("no contact", format!("{} ({})", word("contact_detail"), word("contact_code")));
+    }
+    if !word("scheduled_version").is_empty() {
+        line("scheduled", word("scheduled_version"));
+    }
+    if !word("step").is_empty() {
+        let until = if word("until").is_empty() { String::new() } else { format!(", until {}", word("until")) };
+        line("doing", format!("{}: {} ({}){until}", word("step"), word("detail"), word("code")));
+    }
+    for slot in list(fields.get("slots")) {
+        line(
+            &format!("slot {}", field(slot, "slot")),
+            format!("{} {}", field(slot, "condition"), field(slot, "version")).trim_end().into(),
+        );
+    }
+    if let Some(trial) = fields.get("trial").filter(|t| matches!(t, Value::Object(_))) {
+        line("trial", format!("{} in slot {}, reached {}", field(trial, "version"), field(trial, "slot"), field(trial, "reached")));
+    }
+    if let Some(last) = fields.get("last_result").filter(|t| matches!(t, Value::Object(_))) {
+        let what = format!("{} {} at {}", field(last, "outcome"), field(last, "version"), field(last, "at"));
+        line("last result", format!("{what}: {} ({})", field(last, "detail"), field(last, "code")));
+    }
+    for rejected in list(fields.get("rejected")) {
+        let what = format!("{} {} since {}", field(rejected, "version"), field(rejected, "verdict"), field(rejected, "since"));
+        line("rejected", format!("{what}: {} ({})", field(rejected, "detail"), field(rejected, "code")));
+    }
+    out
+}
+
+fn list(value: Option<&Value>) -> impl Iterator<Item = &Value> {
+    let items = match value {
+        Some(Value::Array(items)) => Some(items.iter()),
+        _ => None,
+    };
+    items.into_iter().flatten()
+}
+
+fn field(value: &Value, name: &str) -> String {
+    match value {
+        Value::Object(fields) => match fields.get(name) {
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => json::to_string(other),
+            None => String::new(),
+        },
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,144 @@
+//! The engine's side: what it asks of the Director around it, on the engine's own thread.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::resources;
+use super::shared::{Quiet, Shared, Word};
+use crate::agent::duties::{Duties, Note, Package, Pause};
+use crate::agent::fault;
+use crate::agent::link::tick;
+use crate::agent::world::Fetched;
+use crate::core::reason::Reason;
+use crate::core::slots::Slot;
+use crate::core::stage::Stage;
+use crate::core::update::{Order, SelfCheck};
+use crate::io::clock;
+use crate::io::state::State;
+use crate::wire::agent_api::AnswerWire;
+
+/// A drain is looked at again so soon: the agents on trial report within seconds.
+const DRAIN_AGAIN_S: u64 = 2;
+/// What an operator has to put right is looked at again so soon.
+const REPAIR_AGAIN_S: u64 = 60;
+
+/// The Director, as its engine knows it.
+pub struct Guard {
+    shared: Arc<Shared>,
+    state: State,
+    image: PathBuf,
+    /// The order whose backup is made.
+    backed_up: Option<(String, u64)>,
+}
+
+impl Guard {
+    /// For this Director.
+    pub fn new(shared: Arc<Shared>, state: State, image: PathBuf) -> Guard {
+        Guard { shared, state, image, backed_up: None }
+    }
+
+    /// The launcher is started at the switch; where it cannot be, nothing stops for it.
+    fn launcher_is_there(&self) -> Result<(), Reason> {
+        let path = self.image.display();
+        let remedy = "the running version goes on; the factory image must be there and executable";
+        let missing = |what: String| Reason::new("image_not_started", format!("{path}: {what}; {remedy}"));
+        let meta = self.image.metadata().map_err(|e| missing(e.to_string()))?;
+        match meta.is_file() && meta.permissions().mode() & 0o111 != 0 {
+            true => Ok(()),
+            false => Err(missing("is no program".into())),
+        }
+    }
+
+    /// Once for each order: the binary that runs and the configuration, as they are now.
+    fn back_up(&mut self, order: &Order) -> Result<(), Pause> {
+        let key = (order.issuer.clone(), order.generation);
+        if self.backed_up.as_ref() == Some(&key) {
+            return Ok(());
+        }
+        self.note(Note::Begins(order, Stage::Backup));
+        match resources::back_up(&self.state, order) {
+            Ok(what) => {
+                self.note(Note::Done(order, Stage::Backup, what));
+                self.backed_up = Some(key);
+                Ok(())
+            }
+            Err(reason) => {
+                self.note(Note::Stopped(order, Stage::Backup, reason.clone()));
+                Err((reason, fault::times().recheck_s))
+            }
+        }
+    }
+
+    /// Waits a moment for the main loop: it answers at once unless an agent is on trial.
+    fn drain(&mut self, order: &Order) -> Result<(), Pause> {
+        self.note(Note::Begins(order, Stage::Stop));
+        match self.shared.ask_for_quiet() {
+            Quiet::Drained { parked } => {
+                let how = format!("no agent is on trial, the store is written; {parked} parked polls are answered at the switch");
+                self.note(Note::Done(order, Stage::Stop, how));
+                Ok(())
+            }
+            Quiet::Agents { count, until } => {
+                let until = crate::core::time::format(until);
+                let detail = format!("{count} agents are on trial and need this Director's word, until {until} at the latest");
+                Err((Reason::new("agents_on_trial", detail), DRAIN_AGAIN_S))
+            }
+            Quiet::Unanswered => Err((
+                Reason::new("director_busy", "the Director's main loop has not answered yet; nothing stops before it has"),
+                DRAIN_AGAIN_S,
+            )),
+            Quiet::Refused(reason) => {
+                self.note(Note::Stopped(order, Stage::Stop, reason.clone()));
+                Err((reason, REPAIR_AGAIN_S.min(fault::times().recheck_s)))
+            }
+        }
+    }
+}
+
+impl Duties for Guard {
+    fn veto(&self, order: &Order) -> Option<Reason> {
+        self.shared.veto(order)
+    }
+
+    fn package(&mut self, package: Package) -> Result<Fetched, Reason> {
+        resources::fetch(package)
+    }
+
+    fn before_switch(&mut self, order: &Order) -> Result<(), Pause> {
+        if let Err(reason) = self.launcher_is_there() {
+            self.note(Note::Begins(order, Stage::Stop));
+            self.note(Note::Stopped(order, Stage::Stop, reason.clone()));
+            return Err((reason, REPAIR_AGAIN_S));
+        }
+        self.back_up(order)?;
+        tick();
+        self.drain(order)
+    }
+
+    fn flipped(&mut self, slot: Slot, order: &Order) {
+        self.note(Note::Begins(order, Stage::Resources));
+        let what = resources::activated(&self.state, slot);
+        self.note(Note::Done(order, Stage::Resources, what));
+    }
+
+    fn self_check(&self) -> SelfCheck {
+        match self.shared.main_silent_s() < u64::from(fault::times().liveness_s) {
+            true => resources::check(&self.state),
+            false => SelfCheck::CouldNotTell(Reason::new("director_busy", "the Director's main loop takes no turns")),
+        }
+    }
+
+    fn on_trial(&self, yes: bool) {
+        self.shared.set_on_trial(yes);
+    }
+
+    fn heard(&self, answer: &AnswerWire) {
+        self.shared.heard(answer);
+    }
+
+    fn note(&mut self, note: Note) {
+        self.shared.journal().note(note, clock::unix());
+        self.shared.tell(Word::Steps);
+    }
+}

@@ -1,0 +1,196 @@
+//! What the engine's thread and the main loop say to each other.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use smol::channel::{Receiver, Sender, unbounded};
+
+use super::journal::{Journal, StepWire};
+use crate::agent::duties::StopGate;
+use crate::core::reason::Reason;
+use crate::core::update::Order;
+use crate::io::state::State;
+use crate::io::{clock, process};
+use crate::wire::agent_api::AnswerWire;
+
+/// The engine's thread waits so long for the main loop's answer before it goes on reporting.
+const ANSWER: Duration = Duration::from_millis(500);
+/// Who does not ask again within this time does not want to stop any more: the order was withdrawn.
+const QUIET_LIFE: Duration = Duration::from_secs(30);
+
+/// To the main loop.
+#[derive(Debug)]
+pub enum Word {
+    /// There are new steps.
+    Steps,
+    /// May this Director stop now?
+    Quiet,
+    /// The trial began or is over.
+    Trial,
+    /// The launcher is to take over.
+    Relaunch(Reason),
+}
+
+/// What the main loop says to a wish to stop.
+#[derive(Clone, Debug)]
+pub enum Quiet {
+    /// Nothing yet.
+    Unanswered,
+    /// No agent is on trial, and no new one will be.
+    Drained {
+        /// Parked polls.
+        parked: usize,
+    },
+    /// So many are.
+    Agents {
+        /// How many.
+        count: usize,
+        /// Their last deadline, seconds since 1970.
+        until: u64,
+    },
+    /// It must not stop now.
+    Refused(Reason),
+}
+
+/// Why an order is not wanted at this site; `None` = it may be.
+pub type Veto = Box<dyn Fn(&Order) -> Option<Reason> + Send + Sync>;
+
+struct Wish {
+    asked: Option<Duration>,
+    answer: Quiet,
+}
+
+/// Both threads hold it.
+pub struct Shared {
+    /// The marks and what a stop writes.
+    pub gate: StopGate,
+    journal: Mutex<Journal>,
+    on_trial: AtomicBool,
+    wish: Mutex<Wish>,
+    answered: Condvar,
+    main_beat: AtomicU64,
+    settings_heard: AtomicU64,
+    veto: Mutex<Option<Veto>>,
+    words: (Sender<Word>, Receiver<Word>),
+}
+
+fn now_ms() -> u64 {
+    clock::monotonic().as_millis() as u64
+}
+
+/// A lock whose holder panicked is as good as any: nothing here is left half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+impl Shared {
+    /// For this state folder.
+    pub fn new(state: &State) -> Shared {
+        Shared {
+            gate: StopGate::default(),
+            journal: Mutex::new(Journal::open(state)),
+            on_trial: AtomicBool::new(false),
+            wish: Mutex::new(Wish { asked: None, answer: Quiet::Unanswered }),
+            answered: Condvar::new(),
+            main_beat: AtomicU64::new(now_ms()),
+            settings_heard: AtomicU64::new(0),
+            veto: Mutex::new(None),
+            words: unbounded(),
+        }
+    }
+
+    /// The steps of this Director's updates.
+    pub fn journal(&self) -> MutexGuard<'_, Journal> {
+        lock(&self.journal)
+    }
+
+    /// The step that is under way.
+    pub fn current_step(&self) -> Option<StepWire> {
+        self.journal().current()
+    }
+
+    /// To the main loop; it hears in time.
+    pub fn tell(&self, word: Word) {
+        // The other end is in this very struct.
+        let _ = self.words.0.try_send(word);
+    }
+
+    /// The main loop waits for the next word.
+    pub async fn hear(&self) -> Option<Word> {
+        self.words.1.recv().await.ok()
+    }
+
+    /// What forbids orders from now on, whoever gives them: the operator's file at this site.
+    pub fn forbid(&self, veto: Veto) {
+        *lock(&self.veto) = Some(veto);
+        process::wake_self();
+    }
+
+    /// Why this order is not wanted here.
+    pub fn veto(&self, order: &Order) -> Option<Reason> {
+        lock(&self.veto).as_ref().and_then(|veto| veto(order))
+    }
+
+    /// Whether this Director is on trial.
+    pub fn is_on_trial(&self) -> bool {
+        self.on_trial.load(Ordering::SeqCst)
+    }
+
+    /// The engine's thread knows.
+    pub fn set_on_trial(&self, yes: bool) {
+        if self.on_trial.swap(yes, Ordering::SeqCst) != yes {
+            self.tell(Word::Trial);
+        }
+    }
+
+    /// The main loop has taken a turn.
+    pub fn main_beats(&self) {
+        self.main_beat.store(now_ms(), Ordering::SeqCst);
+    }
+
+    /// Seconds since it did.
+    pub fn main_silent_s(&self) -> u64 {
+        now_ms().saturating_sub(self.main_beat.load(Ordering::SeqCst)) / 1000
+    }
+
+    /// Fleet answered.
+    pub fn heard(&self, answer: &AnswerWire) {
+        self.settings_heard.store(answer.time, Ordering::SeqCst);
+    }
+
+    /// Asks the main loop for quiet, and waits a moment for its answer.
+    pub fn ask_for_quiet(&self) -> Quiet {
+        let mut wish = lock(&self.wish);
+        wish.asked = Some(clock::monotonic());
+        if !matches!(wish.answer, Quiet::Drained { .. }) {
+            wish.answer = Quiet::Unanswered;
+            self.tell(Word::Quiet);
+            let waited = self.answered.wait_timeout_while(wish, ANSWER, |w| matches!(w.answer, Quiet::Unanswered));
+            wish = waited.unwrap_or_else(|e| e.into_inner()).0;
+        }
+        wish.answer.clone()
+    }
+
+    /// Whether the engine wants this Director quiet now.
+    pub fn wants_quiet(&self) -> bool {
+        let mut wish = lock(&self.wish);
+        let wanted = wish.asked.is_some_and(|at| clock::monotonic().saturating_sub(at) < QUIET_LIFE);
+        if !wanted && wish.asked.take().is_some() {
+            wish.answer = Quiet::Unanswered;
+        }
+        wanted
+    }
+
+    /// The main loop's answer; news wake the engine.
+    pub fn answer(&self, answer: Quiet) {
+        let mut wish = lock(&self.wish);
+        let news = std::mem::discriminant(&wish.answer) != std::mem::discriminant(&answer);
+        wish.answer = answer;
+        self.answered.notify_all();
+        drop(wish);
+        if news {
+            process::wake_self();
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! A real Director that updates itself, with a second server in Fleet's place.
+//!
+//! The staged versions are the Director's own file with some bytes behind its end: other files, the same program.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use miniserde::json::{self, Value};
+use vmetric::core::stage::Stage;
+use vmetric::director::records::Event;
+use vmetric::io::clock;
+use vmetric::io::tls::pin_text;
+
+use crate::agent::{said, text};
+use crate::director_bench::{Site, agent_file, now};
+
+const DIRECTOR: &str = env!("CARGO_BIN_EXE_vmetric-director");
+/// An update takes some seconds; a busy test machine gets much more.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The Director's own file with another end.
+pub fn variant(tail: &str) -> Vec<u8> {
+    let mut file = fs::read(DIRECTOR).unwrap();
+    file.extend_from_slice(tail.as_bytes());
+    file
+}
+
+/// A server that orders updates of Directors, with these releases.
+pub fn fleet(releases: &[(&str, &[u8])]) -> Site {
+    let site = Site::with(&[("1.0.0", agent_file("1.0.0"))]);
+    releases.iter().for_each(|(version, file)| release(&site, version, file));
+    site
+}
+
+/// One more release.
+pub fn release(site: &Site, version: &str, file: &[u8]) {
+    site.bench.write("vmetric-director", file);
+    let add = "add --repo release --keys keys --product vmetric-director --os linux --arch amd64";
+    site.bench.good(&format!("{add} --version {version} vmetric-director --now {}", now()));
+    site.publish();
+    site.good("mirror");
+}
+
+/// A Director that updates itself.
+pub struct Own<'a> {
+    pub fleet: &'a Site,
+    pub listen: String,
+    pub process: Option<Child>,
+    pub log: Arc<Mutex<Vec<String>>>,
+}
+
+impl<'a> Own<'a> {
+    pub fn new(fleet: &'a Site) -> Own<'a> {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let own = Own { fleet, listen: format!("127.0.0.1:{port}"), process: None, log: Arc::default() };
+        fs::create_dir_all(own.path("image")).unwrap();
+        crate::place_program(DIRECTOR, own.path("image/vmetric-director"));
+        fs::copy(fleet.bench.path("release/root.json"), own.path("image/root.json")).unwrap();
+        own
+    }
+
+    pub fn enrolled(fleet: &'a Site) -> Own<'a> {
+        let own = Own::new(fleet);
+        let out = own.run(&["enroll", "--fleet", &fleet.url, "--key", &fleet.token(""), "--pin", &pin_text(&fleet.pin)]);
+        assert!(out.status.success(), "{}", said(&out));
+        own
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.fleet.bench.path("own").join(name)
+    }
+
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(self.path("image/vmetric-director"));
+        command.args(words).arg("--state").arg(self.path("state")).stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    /// As a service manager does that starts it again, or under its own supervisor.
+    pub fn start(&mut self, supervise: bool) {
+        let root = self.path("image/root.json");
+        let mut command = self.command(&["run", "--name", "127.0.0.1", "--listen", &self.listen, "--root"]);
+        command.arg(root);
+        match supervise {
+            true => command.arg("--supervise"),
+            false => command.env("VMETRIC_RESPAWN", "1"),
+        };
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let (lines, log) = (BufReader::new(child.stderr.take().unwrap()).lines(), self.log.clone());
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| log.lock().unwrap().push(line)));
+        self.process = Some(child);
+    }
+
+    pub fn said(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    pub fn status(&self) -> Option<Value> {
+        let out = self.run(&["status", "--json"]);
+        out.status.success().then(|| json::from_str(&said(&out)).unwrap_or_else(|_| panic!("{}", said(&out))))
+    }
+
+    pub fn wait(&self, what: &str, done: impl Fn(&Value) -> bool) -> Value {
+        let end = clock::monotonic() + LIMIT;
+        let mut last = None;
+        loop {
+            last = self.status().or(last);
+            if let Some(status) = last.as_ref().filter(|s| done(s)) {
+                return json::from_str(&json::to_string(status)).unwrap();
+            }
+            assert!(clock::monotonic() < end, "no {what} within {LIMIT:?}: {}\n{}", json::to_string(&last), self.said());
+            vmetric::io::process::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub fn activity(&self) -> Vec<Event> {
+        let out = self.run(&["activity", "--json", "--limit", "200"]);
+        said(&out).lines().map(|line| json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
+    }
+
+    /// The steps of the last update: name and result, oldest first.
+    pub fn steps(&self) -> Vec<(String, String)> {
+        let events = self.activity();
+        let begin = events.iter().rposition(|e| e.code == "update_triggered" && e.agent.is_empty()).unwrap_or(0);
+        events[begin..].iter().filter_map(|e| Some((e.step.clone()?, e.result.clone()?))).collect()
+    }
+
+    pub fn order(&self, version: &str) {
+        self.fleet.good(&format!("assign --product vmetric-director --all --version {version}"));
+    }
+
+    pub fn ended(&self, outcome: &str, version: &str) -> Value {
+        self.wait(&format!("{outcome} {version}"), |s| {
+            text(s, "own.last_result.outcome") == outcome
+                && text(s, "own.last_result.version") == version
+                && text(s, "own.last_result.reported") == "true"
+        })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+}
+
+impl Drop for Own<'_> {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = Command::new("kill").args(["-TERM", &process.id().to_string()]).status();
+            let _ = process.wait();
+        }
+    }
+}
+
+pub fn all_steps_ok() -> Vec<(String, String)> {
+    Stage::ALL.iter().map(|s| (s.name().to_string(), "ok".to_string())).collect()
+}
+
+#[test]
+fn a_director_updates_itself_in_eight_steps_and_keeps_its_agents() {
+    let new = variant("two");
+    let fleet = fleet(&[("2.0.0", &new)]);
+    let mut own = Own::enrolled(&fleet);
+    own.start(false);
+    own.wait("contact", |s| text(s, "own.last_contact") != "null");
+    assert!(said(&own.run(&["-version"])).lines().nth(1).unwrap().starts_with("running: 0.1.0 (factory image, factory)"));
+
+    own.order("2.0.0");
+    let status = own.ended("updated", "2.0.0");
+    assert_eq!((text(&status, "own.running"), text(&status, "own.running_as")), ("a".into(), "confirmed".into()), "{}", own.said());
+    assert_eq!(text(&status, "own.pid"), own.pid().to_string(), "the switch keeps the process");
+    assert_eq!(fs::read(own.path("state/slots/a/vmetric-director")).unwrap(), new);
+    assert_eq!(own.steps(), all_steps_ok(), "{:#?}", own.activity());
+    assert!(own.activity().iter().any(|e| e.code == "confirmed" && e.version == "2.0.0" && e.agent.is_empty()));
+    assert!(said(&own.run(&["-version"])).contains("running: 2.0.0 (slot a, confirmed)"), "{}", said(&own.run(&["-version"])));
+    let orderly = Command::new("kill").args(["-TERM", &own.pid().to_string()]).status().unwrap();
+    assert!(orderly.success());
+    assert_eq!(own.process.take().unwrap().wait().unwrap().code(), Some(0), "{}", own.said());
+}
+
+#[test]
+fn a_version_that_does_not_start_is_rolled_back_with_its_reason() {
+    // The agent passes the self-test, and does not know the Director's options: it ends at once.
+    let broken = fs::read(env!("CARGO_BIN_EXE_vmetric-agent")).unwrap();
+    let fleet = fleet(&[("2.0.0", &broken)]);
+    let mut own = Own::enrolled(&fleet);
+    own.start(true);
+    own.wait("contact", |s| text(s, "own.last_contact") != "null");
+    own.order("2.0.0");
+    let status = own.ended("rolled_back", "2.0.0");
+    assert_eq!((text(&status, "own.running"), text(&status, "own.last_result.code")), ("factory".into(), "crashed_or_hung".into()));
+    let steps = own.steps();
+    assert_eq!(steps.last().unwrap(), &("Service Start".to_string(), "failed".to_string()), "{steps:?}");
+    let told = own.fleet.good("activity --json");
+    assert!(told.contains("ended 2 times without a word"), "{told}");
+}
