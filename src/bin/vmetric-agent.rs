@@ -28,6 +28,7 @@ fn env(name: &str) -> Option<String> {
 }
 
 fn main() {
+    // In debug builds: what a release links of the log ends with `info` (Cargo.toml).
     let level = if env("VMETRIC_DEBUG").is_some() { log::LevelFilter::Debug } else { log::LevelFilter::Info };
     logger::install(level);
     let words: Vec<String> = std::env::args().skip(1).collect();

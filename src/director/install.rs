@@ -103,7 +103,8 @@ install() {
     mv -f "$new/root.json" "$dir/root.json"
     mv -f "$new/vmetric-agent" "$dir/vmetric-agent"
     VMETRIC_TOKEN=$token "$dir/vmetric-agent" enroll --director "$url" --pin "$pin" --state "$state"
-    echo "installed $dir/vmetric-agent {version}; start it: $dir/vmetric-agent run --state $state"
+    echo "installed $dir/vmetric-agent {version}; as a service: $dir/vmetric-agent -service install --now --state $state"
+    echo "or without one: $dir/vmetric-agent run --state $state"
 }
 install < /dev/null
 VMETRIC
@@ -145,6 +146,8 @@ const WINDOWS: &str = r#"& {
         $env:VMETRIC_TOKEN = $token
         & "$dir\vmetric-agent.exe" enroll --director $url --pin $pin --state $state
         if ($LASTEXITCODE) { throw 'vmetric: not enrolled; the reason is above' }
+        & "$dir\vmetric-agent.exe" -service install --now --state $state
+        if ($LASTEXITCODE) { throw 'vmetric: enrolled, but no service; the reason is above. Then: vmetric-agent.exe -service install --now' }
     } finally {
         Remove-Item -Recurse -Force $new -ErrorAction SilentlyContinue
         Remove-Item Env:VMETRIC_TOKEN -ErrorAction SilentlyContinue
@@ -193,6 +196,7 @@ mod tests {
             // The token only after the CA is verified, and never as an argument.
             assert!(text.find("Bearer").unwrap() > text.find(checks[1]).unwrap());
             assert!(!text.contains("--token"), "{text}");
+            assert!(text[executed..].contains("-service install --now --state"), "{text}");
         }
         assert_eq!(command(&Install { os: "darwin".into(), ..Default::default() }), None);
     }

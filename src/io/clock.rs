@@ -44,9 +44,20 @@ pub fn moment(floor: u64, director: Option<u64>) -> Moment {
 #[cfg(target_os = "macos")]
 use super::darwin as sys;
 
+/// One of the kernel's clocks.
+#[cfg(unix)]
+pub(super) fn read(clock: libc::clockid_t) -> Duration {
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    #[expect(unsafe_code, reason = "clock_gettime writes one timespec that we own")]
+    let rc = unsafe { libc::clock_gettime(clock, &mut ts) };
+    if rc == 0 { Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32) } else { Duration::ZERO }
+}
+
 #[cfg(all(unix, not(target_os = "macos")))]
 mod sys {
     use std::time::Duration;
+
+    use super::read;
 
     pub fn since_boot() -> Duration {
         #[cfg(target_os = "linux")]
@@ -57,13 +68,6 @@ mod sys {
 
     pub fn awake() -> Duration {
         read(libc::CLOCK_MONOTONIC)
-    }
-
-    fn read(clock: libc::clockid_t) -> Duration {
-        let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        #[expect(unsafe_code, reason = "clock_gettime writes one timespec that we own")]
-        let rc = unsafe { libc::clock_gettime(clock, &mut ts) };
-        if rc == 0 { Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32) } else { Duration::ZERO }
     }
 
     pub fn boot_id() -> Option<String> {

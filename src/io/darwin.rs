@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::clock::read;
 use super::fs::Room;
 
 /// A UUID as text is 36 bytes; the kernel may lengthen what it says.
@@ -29,13 +30,6 @@ pub fn since_boot() -> Duration {
 /// Since boot without sleep.
 pub fn awake() -> Duration {
     read(libc::CLOCK_UPTIME_RAW)
-}
-
-fn read(clock: libc::clockid_t) -> Duration {
-    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    #[expect(unsafe_code, reason = "clock_gettime writes one timespec that we own")]
-    let rc = unsafe { libc::clock_gettime(clock, &mut ts) };
-    if rc == 0 { Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32) } else { Duration::ZERO }
 }
 
 /// A UUID that the kernel makes at each boot. `kern.boottime` moves when the clock is set, so it is no evidence of a boot.

@@ -251,10 +251,20 @@ impl State {
     /// A JSON record of the state folder; `None` when it is missing. A damaged one is set aside as `<name>.damaged`
     /// and told, not obeyed.
     pub fn read<T: Deserialize>(&self, name: &str) -> Result<Option<T>, Reason> {
+        let mut parsed = None;
+        self.read_into(name, &mut |text| {
+            parsed = json::from_str(text).ok();
+            parsed.is_some()
+        })?;
+        Ok(parsed)
+    }
+
+    /// What [`State::read`] does for every type of record; the agent links it once. `take` says whether it is such a record.
+    fn read_into(&self, name: &str, take: &mut dyn FnMut(&str) -> bool) -> Result<(), Reason> {
         let path = self.path(name);
         let bytes = match read_limited(&path, RECORD_MAX) {
             Ok(Some(bytes)) => bytes,
-            Ok(None) => return Ok(None),
+            Ok(None) => return Ok(()),
             Err(e) => {
                 if e.kind() == io::ErrorKind::InvalidData {
                     let _ = set_aside(&path);
@@ -262,15 +272,13 @@ impl State {
                 return Err(file_error(&path, "read", &e));
             }
         };
-        let parsed = std::str::from_utf8(&bytes).ok().and_then(|text| json::from_str(text).ok());
-        parsed.map(Some).ok_or_else(|| {
-            let aside = self.path(&format!("{name}.damaged"));
-            let _ = set_aside(&path);
-            Reason::new(
-                "record_damaged",
-                format!("{}: a field is missing or has the wrong type; kept as {}", path.display(), aside.display()),
-            )
-        })
+        if std::str::from_utf8(&bytes).is_ok_and(take) {
+            return Ok(());
+        }
+        let aside = self.path(&format!("{name}.damaged"));
+        let _ = set_aside(&path);
+        let detail = format!("{}: a field is missing or has the wrong type; kept as {}", path.display(), aside.display());
+        Err(Reason::new("record_damaged", detail))
     }
 
     /// Makes a JSON record durable, private to the owner.

@@ -37,8 +37,12 @@ const fn other(name: &'static str, init: Init, play: fn(&Cast) -> Result<String,
     Case { name, what: "install, respawn, update, a crash rolled back, reboot, stop, uninstall", init, play }
 }
 
+const fn director(name: &'static str, init: Init) -> Case {
+    Case { name, what: "a Director as a service: install, respawn, order, stop, start, uninstall", init, play: inits::director }
+}
+
 /// All of them; the long ones first, so that nothing is left to wait for at the end.
-pub const CASES: [Case; 21] = [
+pub const CASES: [Case; 24] = [
     systemd("deb", "the package: installed, upgraded during a trial, ordered anew, removed, back, purged", deb::systemd),
     Case {
         name: "deb-openrc",
@@ -56,6 +60,9 @@ pub const CASES: [Case; 21] = [
     other("openrc", Init::OpenRc, inits::all),
     other("runit", Init::Runit, inits::all),
     other("busybox", Init::Busybox, inits::all),
+    director("director-openrc", Init::OpenRc),
+    director("director-runit", Init::Runit),
+    director("director-busybox", Init::Busybox),
     systemd("reboot-on-trial", "a reboot in the middle of a trial gives the start back", cut::reboot_on_trial),
     systemd("stop-download", "stopped in the middle of a download, which goes on afterwards", update::stopped_in_download),
     systemd("hardening", "what the unit forbids is forbidden: tried from a hook", unit::hardening),

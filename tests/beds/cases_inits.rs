@@ -4,6 +4,7 @@ use vmetric::core::slots::Reached;
 
 use crate::build::{CRASHES, FACTORY, GOOD};
 use crate::cases::Cast;
+use crate::cases_update::{ask, assign_all, director_up};
 use crate::device::{Device, ended, has, same};
 
 /// Install, respawn, update, rollback, reboot on trial, stop, uninstall.
@@ -29,6 +30,39 @@ pub fn all(cast: &Cast) -> Result<String, String> {
         seen.push("stopped, started, uninstalled".into());
         Ok(seen.join(", "))
     })
+}
+
+/// A Director of the host's own: install, respawn, an order to the agent beside it, stop, start, uninstall.
+pub fn director(cast: &Cast) -> Result<String, String> {
+    let mut device = Device::bare(cast.stage, cast.name, cast.init, FACTORY)?;
+    let end = device.bed.boot().and_then(|()| director_in(&mut device));
+    cast.look(&device, end)
+}
+
+fn director_in(device: &mut Device) -> Result<String, String> {
+    director_up(device)?;
+    // The kernel keeps 15 characters of a name.
+    let pid = |d: &Device| d.bed.sh("pgrep -o -x vmetric-directo").ok().map(|text| text.trim().to_string());
+    has("-service status", &ask(device, "-service status")?, device.bed.init.word())?;
+    let before = pid(device).ok_or("no Director runs")?;
+    device.bed.sh(&format!("kill -9 {before}"))?;
+    device.until("another Director", 30, |d| pid(d).filter(|now| *now != before))?;
+    assign_all(device, GOOD)?;
+    // The agent's own word: the Director of the other cases knows nothing of it.
+    let updated = |d: &Device| d.status().ok().filter(|s| s.runs && s.version == GOOD && s.running_as == "confirmed").map(drop);
+    device.until("the agent to run the ordered version, confirmed", 60, updated)?;
+    device.until("the Director to say so", 30, |d| ask(d, "agents").ok().filter(|text| text.contains(GOOD)))?;
+    ask(device, "-service stop")?;
+    device.until("the Director to stop", 20, |d| pid(d).is_none().then_some(()))?;
+    crate::pause(3000);
+    same("Directors after a stop", pid(device).is_some(), false)?;
+    same("the agent runs", device.runs()?, GOOD)?;
+    ask(device, "-service start")?;
+    device.until("the Director to answer again", 30, |d| ask(d, "status").ok())?;
+    device.service("uninstall")?;
+    ask(device, "-service uninstall")?;
+    no_process(device)?;
+    Ok(format!("respawned after SIGKILL, {GOOD} ordered and confirmed, stopped, started, uninstalled"))
 }
 
 fn respawn(device: &Device) -> Result<String, String> {

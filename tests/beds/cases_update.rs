@@ -142,30 +142,41 @@ pub fn director(cast: &Cast) -> Result<String, String> {
     cast.look(&device, end)
 }
 
-fn director_in(device: &mut Device) -> Result<String, String> {
-    let program = format!("{IMAGE}/vmetric-director");
-    device.bed.copy(&device.stage.builds.director, &program)?;
+/// Asks the bed's own Director.
+pub fn ask(device: &Device, line: &str) -> Result<String, String> {
+    device.bed.sh(&format!("{IMAGE}/vmetric-director {line}"))
+}
+
+/// A Director as a service of the bed, and the bed's agent enrolled with it and started.
+pub fn director_up(device: &mut Device) -> Result<(), String> {
+    device.bed.copy(&device.stage.builds.director, &format!("{IMAGE}/vmetric-director"))?;
     let tree = device.bed.path("srv/public");
     crate::mount::run("cp", &["-a", &device.stage.release.tree.display().to_string(), &tree.display().to_string()])?;
     let options = format!("--mirror /srv/public --root {IMAGE}/root.json --listen 127.0.0.1:{PORT} --name 127.0.0.1");
-    device.bed.sh(&format!("{program} -service install --now -- {options}"))?;
-    let ask = |device: &Device, line: &str| device.bed.sh(&format!("{program} {line}"));
-    let answers = || ask(device, "status").ok();
-    wait(30, answers).ok_or("the Director does not answer")?;
+    ask(device, &format!("-service install --now -- {options}"))?;
+    wait(30, || ask(device, "status").ok()).ok_or("the Director does not answer")?;
     device.service("install")?;
     let said = ask(device, "token create --json")?;
     let token: vmetric::director::commands::TokenView =
         miniserde::json::from_str(&said).map_err(|_| format!("token create --json: {said}"))?;
     device.bed.sh(&format!("{AGENT} enroll --director https://127.0.0.1:{PORT} --token {} --pin {}", token.token, token.pin))?;
-    device.service("start")?;
+    device.service("start").map(drop)
+}
+
+/// Serving begins before the first look at the release tree ends.
+pub fn assign_all(device: &Device, version: &str) -> Result<(), String> {
+    let taken = wait(30, || ask(device, &format!("assign --all --version {version} --end-probation")).ok());
+    taken.map(drop).ok_or_else(|| format!("the Director does not take an order of {version}"))
+}
+
+fn director_in(device: &mut Device) -> Result<String, String> {
+    director_up(device)?;
     // The operator's own check keeps the trial open for a while.
     device.hook("sleep 8")?;
     let mut seen = Vec::new();
     for (act, version) in [("stop", GOOD), ("restart", BIG)] {
         let before = device.last_result().map(|r| r.id).unwrap_or_default();
-        // Serving begins before the first look at the release tree ends.
-        wait(30, || ask(device, &format!("assign --all --version {version} --end-probation")).ok())
-            .ok_or_else(|| format!("the Director does not take an order of {version}"))?;
+        assign_all(device, version)?;
         let slot = device.until("a trial", 60, Device::trial)?;
         let began = clock::monotonic();
         device.bed.sh(&format!("systemctl {act} vmetric-director"))?;

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ed25519_compact::sha512;
 use miniserde::{Deserialize, json};
-use ring::digest::{Context, SHA256, SHA512};
+use ring::digest::{Context, SHA256};
 
 use super::delegation::{Link, Walk};
 use super::targets::{Target, Targets};
@@ -56,13 +57,13 @@ pub struct TargetCheck {
     file: TargetFile,
     seen: u64,
     sha256: Context,
-    sha512: Context,
+    sha512: sha512::Hash,
 }
 
 impl TargetCheck {
     /// Nothing seen yet.
     pub fn new(path: &str, file: TargetFile) -> TargetCheck {
-        TargetCheck { path: path.to_string(), file, seen: 0, sha256: Context::new(&SHA256), sha512: Context::new(&SHA512) }
+        TargetCheck { path: path.to_string(), file, seen: 0, sha256: Context::new(&SHA256), sha512: sha512::Hash::new() }
     }
 
     /// "5.7.2 Download the target up to the number of bytes specified": one byte more is refused at once.
@@ -84,7 +85,7 @@ impl TargetCheck {
             return Err(Refusal::new(code, &self.path, format!("{seen} of {length} bytes")));
         }
         let sha256 = self.file.sha256.is_none_or(|hash| self.sha256.finish().as_ref() == hash);
-        let sha512 = self.file.sha512.is_none_or(|hash| self.sha512.finish().as_ref() == hash);
+        let sha512 = self.file.sha512.is_none_or(|hash| self.sha512.finalize() == hash);
         if !(sha256 && sha512) {
             return Err(Refusal::new("file_hash", &self.path, "the hash is not the signed one"));
         }
