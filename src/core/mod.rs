@@ -12,6 +12,8 @@ pub mod first_boot;
 pub mod hex;
 pub mod identity;
 pub mod owner;
+#[cfg(feature = "package")]
+pub mod package;
 pub mod pins;
 #[cfg(feature = "director")]
 pub mod policy;
