@@ -10,6 +10,7 @@ use super::failure::{Failure, Result};
 use super::files;
 use super::init::named;
 use super::metadata::{Delegation, Holders, TARGETS, Target, Targets};
+use super::package;
 use super::repo::Repo;
 use super::ring::{BUILD, Ring};
 use crate::core::hex::{self, Sha256};
@@ -177,6 +178,7 @@ pub fn add(repo: &Repo, ring: &mut Ring, inputs: &[Input], facts: &Facts, now: u
         let history = &histories[&role];
         target.counter = counter(history, &book.roles[&role], facts.counter, &role)?;
         let path = input.path.to_string();
+        package::alone(&input.path, book.roles[&role].targets.keys())?;
         let is_new = is_new(history, &book.roles[&role], &path, &target)?;
         if is_new {
             not_withdrawn(&histories, &book.roles, &path, &target, facts.reinstate)?;
@@ -220,6 +222,7 @@ fn describe(input: &Input, facts: &Facts, key: &KeyPair) -> Result<Target> {
     if bytes.is_empty() {
         return Err(Failure::new("empty_file", format!("{}: is empty; a release needs its bytes", input.file.display())));
     }
+    let unpacked = package::check(&input.path, bytes)?;
     if !facts.unchecked {
         super::inspect::check(&input.path, bytes, facts.allow_dynamic)?;
     }
@@ -238,6 +241,7 @@ fn describe(input: &Input, facts: &Facts, key: &KeyPair) -> Result<Target> {
         counter: 0,
         build_keyid: keyid(&key.pk),
         build_sig: *key.sk.sign(&message, None),
+        unpacked,
     })
 }
 

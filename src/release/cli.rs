@@ -16,6 +16,7 @@ use super::inspect;
 use super::json::{self, list, number, object, text};
 use super::keyfile::Secret;
 use super::merge;
+use super::package;
 use super::passphrase::{self, Source};
 use super::publish;
 use super::renew;
@@ -105,12 +106,13 @@ fn dispatch(args: &[String], world: &World) -> Result<Answer> {
         None => world.now,
         Some(t) => time::parse(t).ok_or_else(|| Failure::usage(format!("--now {t}: expected a UTC time such as 2026-11-22T00:00:00Z")))?,
     };
-    if !matches!(command.name, "add" | "inspect" | "withdraw" | "tuf") {
+    if !matches!(command.name, "add" | "package" | "inspect" | "withdraw" | "tuf") {
         parsed.no_operands()?;
     }
     match command.name {
         "init" => run_init(&parsed, world, now),
         "delegate" => run_delegate(&parsed, world, now),
+        "package" => run_package(&parsed),
         "add" => run_add(&parsed, world, now),
         "inspect" => run_inspect(&parsed),
         "withdraw" => run_withdraw(&parsed, now),
@@ -227,6 +229,11 @@ fn run_add(p: &Parsed, world: &World, now: u64) -> Result<Answer> {
     };
     let added = add::add(&open(p)?, &mut ring(p, world)?, &inputs, &facts, now)?;
     Ok(show::added(&added, why))
+}
+
+fn run_package(p: &Parsed) -> Result<Answer> {
+    let [folder] = p.operands.as_slice() else { return Err(Failure::usage("'package' takes one DIR")) };
+    package::package(Path::new(folder), Path::new(p.need("out")?))
 }
 
 fn run_inspect(p: &Parsed) -> Result<Answer> {

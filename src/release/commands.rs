@@ -10,8 +10,8 @@ const NOW: Opt = opt("now", "TIME", "the time to work at, such as 2026-11-22T00:
 const HELP: Opt = flag("help", "this text");
 
 /// Every command, in the order of their use.
-pub static COMMANDS: [Command; 15] =
-    [INIT, DELEGATE, ADD, INSPECT, WITHDRAW, SIGN, RENEW, PUBLISH, VERIFY, BUNDLE, STATUS, LIST, KEYS_COMMAND, ROTATE, TUF];
+pub static COMMANDS: [Command; 16] =
+    [INIT, DELEGATE, PACKAGE, ADD, INSPECT, WITHDRAW, SIGN, RENEW, PUBLISH, VERIFY, BUNDLE, STATUS, LIST, KEYS_COMMAND, ROTATE, TUF];
 
 const INIT: Command = Command {
     name: "init",
@@ -66,6 +66,19 @@ const DELEGATE: Command = Command {
   vmetric-release delegate --repo release --keys keys --product vmetric-agent --platform linux-amd64 --platform linux-arm64",
 };
 
+const PACKAGE: Command = Command {
+    name: "package",
+    summary: "Pack a folder of resources into an archive, the same bytes each time",
+    operands: "DIR",
+    options: &[opt("out", "FILE", "package.tar.zst or package.tar.gz"), JSON, HELP],
+    more: "\
+Sorted, without dates and owners. Refused is what a Director would refuse to unpack: links and devices, names that are not one file
+on every system (ASCII; no Windows device, no second name in another case), more than 20,000 files or 1 GiB.
+Archives of other tools are taken by 'add' as well, if they are plain: tar --format=ustar, one stream of zstd (up to -19) or gzip.
+
+  vmetric-release package resources --out dist/2.5.0/linux-amd64/package.tar.zst",
+};
+
 const ADD: Command = Command {
     name: "add",
     summary: "Add an artifact, or a folder of them, and sign it with the build key",
@@ -92,6 +105,7 @@ A DIR has the form <version>/<os>-<arch>/<file>, as cross/build leaves it. Eithe
 is a <version>/SHA256SUMS, every file has to be in it, and as it says.
 The programs vmetric-agent and vmetric-director are looked at first ('inspect' shows the same): whole, for that os and arch, signed
 where macOS wants it, of the product and version that they are published as; an agent is static, or --allow-dynamic.
+package.tar.zst or package.tar.gz beside vmetric-director is its resources: looked through whole, and signed with what it unpacks to.
 
   vmetric-release add --repo release --keys keys --product vmetric-agent --version 2.5.0 --os linux --arch amd64 vmetric-agent
   vmetric-release add --repo release --keys keys dist",

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::add::Input;
 use super::failure::{Failure, Result};
 use super::files;
+use super::package;
 use crate::core::hex::{self, Sha256};
 use crate::core::release::Platform;
 use crate::core::version::Version;
@@ -93,9 +94,9 @@ fn subfolders(path: &Path, what: &str, named_well: bool) -> Result<Vec<String>> 
     files::names(path)
 }
 
-/// `vmetric-agent` of `vmetric-agent.exe`, `vmetric-director` of `vmetric-director.tar.gz`.
+/// `vmetric-agent` of `vmetric-agent.exe`, `vmetric-director` of `package.tar.zst`.
 fn product_of(file: &str) -> &str {
-    file.split('.').next().unwrap_or(file)
+    if package::is_package(file) { package::PRODUCT } else { file.split('.').next().unwrap_or(file) }
 }
 
 #[cfg(test)]
@@ -106,5 +107,6 @@ mod tests {
     fn a_file_is_of_the_product_that_its_name_says() {
         assert_eq!(product_of("vmetric-agent.exe"), "vmetric-agent");
         assert_eq!(product_of("vmetric-director"), "vmetric-director");
+        assert_eq!(product_of("package.tar.gz"), "vmetric-director");
     }
 }

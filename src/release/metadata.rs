@@ -11,6 +11,7 @@ use super::envelope::{Authority, Public, key_value, keyid};
 use super::failure::Result;
 use super::json::{Node, list, number, object, text};
 use crate::core::hex::{self, Sha256};
+use crate::core::package::Unpacked;
 use crate::core::time;
 
 /// The TUF version that the documents name.
@@ -106,6 +107,8 @@ pub struct Target {
     pub build_keyid: String,
     /// Its signature.
     pub build_sig: [u8; 64],
+    /// What a package unpacks to.
+    pub unpacked: Option<Unpacked>,
 }
 
 /// How one metadata file describes another.
@@ -288,6 +291,9 @@ impl Target {
         if let Some(min) = &self.min_version {
             custom.push(("min_version", text(min)));
         }
+        if let Some(unpacked) = &self.unpacked {
+            custom.push(("unpacked", object([("bytes", number(unpacked.bytes)), ("files", number(unpacked.files))])));
+        }
         let hashes = object([("sha256", text(hex::encode(&self.sha256)))]);
         object([("custom", object(custom)), ("hashes", hashes), ("length", number(self.length))])
     }
@@ -305,8 +311,13 @@ impl Target {
             counter: custom.field("counter")?.number()?,
             build_keyid: custom.field("sig")?.field("keyid")?.text()?.to_string(),
             build_sig: custom.field("sig")?.field("sig")?.hex()?,
+            unpacked: custom.find("unpacked").map(|u| read_unpacked(&u)).transpose()?,
         })
     }
+}
+
+fn read_unpacked(node: &Node) -> Result<Unpacked> {
+    Ok(Unpacked { bytes: node.field("bytes")?.number()?, files: node.field("files")?.number()? })
 }
 
 impl FileMeta {

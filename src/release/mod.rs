@@ -27,6 +27,7 @@ pub mod json;
 pub mod keyfile;
 pub mod merge;
 pub mod metadata;
+pub mod package;
 pub mod passphrase;
 pub mod publish;
 pub mod renew;

@@ -153,6 +153,8 @@ fn target_json(path: &str, role: &str, target: &Target) -> Value {
         ("sha256", text(hex::encode(&target.sha256))),
     ];
     fields.extend(target.min_version.as_ref().map(|v| ("min_version", text(v))));
+    let unpacked = target.unpacked.map(|u| object([("bytes", number(u.bytes)), ("files", number(u.files))]));
+    fields.extend(unpacked.map(|u| ("unpacked", u)));
     object(fields)
 }
 

@@ -11,6 +11,7 @@ use super::cli::Answer;
 use super::failure::{Failure, Result};
 use super::files;
 use super::json::{list, number, object, text};
+use super::package;
 use super::repo::{METADATA_MAX, consistent_path};
 use super::show::table;
 use crate::core::hex;
@@ -113,7 +114,8 @@ fn check_file(trusted: &Trusted, tree: &Medium, artifact: &Artifact) -> std::res
         },
     };
     read.map_err(|e| unreadable("file_unreadable", e.text))?;
-    refused.and_then(|()| check.finish())
+    refused.and_then(|()| check.finish())?;
+    package::verify(trusted, tree, &artifact.path, &name, artifact.length)
 }
 
 /// The command: a table of everything, and a bad answer if a device would refuse any of it.

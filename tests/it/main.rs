@@ -58,6 +58,8 @@ mod release_bundle;
 #[cfg(unix)]
 mod release_inspect;
 mod release_keys;
+#[cfg(target_os = "linux")]
+mod release_package;
 mod release_python_tuf;
 #[cfg(unix)]
 mod release_renew;

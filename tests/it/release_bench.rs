@@ -85,7 +85,7 @@ impl Bench {
     /// The same, and nothing else appended.
     pub fn run_as_is(&self, line: &str) -> Ended {
         let mut args: Vec<&str> = line.split_whitespace().collect();
-        if !args.contains(&"--now") && !matches!(args.first(), Some(&"keys" | &"list" | &"inspect")) {
+        if !args.contains(&"--now") && !matches!(args.first(), Some(&"keys" | &"list" | &"inspect" | &"package")) {
             args.extend(["--now", NOW]);
         }
         let mut command = Command::new("sh");

@@ -162,7 +162,7 @@ impl Trusted {
     }
 
     /// "5.6.7 Perform a pre-order depth-first search", over what we hold.
-    fn search<'a>(&'a self, path: &str, verified: &mut Verified<'a>) -> Result<Target<'a>, Refusal> {
+    pub(super) fn search<'a>(&'a self, path: &str, verified: &mut Verified<'a>) -> Result<Target<'a>, Refusal> {
         let mut role = self.current("targets")?;
         let mut walk = Walk::to(path);
         loop {

@@ -84,6 +84,8 @@ mod foreign;
 mod glob;
 mod keys;
 mod meta;
+#[cfg(feature = "package")]
+mod package;
 mod refresh;
 mod restore;
 mod root;

@@ -31,7 +31,7 @@ pub trait Sink {
 }
 
 /// Where an archive's packed bytes come from.
-type Packed<'a> = Box<dyn BufRead + 'a>;
+pub type Packed<'a> = Box<dyn BufRead + 'a>;
 
 enum Unpacker<'a> {
     Zstd(Box<StreamingDecoder<Packed<'a>, FrameDecoder>>),
@@ -168,17 +168,27 @@ impl Read for Counted<'_> {
 /// # Errors
 /// As [`walk`].
 pub fn measure(format: Format, packed: &[u8]) -> Result<Unpacked, Reason> {
-    struct Nothing;
-    impl Sink for Nothing {
-        fn folder(&mut self, _: &Entry) -> Result<(), Reason> {
-            Ok(())
-        }
-
-        fn file(&mut self, _: &Entry, from: &mut dyn Read) -> Result<(), Reason> {
-            // What goes wrong is the archive's, and walk says it.
-            let _ = io::copy(from, &mut io::sink());
-            Ok(())
-        }
-    }
     walk(format, Box::new(packed), packed.len() as u64, None, &mut Nothing)
+}
+
+/// The same for an archive of which it is signed what it unpacks to.
+///
+/// # Errors
+/// As [`walk`].
+pub fn look_through(format: Format, packed: Packed<'_>, packed_length: u64, declared: Unpacked) -> Result<(), Reason> {
+    walk(format, packed, packed_length, Some(declared), &mut Nothing).map(drop)
+}
+
+struct Nothing;
+
+impl Sink for Nothing {
+    fn folder(&mut self, _: &Entry) -> Result<(), Reason> {
+        Ok(())
+    }
+
+    fn file(&mut self, _: &Entry, from: &mut dyn Read) -> Result<(), Reason> {
+        // What goes wrong is the archive's, and walk says it.
+        let _ = io::copy(from, &mut io::sink());
+        Ok(())
+    }
 }
