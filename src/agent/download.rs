@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ed25519_compact::PublicKey;
@@ -42,8 +42,19 @@ pub fn fetch(
     source: &Source,
     between: &mut dyn Between,
 ) -> Result<Fetched, Reason> {
-    let program = state.slot_program(slot);
-    let part = state.part(slot, &artifact.sha256);
+    fetch_as(state.slot_program(slot), PROGRAM, state.part(slot, &artifact.sha256), artifact, key, source, between)
+}
+
+/// The same for any file: under which name and mode it appears once it is whole and verified, and where its part lies.
+pub fn fetch_as(
+    program: PathBuf,
+    mode: u32,
+    part: PathBuf,
+    artifact: &Artifact,
+    key: PublicKey,
+    source: &Source,
+    between: &mut dyn Between,
+) -> Result<Fetched, Reason> {
     let on_disk = |e: io::Error| file_error(&part, "write", &e);
     match whole_file_is_there(&program, artifact, key) {
         Ok(true) => return Ok(Fetched::Verified),
@@ -95,7 +106,7 @@ pub fn fetch(
         remove_if_there(&part).map_err(on_disk)?;
         return Ok(Fetched::Refused(refusal.into()));
     }
-    install(&file, &part, &program).map_err(|e| file_error(&program, "install", &e))?;
+    install(&file, mode, &part, &program).map_err(|e| file_error(&program, "install", &e))?;
     between.slice(artifact.length, fetched);
     Ok(Fetched::Verified)
 }
@@ -107,8 +118,8 @@ fn later(error: SourceError, between: &mut dyn Between) -> Fetched {
     }
 }
 
-fn install(file: &File, part: &Path, program: &Path) -> io::Result<()> {
-    set_mode(file, PROGRAM)?;
+fn install(file: &File, mode: u32, part: &Path, program: &Path) -> io::Result<()> {
+    set_mode(file, mode)?;
     file.sync_all()?;
     rename(part, program)?;
     sync_folder_of(program)

@@ -4,6 +4,8 @@
 //! writes a log line. Time and seeds are arguments. So each decision is tested exhaustively, without a process or a sleep.
 
 pub mod backoff;
+#[cfg(feature = "director")]
+pub mod backup;
 pub mod bundle;
 pub mod canonical;
 pub mod clock;

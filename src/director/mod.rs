@@ -20,6 +20,8 @@ pub mod api_tokens;
 #[cfg(unix)]
 pub mod approval;
 pub mod args;
+#[cfg(unix)]
+pub mod backup;
 pub mod bell;
 #[cfg(unix)]
 pub mod ca;
@@ -54,6 +56,8 @@ pub mod refresh;
 pub mod registry;
 pub mod releases;
 pub mod repair;
+#[cfg(unix)]
+pub mod resources;
 pub mod retry;
 pub mod role;
 #[cfg(unix)]

@@ -19,7 +19,18 @@ fn with_reserve(bytes: u64) -> u64 {
 /// Bytes of what lies in a slot: overwritten or resumed, so both count for us.
 fn there(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
+    entries.filter_map(|e| e.metadata().ok()).filter(alone).map(|m| m.len()).sum()
+}
+
+/// A file that a backup has too goes on taking its room when the slot lets go of it.
+#[cfg(unix)]
+fn alone(meta: &fs::Metadata) -> bool {
+    std::os::unix::fs::MetadataExt::nlink(meta) == 1
+}
+
+#[cfg(not(unix))]
+fn alone(_: &fs::Metadata) -> bool {
+    true
 }
 
 /// Whether a slot takes a file of so many bytes now.
@@ -37,6 +48,21 @@ pub fn for_update(state: &State, slot: Slot, bytes: u64) -> Result<(), Reason> {
         return Err(Reason::new("disk_full", detail));
     }
     Ok(())
+}
+
+/// Whether a slot takes a Director's package: its archive (as far as it is not there), what it unpacks to, and the backup.
+#[cfg(feature = "package")]
+pub fn for_package(slot: &Path, archive: u64, unpacked: u64, backup: u64) -> Result<(), Reason> {
+    let found = room(slot).map_err(|e| Reason::new("state_error", format!("{}: {e}", slot.display())))?;
+    let need = with_reserve(archive.saturating_add(unpacked).saturating_add(backup));
+    match found.free.saturating_add(there(slot)) >= need {
+        true => Ok(()),
+        false => {
+            let parts = format!("archive {archive}, unpacked {unpacked}, backup {backup}, and reserve");
+            let detail = format!("{}: {} bytes are free, {need} are needed ({parts}); make room", slot.display(), found.free);
+            Err(Reason::new("disk_full", detail))
+        }
+    }
 }
 
 /// Whether both slots find room, by the size of the program that asks: without it a device could be installed, and not be

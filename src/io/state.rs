@@ -376,6 +376,7 @@ mod tests {
             build_sig: hex::encode(&[0; 64]),
             issuer: "i".into(),
             generation: 1,
+            package: None,
         }
     }
 

@@ -34,6 +34,8 @@ pub struct SlotWire {
     pub issuer: String,
     /// That order's generation.
     pub generation: u64,
+    /// A Director's resources: SHA-256 of `package.list`, hex, which names archive and files. Absent: there are none.
+    pub package: Option<String>,
 }
 
 impl SlotWire {
@@ -50,6 +52,7 @@ impl SlotWire {
             build_sig: hex::encode(&artifact.build_sig),
             issuer: issuer.to_string(),
             generation,
+            package: None,
         }
     }
 

@@ -128,6 +128,24 @@ fn main() {
     }
     bundle.resize(bundle.len() + 2 * BLOCK, 0);
     seeds.write("bundle", "three", &bundle);
+    // As a package: the same form without the words in front of the names.
+    let mut tar = Vec::new();
+    for (name, kind, bytes) in [("./", b'5', &b""[..]), ("lookups/a.csv", b'0', b"22,ssh\n"), ("b", b'0', &[7; 513])] {
+        let mut block = [0; BLOCK];
+        block[..name.len()].copy_from_slice(name.as_bytes());
+        block[100..108].copy_from_slice(b"0000644\0");
+        block[124..136].copy_from_slice(format!("{:011o}\0", bytes.len()).as_bytes());
+        block[156] = kind;
+        block[257..265].copy_from_slice(b"ustar\x0000");
+        tar.extend_from_slice(&block);
+        tar.extend_from_slice(bytes);
+        tar.resize(tar.len().next_multiple_of(BLOCK), 0);
+    }
+    tar.resize(tar.len() + 2 * BLOCK, 0);
+    for how in [1, 2] {
+        seeds.write("package", &how.to_string(), &[&[how][..], &tar].concat());
+    }
+    seeds.write("package", "zstd", b"\0\x28\xb5\x2f\xfd\x20\0\x01\0\0");
     for (name, text) in [
         ("length", "POST /agent/v1/report?x=1 HTTP/1.1\r\nhost: a\r\nauthorization: Bearer x\r\ncontent-length: 2\r\n\r\n{}GET /"),
         (

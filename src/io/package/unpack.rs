@@ -68,6 +68,22 @@ pub fn unpack(archive: &Path, package: &Package, slot: &Path, tick: &mut dyn FnM
     made
 }
 
+/// Whether a slot has this very tree already.
+pub fn is_there(package: &Package, slot: &Path, tick: &mut dyn FnMut()) -> bool {
+    already(package, slot, tick).is_some()
+}
+
+/// Takes a slot's tree away; none is fine.
+///
+/// # Errors
+/// The disk's.
+pub fn forget(slot: &Path) -> Result<(), Reason> {
+    match [LIST, TREE, NEW_LIST, NEW_TREE].iter().any(|name| slot.join(name).exists()) {
+        true => clear(slot),
+        false => Ok(()),
+    }
+}
+
 /// An earlier try came to its end, and a power cut or a restart was quicker than `slot.json`.
 fn already(package: &Package, slot: &Path, tick: &mut dyn FnMut()) -> Option<Sha256> {
     let hash = tree::hash_list(slot).ok()?;
