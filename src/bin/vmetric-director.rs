@@ -85,6 +85,7 @@ fn main() -> std::process::ExitCode {
                 Err(error) => Err(error),
             }
         }
+        Ok(Command::Backups(asked)) => asked.obey(&mut out),
         Ok(Command::Schedule(asked)) => schedule::run(&asked, &mut out),
         Ok(Command::Ask(ask)) => console::run(&ask, &DIRECTOR, &mut out),
     };

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::admin::AdminWire;
+use super::backup::command::Backups;
 use super::config::command::{self as check, Check};
 use super::enroll::TTL_NEVER_S;
 use super::pki::company::Files;
@@ -99,6 +100,9 @@ Act
       Lets agents whose method is user_action take this version, once. It names version and file, and expires.
   authorize --revoke AGENT | --revoke --all [--json]
       Takes that back; what has not switched is withdrawn.
+  backups [--json]                  what ran before each switch: program, resources, configuration
+  restore NAME [--config FILE] [--image FILE] [--json]
+      Puts a backup back while the Director does not run; what is there is backed up first, so it can be undone.
   remove-agent ID                   refuse its credential from now on
   replace-agent ID                  of two devices with this identity, serve the one that is refused now
 
@@ -124,6 +128,8 @@ pub enum Command {
     Check(Check, PathBuf),
     /// `run`.
     Run(Run),
+    /// `backups`, `restore`: answered here.
+    Backups(Backups),
     /// `schedule`: answered here.
     Schedule(schedule::Asked),
     /// A request to the running Director.
@@ -213,6 +219,7 @@ pub fn parse(args: &[String], state: Option<String>, role: &Role) -> Result<Comm
         "run" | "serve" => Command::Run(run(&mut words, state, role)?),
         #[cfg(unix)]
         "enroll" | "rollback" if role.configured => Command::Own(own(&word, &mut words, state)?),
+        "backups" | "restore" => Command::Backups(backups(&word, &mut words, state)?),
         "schedule" => Command::Schedule(schedule(&mut words)?),
         _ => Command::Ask(Box::new(ask(&word, &mut words, state, role)?)),
     };
@@ -261,6 +268,16 @@ fn own(word: &str, words: &mut Words, state: PathBuf) -> Result<super::own::comm
         true => Err("enroll needs --pin sha256:HEX, as Fleet prints it".into()),
         false => Ok(asked),
     }
+}
+
+fn backups(word: &str, words: &mut Words, state: PathBuf) -> Result<Backups, String> {
+    let json = words.flag("--json");
+    if word == "backups" {
+        return Ok(Backups::List { state, json });
+    }
+    let (config, image) = (words.option("--config")?.map(PathBuf::from), words.option("--image")?.map(PathBuf::from));
+    let name = words.word()?.ok_or("restore needs a NAME; `backups` lists them")?;
+    Ok(Backups::Restore { state, name, config, image, json })
 }
 
 fn schedule(words: &mut Words) -> Result<schedule::Asked, String> {

@@ -20,7 +20,6 @@ pub mod api_tokens;
 #[cfg(unix)]
 pub mod approval;
 pub mod args;
-#[cfg(unix)]
 pub mod backup;
 pub mod bell;
 #[cfg(unix)]
@@ -56,7 +55,6 @@ pub mod refresh;
 pub mod registry;
 pub mod releases;
 pub mod repair;
-#[cfg(unix)]
 pub mod resources;
 pub mod retry;
 pub mod role;

@@ -61,7 +61,10 @@ pub fn fetch(
         Err(reason) => return Ok(Fetched::Refused(reason)),
     };
     let Some(key) = trusted.build_key(&artifact.build_keyid) else {
-        return Ok(Fetched::Refused(Reason::new("build_key_unknown", format!("{}: its build key is not in the trusted root", artifact.path))));
+        return Ok(Fetched::Refused(Reason::new(
+            "build_key_unknown",
+            format!("{}: its build key is not in the trusted root", artifact.path),
+        )));
     };
     let archive = folder.join(&artifact.path.file);
     let package = Package { artifact: artifact.clone(), unpacked, key };
@@ -88,7 +91,8 @@ pub fn fetch(
 
 /// The archive is at fault, and no other try makes it better. What the disk says is another matter.
 fn is_refusal(reason: &Reason) -> bool {
-    reason.code.starts_with("package_") || matches!(reason.code.as_ref(), "file_hash" | "file_signature" | "file_too_long" | "file_too_short")
+    reason.code.starts_with("package_")
+        || matches!(reason.code.as_ref(), "file_hash" | "file_signature" | "file_too_long" | "file_too_short")
 }
 
 /// What `slot.json` says of the slot's package.

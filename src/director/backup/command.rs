@@ -11,7 +11,6 @@ use crate::core::product::DIRECTOR;
 use crate::core::time;
 use crate::director::config::find::found;
 use crate::director::table::Table;
-use crate::io::process::own_file;
 use crate::io::state::State;
 use crate::io::user::become_owner_of;
 
@@ -72,7 +71,7 @@ impl Backups {
             Backups::Restore { state, name, config, image, json } => {
                 let name = name.parse()?;
                 become_owner_of(state).map_err(|e| format!("{}: its owner cannot be become: {e}", state.display()))?;
-                let image = image.clone().map_or_else(own_file, Ok).map_err(|e| format!("this program's own file: {e}"))?;
+                let image = image.clone().map_or_else(std::env::current_exe, Ok).map_err(|e| format!("this program's own file: {e}"))?;
                 let version = env!("VMETRIC_BUILT_VERSION").parse().map_err(|e| format!("{e}"))?;
                 let config = config.clone().or_else(|| found(state));
                 let state = State::look_of(&DIRECTOR, state);

@@ -23,7 +23,9 @@ use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::slots::Slot;
 use crate::core::version::Version;
-use crate::io::fs::{PRIVATE, create_new, make_folder, open_plain, read_limited, remove_all, rename, set_mode, sync_folder_of, write_durable};
+use crate::io::fs::{
+    PRIVATE, create_new, make_folder, open_plain, read_limited, remove_all, rename, set_mode, sync_folder_of, write_durable,
+};
 use crate::io::package::unpack::{LIST, TREE};
 use crate::io::state::{State, file_error};
 
@@ -330,5 +332,5 @@ pub fn index(state: &State, name: &Name) -> Result<(PathBuf, IndexWire), Reason>
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;

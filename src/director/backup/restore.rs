@@ -15,12 +15,12 @@ use crate::core::backup::{Name, Retention};
 use crate::core::hex::{self, Sha256};
 use crate::core::reason::Reason;
 use crate::core::slots::{Image, Slot};
+use crate::io::clock;
 use crate::io::fs::{open_plain, read_limited, sync_folder_of, write_durable};
 use crate::io::lock::{Lock, Taken};
 use crate::io::package::tree;
 use crate::io::package::unpack::{LIST, TREE};
 use crate::io::state::{State, file_error};
-use crate::io::clock;
 use crate::wire::slot::SlotWire;
 
 /// What the next start tells the activity.
@@ -60,7 +60,9 @@ pub fn restore(restore: &Restore) -> Result<Vec<String>, Reason> {
     let state = restore.state;
     let path = state.path("run.lock");
     let _lock = Lock::take(&path).map_err(|taken| match taken {
-        Taken::By(_) => Reason::new("director_runs", "the Director runs; stop its service first (systemctl stop vmetric-director), then restore"),
+        Taken::By(_) => {
+            Reason::new("director_runs", "the Director runs; stop its service first (systemctl stop vmetric-director), then restore")
+        }
         Taken::Error(e) => file_error(&path, "lock", &e),
     })?;
     let (folder, wanted) = index(state, &restore.name)?;
@@ -113,7 +115,10 @@ fn plan(restore: &Restore, folder: &Path, wanted: &IndexWire, marks: &crate::cor
         return Err(Reason::new("backup_damaged", format!("{}: speaks of another program", path.display())));
     }
     if described.counter < marks.floor {
-        let detail = format!("{} has security counter {}, this Director's is {}; it must never run again", described.version, described.counter, marks.floor);
+        let detail = format!(
+            "{} has security counter {}, this Director's is {}; it must never run again",
+            described.version, described.counter, marks.floor
+        );
         return Err(Reason::new("below_floor", detail));
     }
     match marks.active {
@@ -130,9 +135,13 @@ fn file<'a>(wanted: &'a IndexWire, name: &str) -> Result<&'a FileWire, Reason> {
 /// Every file that the index names, by its hash; a name that leads elsewhere is none of ours.
 fn verify(folder: &Path, wanted: &IndexWire) -> Result<(), Reason> {
     for file in &wanted.files {
-        let damaged = |why: &str| Reason::new("backup_damaged", format!("{}: {why}; take another backup", folder.join(&file.name).display()));
+        let damaged =
+            |why: &str| Reason::new("backup_damaged", format!("{}: {why}; take another backup", folder.join(&file.name).display()));
         let known = [PROGRAM, "slot.json", CONFIG].contains(&file.name.as_str())
-            || file.name.split_once('/').is_some_and(|(sub, name)| KEPT.contains(&sub) && !name.contains(['/', '\\']) && !name.starts_with('.'));
+            || file
+                .name
+                .split_once('/')
+                .is_some_and(|(sub, name)| KEPT.contains(&sub) && !name.contains(['/', '\\']) && !name.starts_with('.'));
         if !known {
             return Err(damaged("is no file of a backup"));
         }
@@ -143,7 +152,11 @@ fn verify(folder: &Path, wanted: &IndexWire) -> Result<(), Reason> {
         }
     }
     if folder.join(TREE).is_dir() {
-        let hash = wanted.package.as_deref().and_then(hex::decode).ok_or_else(|| Reason::new("backup_damaged", "backup.json: names no package"))?;
+        let hash = wanted
+            .package
+            .as_deref()
+            .and_then(hex::decode)
+            .ok_or_else(|| Reason::new("backup_damaged", "backup.json: names no package"))?;
         tree::check(folder, &hash, &mut || {})?;
     }
     Ok(())

@@ -27,7 +27,9 @@ impl Rig {
         fs::write(rig.image(), b"factory 2.4.0").unwrap();
         fs::write(rig.config(), b"name: a\n").unwrap();
         fs::create_dir_all(rig.state.path("pki")).unwrap();
-        for (name, bytes, mode) in [("config/fleet.json", &b"{secret}"[..], 0o600), ("pki/ca.key", b"key", 0o600), ("pki/ca.pem", b"cert", 0o644)] {
+        for (name, bytes, mode) in
+            [("config/fleet.json", &b"{secret}"[..], 0o600), ("pki/ca.key", b"key", 0o600), ("pki/ca.pem", b"cert", 0o644)]
+        {
             fs::write(rig.state.path(name), bytes).unwrap();
             fs::set_permissions(rig.state.path(name), fs::Permissions::from_mode(mode)).unwrap();
         }
@@ -101,7 +103,7 @@ impl Rig {
 fn a_backup_is_whole_private_and_costs_no_second_program() {
     let rig = Rig::new();
     let name = rig.make(NOW);
-    assert_eq!(name.to_string(), "20261118T112640Z-2.5.0");
+    assert_eq!(name.to_string(), "20261118T110640Z-2.5.0");
     let (_, index) = index(&rig.state, &name).unwrap();
     let names: Vec<&str> = index.files.iter().map(|f| f.name.as_str()).collect();
     assert_eq!(names[..3], ["vmetric-director", "slot.json", "vmetric.yml"]);
