@@ -49,6 +49,7 @@ fn main() -> std::process::ExitCode {
             run::run(&run, &FLEET, None, None).map(drop)
         }
         Ok(Command::Schedule(asked)) => vmetric::director::schedule::run(&asked, &mut out),
+        Ok(Command::Backups(_)) => Err("vmetric-fleet does not update itself, so it keeps no backups".into()),
         Ok(Command::Check(..)) => Err("there is no vmetric.yml here; options are arguments".into()),
         Ok(Command::Ask(ask)) => console::run(&ask, &FLEET, &mut out),
     };

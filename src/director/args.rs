@@ -219,7 +219,7 @@ pub fn parse(args: &[String], state: Option<String>, role: &Role) -> Result<Comm
         "run" | "serve" => Command::Run(run(&mut words, state, role)?),
         #[cfg(unix)]
         "enroll" | "rollback" if role.configured => Command::Own(own(&word, &mut words, state)?),
-        "backups" | "restore" => Command::Backups(backups(&word, &mut words, state)?),
+        "backups" | "restore" if role.configured => Command::Backups(backups(&word, &mut words, state)?),
         "schedule" => Command::Schedule(schedule(&mut words)?),
         _ => Command::Ask(Box::new(ask(&word, &mut words, state, role)?)),
     };
