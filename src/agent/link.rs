@@ -184,40 +184,59 @@ impl Link {
     /// Sends a report, parked for as long as it says.
     pub fn exchange(&self, path: &str, report: &ReportWire) -> Result<AnswerWire, LinkError> {
         self.asked.set(true);
-        self.find_key().map_err(|reason| LinkError { reason, retry_after_s: None, woken: false, refused: false })?;
-        let body = json::to_string(report);
         let timeout = Duration::from_secs(super::fault::times().answer_s.saturating_add(report.park_s));
+        let text = self.post(path, &json::to_string(report), BODY_MAX, timeout)?;
+        let answer = json::from_str(&text).map_err(|_| LinkError {
+            reason: Reason::new("bad_answer", format!("{}{path}: the answer is not of the agent protocol", self.base)),
+            retry_after_s: None,
+            woken: false,
+            refused: false,
+        })?;
+        self.contact.set(Some(clock::monotonic()));
+        Ok(answer)
+    }
+
+    /// Sends a document and takes the body of the answer 200, at most `limit` bytes of it.
+    pub fn post(&self, path: &str, body: &str, limit: usize, timeout: Duration) -> Result<String, LinkError> {
+        self.find_key().map_err(|reason| LinkError { reason, retry_after_s: None, woken: false, refused: false })?;
         let bearer = self.bearer(path, body.as_bytes());
-        let reply = self.http.post_json(&format!("{}{path}", self.base), Some(&bearer), &body, BODY_MAX, timeout)?;
-        let text = String::from_utf8_lossy(&reply.body);
-        if reply.status == 200 {
-            let answer = json::from_str(&text).map_err(|_| LinkError {
-                reason: Reason::new("bad_answer", format!("{}{path}: the answer is not of the agent protocol", self.base)),
-                retry_after_s: None,
-                woken: false,
-                refused: false,
-            })?;
-            self.contact.set(Some(clock::monotonic()));
-            return Ok(answer);
-        }
-        if reply.status == 429 || reply.status >= 500 {
+        let reply = self.http.post_json(&format!("{}{path}", self.base), Some(&bearer), body, limit, timeout)?;
+        let text = String::from_utf8_lossy(&reply.body).into_owned();
+        if reply.status == 200 { Ok(text) } else { Err(self.turned_down(path, reply.status, &text, reply.retry_after_s)) }
+    }
+
+    /// An answer other than 200.
+    fn turned_down(&self, path: &str, status: u16, text: &str, retry_after_s: Option<u64>) -> LinkError {
+        if status == 429 || status >= 500 {
             // TLS under the pin has authenticated whoever said this.
             self.contact.set(Some(clock::monotonic()));
             self.busy.set(Some(clock::awake()));
         }
-        let said: ErrorWire = json::from_str(&text).unwrap_or_default();
+        let said: ErrorWire = json::from_str(text).unwrap_or_default();
         let code = if said.code.is_empty() { "director_error".to_string() } else { said.code };
         if code == "proof_replayed" {
             // The clock of this boot went back: a machine resumed from a snapshot. It is another instance from now on.
             self.instance.replace(hex::encode(&random::bytes::<16>()));
         }
-        let detail = format!("{}{path}: {} {}", self.base, reply.status, said.detail);
-        Err(LinkError {
-            reason: Reason::received(code, detail),
-            retry_after_s: reply.retry_after_s,
-            woken: false,
-            refused: (400..429).contains(&reply.status),
-        })
+        let detail = format!("{}{path}: {status} {}", self.base, said.detail);
+        LinkError { reason: Reason::received(code, detail), retry_after_s, woken: false, refused: (400..429).contains(&status) }
+    }
+
+    /// Takes a document, at most `limit` bytes; `query` is not under the proof.
+    #[cfg(feature = "director")]
+    pub fn document(&self, path: &str, query: &str, limit: usize, timeout: Duration) -> Result<String, LinkError> {
+        self.find_key().map_err(|reason| LinkError { reason, retry_after_s: None, woken: false, refused: false })?;
+        let url = format!("{}{path}?{query}", self.base);
+        let mut answer = self.http.get(&url, Some(&self.bearer(path, b"")), None, limit as u64, timeout)?;
+        let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
+        loop {
+            match answer.read(&mut piece)? {
+                0 => break,
+                n => bytes.extend_from_slice(&piece[..n]),
+            }
+        }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if answer.status == 200 { Ok(text) } else { Err(self.turned_down(path, answer.status, &text, answer.retry_after_s)) }
     }
 
     /// A file of the mirrored release tree.

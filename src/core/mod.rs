@@ -9,10 +9,14 @@ pub mod backup;
 pub mod bundle;
 pub mod canonical;
 pub mod clock;
+#[cfg(feature = "director")]
+pub mod contact;
 pub mod copies;
 pub mod first_boot;
 pub mod hex;
 pub mod identity;
+#[cfg(feature = "director")]
+pub mod inventory;
 pub mod owner;
 #[cfg(feature = "package")]
 pub mod package;
@@ -24,6 +28,8 @@ pub mod program_file;
 pub mod proof;
 pub mod reason;
 pub mod rejected;
+#[cfg(feature = "director")]
+pub mod relay;
 pub mod release;
 pub mod rollout;
 #[cfg(feature = "director")]

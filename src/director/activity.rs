@@ -48,6 +48,8 @@
 //! | `certificate_replaced` | the operator's files (`--tls-cert`) are new; a failure with them or a near end is `certificate_failed` |
 //! | `version_check`, `download`, `signature_verification`, `backup`, `service_stop`, `deployment`, `resource_update`, `service_start` | a step of this Director's own update is over: the event has its begin, end, result and reason |
 //! | `confirmed`, `rolled_back`, `refused`, `already`, `cancelled` without an agent | this Director's own update is over |
+//! | `fleet_unreachable`, `fleet_refused`, `fleet_back` | Fleet cannot be reached, or turns this Director down: once, and once when it is over |
+//! | `settings_received`, `settings_refused` | Fleet's settings are in force, or were none |
 //! | `mirror_refreshed`, `mirror_refused` | the release tree was renewed, or a refresh was turned down |
 
 use super::records::Event;

@@ -227,6 +227,23 @@ impl Registry {
         outcome
     }
 
+    /// Whether a word beside reports and polls comes from whoever sits here. It moves nobody: polls do.
+    ///
+    /// # Errors
+    /// `identity_in_use`, `identity_checking`.
+    pub fn sits(&self, caller: &Caller) -> Result<(), Reason> {
+        let (Some(proof), Some(agent)) = (&caller.proof, self.agents.get(&caller.id)) else { return Ok(()) };
+        if agent.refused.iter().flatten().any(|instance| *instance == proof.instance) {
+            return Err(Reason::new("identity_in_use", "another machine speaks with this identity"));
+        }
+        match &agent.instance {
+            Some(instance) if *instance != proof.instance => {
+                Err(Reason::new("identity_checking", "this instance has not been heard in a report yet"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Keeps what a claim changed and says what the claimant hears.
     fn seated(&mut self, id: &str, seat: Seat, heard: &mut Heard, here: Second, claim: Claim) -> Result<(), Reason> {
         let now = here.at;

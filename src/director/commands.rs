@@ -177,6 +177,7 @@ fn view(site: &Site, now: u64) -> StatusView {
         config_notes: Some(site.settings.borrow().notes.clone()).filter(|n| !n.is_empty()),
         mirror_error: site.last_refresh.borrow().error.clone(),
         mirror_note: site.last_refresh.borrow().note.clone(),
+        fleet: site.uplink.view.borrow().clone(),
         time: now,
     }
 }

@@ -18,6 +18,7 @@ use super::releases;
 use super::role::Role;
 use super::shown;
 use super::table::{Table, ago, until, utc};
+use super::uplink::FleetView;
 use super::views::{RolloutsView, StatusView};
 
 /// Asks the running Director and prints its answer.
@@ -234,6 +235,9 @@ fn status(view: &StatusView, role: &Role) -> String {
         out += &format!("{name:<14} {value}\n");
     }
     out += &view.own.as_ref().map_or(String::new(), super::own::command::text);
+    if let Some(fleet) = &view.fleet {
+        out += &format!("{:<14} {}\n", "fleet", self::fleet(fleet, view.time));
+    }
     if let Some(until) = view.company_until {
         out += &format!("{:<14} until {}\n", "--tls-cert", utc(until));
     }
@@ -256,6 +260,20 @@ fn status(view: &StatusView, role: &Role) -> String {
         out += &format!("{:<14} {error}\n", "mirror error");
     }
     out
+}
+
+fn fleet(view: &FleetView, now: u64) -> String {
+    let waiting = match view.backlog {
+        0 => String::new(),
+        n => format!("; {n} events wait to be told"),
+    };
+    let settings = view.settings_revision.map_or(String::new(), |revision| format!("; settings {revision}"));
+    let contact = match (view.state.as_str(), view.since) {
+        ("connected", _) => format!("connected, answered {}", ago(now, view.answered_at.unwrap_or(0))),
+        (state, Some(since)) => format!("{} since {}: {} ({})", state.to_uppercase(), utc(since), view.detail, view.code),
+        (state, None) => state.to_string(),
+    };
+    format!("{} as {}: {contact}{settings}{waiting}", view.url, view.id)
 }
 
 fn certificate(view: &StatusView, nodes: &str) -> String {

@@ -69,5 +69,6 @@ pub mod store;
 pub mod table;
 pub mod throttle;
 pub mod tree;
+pub mod uplink;
 pub mod views;
 pub mod withdrawn;

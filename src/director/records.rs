@@ -433,6 +433,8 @@ pub struct Event {
     pub result: Option<String>,
     /// Code of the reason, when it failed.
     pub reason: Option<String>,
+    /// The update that it belongs to ([`crate::core::relay::update_id`]).
+    pub update: Option<String>,
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::records::{Agent, Event, NAME_MAX, Order, Pending, Quarantine, Rollout
 use super::role::Role;
 use super::store::{Change, Table};
 use crate::core::reason::Reason;
+use crate::core::relay::update_id;
 
 /// Most agents of one Director: the registry is in memory (about 2 KB each).
 pub const AGENTS_MAX: usize = 100_000;
@@ -79,6 +80,8 @@ pub struct Registry {
     pub next_seq: u64,
     /// Whose reports make too many events.
     pub muting: Muting,
+    /// Agents whose row at Fleet may have changed; `None` = nobody asks.
+    pub touched: Option<BTreeSet<String>>,
     /// Settings, authorizations, and whose decision may be another one now.
     pub policing: Policing,
     changes: Vec<Change>,
@@ -136,13 +139,23 @@ impl Registry {
 
     /// Writes an agent's row.
     pub fn keep_agent(&mut self, id: &str) {
+        self.touch(id);
         if let Some(value) = self.agents.get(id).map(json::to_string) {
             self.changes.push(Change { table: Table::Agents, key: id.to_string(), value: Some(value) });
         }
     }
 
+    fn touch(&mut self, id: &str) {
+        if let Some(touched) = &mut self.touched
+            && !touched.contains(id)
+        {
+            touched.insert(id.to_string());
+        }
+    }
+
     /// Replaces an order, in memory and on disk.
     pub fn keep_order(&mut self, order: Order) {
+        self.touch(&order.agent);
         self.put(Table::Orders, order_key(order.rollout, &order.agent), &order);
         if order.end().is_none() {
             self.open.insert(order.rollout);
@@ -162,28 +175,17 @@ impl Registry {
 
     /// Adds to the activity.
     pub fn event(&mut self, now: u64, agent: &str, code: &str, detail: impl Into<String>, of: Option<&Order>) {
-        if !self.muting.may_tell() {
-            return;
-        }
-        let event = Event {
-            seq: self.next_seq,
-            time: now,
-            agent: agent.to_string(),
-            code: code.to_string(),
-            detail: clean(&detail.into(), super::records::DETAIL_MAX),
-            version: of.map_or(String::new(), |o| o.version.clone()),
-            generation: of.map_or(0, |o| o.generation),
-            by: self.by.clone(),
-            ..Default::default()
-        };
-        self.add_event(event);
+        let update = of.filter(|o| o.generation > 0).map(|o| update_id(agent, o.generation, &self.issuer));
+        let (version, generation) = of.map_or((String::new(), 0), |o| (o.version.clone(), o.generation));
+        let detail = clean(&detail.into(), super::records::DETAIL_MAX);
+        let (agent, code) = (agent.to_string(), code.to_string());
+        self.note(Event { time: now, agent, code, detail, version, generation, update, ..Default::default() });
     }
 
     /// The same for a step of this Director's own update.
     #[cfg(unix)]
     pub fn own_step(&mut self, step: &super::own::journal::StepWire) {
-        let event = Event {
-            seq: self.next_seq,
+        self.note(Event {
             time: step.ended.unwrap_or(step.began),
             code: step.code.clone(),
             detail: clean(&step.detail, super::records::DETAIL_MAX),
@@ -194,16 +196,19 @@ impl Registry {
             result: step.result.clone(),
             reason: step.reason.clone(),
             ..Default::default()
-        };
-        self.add_event(event);
+        });
     }
 
-    fn add_event(&mut self, event: Event) {
-        let now = event.time;
+    /// Adds an event to the activity; its sequence and who caused it are filled in here.
+    pub fn note(&mut self, event: Event) {
+        if !self.muting.may_tell() {
+            return;
+        }
+        let event = Event { seq: self.next_seq, by: self.by.clone(), ..event };
         log::info!("{}", activity::line(&event));
         self.next_seq += 1;
         let text = json::to_string(&event);
-        self.kept.push_back((now, text.len()));
+        self.kept.push_back((event.time, text.len()));
         self.changes.push(Change { table: Table::Activity, key: activity::key(event.seq), value: Some(text) });
         self.recent.push_back(event);
         if self.recent.len() > activity::RECENT {

@@ -25,6 +25,7 @@ use super::role::Role;
 use super::service::Front;
 use super::site::{About, Site, load};
 use super::store::{Store, damaged};
+use super::uplink;
 use crate::agent::run::RunArgs;
 use crate::core::trust::ROOT_MAX;
 use crate::io::fs::{make_folder, read_limited};
@@ -161,6 +162,7 @@ async fn live(
     executor.spawn(refresh::forever(site.clone(), Arc::new(mirror))).detach();
     if site.role.configured {
         executor.spawn(config::watch::forever(site.clone(), given.clone())).detach();
+        executor.spawn(uplink::forever(site.clone(), state.to_path_buf())).detach();
     }
     executor.spawn(keep_house(site.clone())).detach();
     executor.spawn(certificates::watch(site.clone(), naming)).detach();

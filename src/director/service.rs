@@ -102,11 +102,11 @@ fn why_turned_away(code: &str) -> &'static str {
     }
 }
 
-fn now(response: Response) -> Answer {
+pub(crate) fn now(response: Response) -> Answer {
     Box::pin(std::future::ready(response))
 }
 
-fn wrong_method(allowed: &'static str) -> Response {
+pub(crate) fn wrong_method(allowed: &'static str) -> Response {
     Response::error(405, "method_not_allowed", format!("only {allowed} here")).with("allow", allowed)
 }
 
@@ -147,7 +147,7 @@ pub fn throttled(base_s: u64) -> Response {
     Response::error(429, "throttled", "too many requests; wait as long as Retry-After says").with("retry-after", retry_after(base_s))
 }
 
-fn unavailable(error: &str) -> Response {
+pub(crate) fn unavailable(error: &str) -> Response {
     log::warn!("an answer was withheld: {error}");
     Response::error(503, "store_unavailable", "the server cannot write its state; nothing was taken; try again")
         .with("retry-after", retry_after(5))
@@ -177,7 +177,7 @@ fn plain(status: u16, reason: &Reason) -> Response {
 }
 
 /// The body as a wire type of this protocol's version.
-fn parse<T: miniserde::Deserialize>(request: &Request, protocol: fn(&T) -> u32) -> Result<T, Box<Response>> {
+pub(crate) fn parse<T: miniserde::Deserialize>(request: &Request, protocol: fn(&T) -> u32) -> Result<T, Box<Response>> {
     let bad = |detail: &str| Box::new(Response::error(400, "bad_request", detail));
     let text = std::str::from_utf8(&request.body).map_err(|_| bad("the body is not UTF-8"))?;
     let wire: T = json::from_str(text).map_err(|_| bad("the body is not the JSON that this path expects"))?;
@@ -189,7 +189,7 @@ fn parse<T: miniserde::Deserialize>(request: &Request, protocol: fn(&T) -> u32) 
 }
 
 /// The agent behind a request. Who is turned down is told, and so is the activity.
-fn agent_of(site: &Site, request: &Request) -> Result<Caller, Box<Response>> {
+pub(crate) fn agent_of(site: &Site, request: &Request) -> Result<Caller, Box<Response>> {
     let now = clock::unix();
     let found = caller(site, request, now);
     found.map_err(|reason| turned_down(site, request, "access_refused", &reason, now))

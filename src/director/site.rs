@@ -26,6 +26,7 @@ use super::role::Role;
 use super::store::{Change, Store, Table};
 use super::throttle::Throttle;
 use super::tree::Tree;
+use super::uplink::Shared;
 use crate::core::hex;
 use crate::io::clock;
 use crate::wire::agent_api::AnswerWire;
@@ -116,6 +117,8 @@ pub struct Site {
     pub naming: RefCell<Naming>,
     /// No new park: the Director stops.
     pub stopping: Cell<bool>,
+    /// How it stands with Fleet, and what Fleet wants.
+    pub uplink: Shared,
     parked: RefCell<HashMap<String, Rc<Parking>>>,
 }
 
@@ -150,6 +153,7 @@ impl Site {
             own: RefCell::default(),
             naming: RefCell::default(),
             stopping: Cell::new(false),
+            uplink: Shared::default(),
             parked: RefCell::default(),
         })
     }

@@ -16,9 +16,14 @@
 //! | `policies` | [`super::policing::rows::Scope`] | [`super::policing::rows::PolicyRow`] |
 //! | `grants` | agent id | [`super::policing::rows::GrantRow`] |
 //! | `activity` | sequence, 20 digits | [`super::records::Event`] |
+//! | `uplink` | `cursor`, `settings` | a Director's [`super::uplink`] to Fleet |
+//! | `intake` | Director's id | Fleet: how far it is with each Director, and its health |
+//! | `inventory` | `<Director>/<agent>` | Fleet: the Directors' agents |
+//! | `relayed` | `<Director>/<position, 20 digits>` | Fleet: the Directors' activity |
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -59,6 +64,14 @@ pub enum Table {
     Approvals,
     /// Tokens of the API.
     ApiTokens,
+    /// A Director's way to Fleet.
+    Uplink,
+    /// Fleet's place in each Director's stream.
+    Intake,
+    /// The Directors' agents.
+    Inventory,
+    /// The Directors' activity.
+    Relayed,
     /// Update settings.
     Policies,
     /// Authorizations of updates.
@@ -66,7 +79,7 @@ pub enum Table {
 }
 
 impl Table {
-    const ALL: [Table; 11] = [
+    const ALL: [Table; 15] = [
         Table::Meta,
         Table::Agents,
         Table::Tokens,
@@ -76,6 +89,10 @@ impl Table {
         Table::Quarantine,
         Table::Approvals,
         Table::ApiTokens,
+        Table::Uplink,
+        Table::Intake,
+        Table::Inventory,
+        Table::Relayed,
         Table::Policies,
         Table::Grants,
     ];
@@ -92,6 +109,10 @@ impl Table {
             Table::Quarantine => "quarantine",
             Table::Approvals => "approvals",
             Table::ApiTokens => "api_tokens",
+            Table::Uplink => "uplink",
+            Table::Intake => "intake",
+            Table::Inventory => "inventory",
+            Table::Relayed => "relayed",
             Table::Policies => "policies",
             Table::Grants => "grants",
         })
@@ -107,6 +128,17 @@ pub struct Change {
     pub key: String,
     /// JSON, or `None` to remove the key.
     pub value: Option<String>,
+}
+
+/// How much of a range is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    /// Rows at most.
+    pub rows: usize,
+    /// Bytes of text at most.
+    pub bytes: usize,
+    /// The last ones instead of the first.
+    pub newest: bool,
 }
 
 type Batch = BTreeMap<(Table, String), Option<String>>;
@@ -218,6 +250,35 @@ impl Store {
                 out.extend(parsed.filter(&keep));
             }
             out.reverse();
+            Ok(out)
+        };
+        smol::unblock(read).await.map_err(|e| format!("reading {table:?}: {e}"))
+    }
+
+    /// Rows of a table from one key up to another, which is left out: the first `rows` of them, or the last (`newest`), and no
+    /// more than `bytes` of text, but one row always. Oldest first; read without blocking the thread.
+    pub async fn range(&self, table: Table, keys: Range<String>, take: Slice) -> Result<Vec<(String, String)>, String> {
+        let database = self.database().await?;
+        let read = move || -> Result<Vec<(String, String)>, redb::Error> {
+            let transaction = database.begin_read()?;
+            let opened = transaction.open_table(table.definition())?;
+            if keys.start >= keys.end {
+                return Ok(Vec::new());
+            }
+            let mut found = opened.range(keys.start.as_bytes()..keys.end.as_bytes())?;
+            let (mut out, mut bytes) = (Vec::new(), 0);
+            while let Some(row) = if take.newest { found.next_back() } else { found.next() } {
+                let (key, value) = row?;
+                let (key, text) = (String::from_utf8_lossy(key.value()), String::from_utf8_lossy(value.value()));
+                bytes += text.len();
+                if out.len() == take.rows || (bytes > take.bytes && !out.is_empty()) {
+                    break;
+                }
+                out.push((key.into_owned(), text.into_owned()));
+            }
+            if take.newest {
+                out.reverse();
+            }
             Ok(out)
         };
         smol::unblock(read).await.map_err(|e| format!("reading {table:?}: {e}"))

@@ -7,6 +7,7 @@ use miniserde::{Deserialize, Serialize};
 
 use super::records::{Agent, Order, Quarantine, Rollout};
 use super::registry::Registry;
+use super::uplink::FleetView;
 use crate::core::owner::Owner;
 use crate::core::rollout::{self, ACCEPT_S, End, FETCH_TOTAL_S, OFFLINE_AFTER_S};
 use crate::core::time;
@@ -210,6 +211,8 @@ pub struct StatusView {
     pub mirror_error: Option<String>,
     /// What the last import brought, expired metadata with their dates included.
     pub mirror_note: Option<String>,
+    /// How it stands with Fleet; absent = this Director is enrolled at none.
+    pub fleet: Option<FleetView>,
     /// Director's time.
     pub time: u64,
 }

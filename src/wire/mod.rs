@@ -6,6 +6,8 @@
 pub mod agent_api;
 pub mod config;
 pub mod enroll_file;
+#[cfg(feature = "director")]
+pub mod fleet_api;
 pub mod marks;
 pub mod records;
 #[cfg(feature = "director")]

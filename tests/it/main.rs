@@ -87,6 +87,8 @@ mod trust_repo;
 mod trust_shapes;
 mod trust_store;
 mod trust_years;
+#[cfg(all(unix, feature = "fleet"))]
+mod uplink;
 
 /// A test that this machine cannot run says so; where everything has to run (`tests/run` sets `VMETRIC_ALL_TESTS`), it fails.
 fn left_out(why: &str) {

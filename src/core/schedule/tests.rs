@@ -21,6 +21,10 @@ fn every_example_of_the_specification_fires_when_its_comment_says() {
     for (expression, expected) in [
         // Every Sunday at 2:00 AM.
         ("0 2 * * 0", vec![day(3, "02:00"), day(10, "02:00"), day(17, "02:00")]),
+        // Weekdays at 3:00 AM.
+        ("0 3 * * 1-5", vec![day(1, "03:00"), day(4, "03:00"), day(5, "03:00"), day(6, "03:00"), day(7, "03:00"), day(8, "03:00")]),
+        // First day of each month at midnight.
+        ("0 0 1 * *", vec!["2027-02-01T00:00:00+00:00".into(), "2027-03-01T00:00:00+00:00".into()]),
         // What the vendor's page of the syntax has.
         ("*/5 * * * *", vec![day(1, "00:05"), day(1, "00:10"), day(1, "00:15")]),
         ("0 */6 * * *", vec![day(1, "06:00"), day(1, "12:00"), day(1, "18:00"), day(2, "00:00")]),
@@ -34,6 +38,7 @@ fn every_example_of_the_specification_fires_when_its_comment_says() {
         // Intervals.
         ("30s", vec!["2027-01-01T00:00:30+00:00".into(), day(1, "00:01")]),
         ("5m", vec![day(1, "00:05"), day(1, "00:10")]),
+        ("30m", vec![day(1, "00:30"), day(1, "01:00")]),
         ("1h", vec![day(1, "01:00"), day(1, "02:00")]),
         ("24h", vec![day(2, "00:00"), day(3, "00:00")]),
         ("1d", vec![day(2, "00:00"), day(3, "00:00")]),

@@ -100,7 +100,7 @@ impl Registry {
             next,
             next_local: next.map(|at| zone.rfc3339(at)),
             authorization: self.policing.grants.get(id).cloned(),
-            note: self.note(id, &settings),
+            note: self.policy_note(id, &settings),
         })
     }
 
@@ -128,7 +128,7 @@ impl Registry {
     }
 
     /// A person's order beside an automatic policy.
-    fn note(&self, id: &str, settings: &Effective) -> Option<String> {
+    fn policy_note(&self, id: &str, settings: &Effective) -> Option<String> {
         let (order, rollout) = self.newest_row(id)?;
         let by_person = rollout.policy != Some(true) && settings.mode.value == Mode::Auto;
         let named = settings.version.value.to_string();
