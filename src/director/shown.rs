@@ -170,7 +170,7 @@ fn moment(now: u64, at: u64) -> String {
 }
 
 /// What its policy says and does about it.
-fn policy_lines(view: &ExplainView) -> Vec<(&'static str, String)> {
+fn policy_lines(view: &ExplainView) -> Lines {
     let Some(policy) = &view.policy else { return Vec::new() };
     let values: Vec<String> = policy.values.iter().map(|v| format!("{} {} ({})", v.field, v.value, v.tier)).collect();
     let mut out = vec![("policy", values.join(", "))];
@@ -182,84 +182,101 @@ fn policy_lines(view: &ExplainView) -> Vec<(&'static str, String)> {
     out
 }
 
+/// A name and what is said of it.
+type Lines = Vec<(&'static str, String)>;
+
 /// `explain`.
 pub fn explain(view: &ExplainView, role: &Role) -> String {
-    let (a, now) = (&view.agent, view.time);
-    let mut out = String::new();
-    let mut say = |name: &str, value: String| out += &format!("{name:<13} {value}\n");
-    say(role.node, format!("{} ({}, {}-{})", a.id, a.hostname, a.os, a.architecture));
+    let parts = [runs_lines(view, role), policy_lines(view), now_lines(view), past_lines(view), contact_lines(view, role)];
+    let mut out: String = parts.into_iter().flatten().map(|(name, value)| format!("{name:<13} {value}\n")).collect();
+    if !view.remedies.is_empty() {
+        out += "\nyou can\n";
+        view.remedies.iter().for_each(|r| out += &remedy(r));
+    }
+    out
+}
+
+/// What it said when it was enrolled is all there is before its first report.
+fn has_reported(a: &AgentView) -> bool {
+    !a.running_sha256.is_empty()
+}
+
+/// Who it is, what it runs, what it should run.
+fn runs_lines(view: &ExplainView, role: &Role) -> Lines {
+    let a = &view.agent;
     let place = if a.running == "factory" { "factory image".to_string() } else { format!("slot {}", a.running) };
-    // What it said when it was enrolled is all there is before its first report.
-    let heard = !a.running_sha256.is_empty();
-    let unheard = format!("{} by its enrollment; it has not reported yet", a.version);
-    let runs = format!("{} ({place}, {}) sha256 {}", a.version, a.running_as, short(&a.running_sha256));
-    say(
-        "runs",
-        match (&a.fingerprint, heard) {
-            (Some(_), _) => format!("{} by its own word; it has no identity here", a.version),
-            (None, true) => runs,
-            (None, false) => unheard,
-        },
-    );
+    let runs = match (&a.fingerprint, has_reported(a)) {
+        (Some(_), _) => format!("{} by its own word; it has no identity here", a.version),
+        (None, true) => format!("{} ({place}, {}) sha256 {}", a.version, a.running_as, short(&a.running_sha256)),
+        (None, false) => format!("{} by its enrollment; it has not reported yet", a.version),
+    };
     let desired = match (&view.desired_version, &view.desired_sha256) {
         (Some(version), Some(sha256)) => format!("{version} sha256 {}{}", short(sha256), if view.fulfilled { ": it runs it" } else { "" }),
         (Some(version), None) => version.clone(),
         _ => "nothing: no roll-out has it on its list".into(),
     };
-    say("should run", desired);
+    let who = format!("{} ({}, {}-{})", a.id, a.hostname, a.os, a.architecture);
+    let mut out = vec![(role.node, who), ("runs", runs), ("should run", desired)];
     if let (Some(id), Some(state)) = (a.rollout, &view.rollout_state) {
         let detail = view.rollout_detail.as_ref().map_or(String::new(), |d| format!(": {d}"));
-        say("because of", format!("roll-out {id}, {state}{detail}"));
+        out.push(("because of", format!("roll-out {id}, {state}{detail}")));
     }
-    policy_lines(view).into_iter().for_each(|(name, value)| say(name, value));
-    say("state", state(a));
-    say("why", format!("{} ({})", if a.detail.is_empty() { &a.state } else { &a.detail }, a.code));
-    if let Some(since) = a.since {
-        say("since", moment(now, since));
-    }
+    out
+}
+
+/// Its state: why, since and until when, whose move it is.
+fn now_lines(view: &ExplainView) -> Lines {
+    let (a, now) = (&view.agent, view.time);
+    let why = format!("{} ({})", if a.detail.is_empty() { &a.state } else { &a.detail }, a.code);
+    let mut out = vec![("state", state(a)), ("why", why)];
+    out.extend(a.since.map(|since| ("since", moment(now, since))));
     match (&a.owner, a.deadline) {
         (Some(owner), Some(deadline)) => {
             let lost = if a.fingerprint.is_some() { "it is told that nobody decided" } else { "it counts as lost" };
-            say("until", format!("{}: then {}", moment(now, deadline), view.then.as_deref().unwrap_or(lost)));
-            say("next move", owner.clone());
+            out.push(("until", format!("{}: then {}", moment(now, deadline), view.then.as_deref().unwrap_or(lost))));
+            out.push(("next move", owner.clone()));
         }
-        _ => say("next move", "nobody's: it is at an end".into()),
+        _ => out.push(("next move", "nobody's: it is at an end".into())),
     }
-    if let Some(at) = view.retry_at {
-        say("tried again", moment(now, at));
-    }
+    out.extend(view.retry_at.map(|at| ("tried again", moment(now, at))));
+    out
+}
+
+/// What came of earlier orders, and what keeps new ones away.
+fn past_lines(view: &ExplainView) -> Lines {
+    let (now, mut out) = (view.time, Lines::new());
     if let Some(r) = &view.last_result {
-        say(
-            "last result",
-            format!("{} {} by roll-out {}, {}: {} ({})", r.outcome, r.version, r.rollout, moment(now, r.at), r.detail, r.code),
-        );
+        let what = format!("{} {} by roll-out {}, {}: {} ({})", r.outcome, r.version, r.rollout, moment(now, r.at), r.detail, r.code);
+        out.push(("last result", what));
     }
-    if let Some(why) = &view.quarantined {
-        say("kept from it", why.clone());
-    }
+    out.extend(view.quarantined.clone().map(|why| ("kept from it", why)));
     for r in &view.rejects {
         let end = r.retry_at.map_or("until somebody says retry".into(), |at| format!("until {}", moment(now, at)));
-        say("it rejects", format!("{} sha256 {}: {} ({}), {} time(s), {end}", r.version, short(&r.sha256), r.verdict, r.code, r.count));
+        let what = format!("{} sha256 {}: {} ({}), {} time(s), {end}", r.version, short(&r.sha256), r.verdict, r.code, r.count);
+        out.push(("it rejects", what));
     }
-    let contact = match (heard || a.fingerprint.is_some(), a.online) {
+    out
+}
+
+/// Whether it can be reached, and what it knows.
+fn contact_lines(view: &ExplainView, role: &Role) -> Lines {
+    let a = &view.agent;
+    let contact = match (has_reported(a) || a.fingerprint.is_some(), a.online) {
         (false, _) => "enrolled, not heard since",
         (true, true) => "reachable",
         (true, false) => "NOT REACHABLE",
     };
-    say("contact", format!("{}; {contact}", moment(now, a.last_contact)));
+    let mut out = vec![("contact", format!("{}; {contact}", moment(view.time, a.last_contact)))];
     if let Some(second) = &a.second_device {
-        say("refused", format!("a second device with this identity, {second}; `replace-{} {}` decides for it", role.node, a.id));
+        let what = format!("a second device with this identity, {second}; `replace-{} {}` decides for it", role.node, a.id);
+        out.push(("refused", what));
     }
-    say("clock", if a.clock.is_empty() { "unknown".into() } else { a.clock.clone() });
+    out.push(("clock", if a.clock.is_empty() { "unknown".into() } else { a.clock.clone() }));
     let metadata = format!(
         "root {}, timestamp {}, snapshot {}, targets {}",
         a.root_version, a.timestamp_version, a.snapshot_version, a.targets_version
     );
-    say("metadata", format!("{metadata}; the mirror has timestamp {}", view.mirror_timestamp_version));
-    if !view.remedies.is_empty() {
-        out += "\nyou can\n";
-        view.remedies.iter().for_each(|r| out += &remedy(r));
-    }
+    out.push(("metadata", format!("{metadata}; the mirror has timestamp {}", view.mirror_timestamp_version)));
     out
 }
 
