@@ -10,6 +10,7 @@ use crate::core::stage::Stage;
 use crate::core::update::{Order, SelfCheck};
 use crate::io::process;
 use crate::wire::agent_api::{AnswerWire, ResultWire};
+use crate::wire::slot::SlotWire;
 
 impl Device {
     pub(super) fn triggered(&mut self) {}
@@ -34,6 +35,10 @@ impl Device {
 
     pub(super) fn before(&mut self, _: &Order) -> Result<(), (Reason, u64)> {
         Ok(())
+    }
+
+    pub(super) fn described(&self, _: Slot, wire: SlotWire) -> Result<SlotWire, Reason> {
+        Ok(wire)
     }
 
     pub(super) fn own_part(&self) -> SelfCheck {

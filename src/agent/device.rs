@@ -412,6 +412,7 @@ impl World for Device {
 
     fn write_slot_json(&mut self, slot: Slot, wire: SlotWire) -> Result<(), Reason> {
         self.begins(Stage::Deployment);
+        let wire = self.described(slot, wire)?;
         self.state.write_slot_json(slot, &wire)
     }
 

@@ -18,6 +18,7 @@ use super::download::Between;
 use super::link::{Link, tick};
 use super::source::Source;
 use super::world::{Fetched, World};
+use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::release::TargetPath;
 use crate::core::slots::{Condition, Image, Marks, Slot};
@@ -25,9 +26,12 @@ use crate::core::stage::Stage;
 use crate::core::trust::Trusted;
 use crate::core::update::{Order, SelfCheck};
 use crate::io::fs::overwrite;
+use crate::io::package::tree;
+use crate::io::package::unpack::LIST;
 use crate::io::state::State;
 use crate::io::{clock, process};
 use crate::wire::agent_api::{AnswerWire, ResultWire};
+use crate::wire::slot::SlotWire;
 
 /// What there is to be noted of an update.
 #[derive(Clone, Debug)]
@@ -216,6 +220,16 @@ impl Device {
         let fetched = duties.package(package);
         self.duties = Some(duties);
         fetched
+    }
+
+    /// A slot's description with the hash of its package's list: one hash binds binary and resources.
+    pub(super) fn described(&self, slot: Slot, wire: SlotWire) -> Result<SlotWire, Reason> {
+        let folder = self.state.slot_folder(slot);
+        let package = match self.state.product().has_resources && folder.join(LIST).exists() {
+            true => Some(hex::encode(&tree::hash_list(&folder)?)),
+            false => None,
+        };
+        Ok(SlotWire { package, ..wire })
     }
 
     /// Everything else that comes before a stop.

@@ -39,6 +39,9 @@ This Director's own updates
   enroll --fleet URL --key KEY --pin sha256:HEX [--proxy URL] [--offline-site DAYS] [--replace]
       Fleet orders its updates from now on. The key may come in VMETRIC_FLEET_KEY, where no other user sees it.
   rollback                          back to the version before
+  update --file TREE|BUNDLE [--version V]
+      Installs from a medium, binary and resources, without any network and whatever the file's mode says: this command is the
+      authority. It stays until the new version has checked itself; stopped before, the Director goes back.
   -version                          this file's version, and what runs
   --self-test                       check that this file works on this machine; touches nothing
 
@@ -119,7 +122,7 @@ pub enum Command {
     Version(PathBuf),
     /// `--self-test`: what a staged version is asked before the switch.
     SelfTest,
-    /// `enroll`, `rollback`.
+    /// `enroll`, `rollback`, `update`.
     #[cfg(unix)]
     Own(super::own::command::Asked),
     /// `-service ...`.
@@ -218,7 +221,7 @@ pub fn parse(args: &[String], state: Option<String>, role: &Role) -> Result<Comm
     let command = match word.as_str() {
         "run" | "serve" => Command::Run(run(&mut words, state, role)?),
         #[cfg(unix)]
-        "enroll" | "rollback" if role.configured => Command::Own(own(&word, &mut words, state)?),
+        "enroll" | "rollback" | "update" if role.configured => Command::Own(own(&word, &mut words, state)?),
         "backups" | "restore" if role.configured => Command::Backups(backups(&word, &mut words, state)?),
         "schedule" => Command::Schedule(schedule(&mut words)?),
         _ => Command::Ask(Box::new(ask(&word, &mut words, state, role)?)),
@@ -256,6 +259,11 @@ fn run(words: &mut Words, state: PathBuf, role: &Role) -> Result<Run, String> {
 fn own(word: &str, words: &mut Words, state: PathBuf) -> Result<super::own::command::Asked, String> {
     let mut asked = super::own::command::Asked { state, ..Default::default() };
     if word == "rollback" {
+        return Ok(asked);
+    }
+    if word == "update" {
+        let missing = "update needs --file TREE|BUNDLE: a published tree, or what `vmetric-release bundle` made of one";
+        (asked.tree, asked.version) = (Some(words.option("--file")?.ok_or(missing)?.into()), words.option("--version")?);
         return Ok(asked);
     }
     asked.fleet = words.option("--fleet")?.ok_or("enroll needs --fleet https://HOST:PORT")?;

@@ -95,18 +95,6 @@ fn is_refusal(reason: &Reason) -> bool {
         || matches!(reason.code.as_ref(), "file_hash" | "file_signature" | "file_too_long" | "file_too_short")
 }
 
-/// What `slot.json` says of the slot's package.
-///
-/// # Errors
-/// There is a list, and it cannot be read.
-pub fn claim(state: &State, slot: Slot) -> Result<Option<String>, Reason> {
-    let folder = state.slot_folder(slot);
-    match folder.join(LIST).exists() {
-        true => tree::hash_list(&folder).map(|hash| Some(hex::encode(&hash))),
-        false => Ok(None),
-    }
-}
-
 /// What a flip to this slot changed, for the event "Resource Update".
 pub fn activated(state: &State, slot: Slot) -> String {
     let new = state.slot_folder(slot);

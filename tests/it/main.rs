@@ -48,6 +48,8 @@ mod lossy;
 #[cfg(target_os = "linux")]
 mod notify;
 #[cfg(target_os = "linux")]
+mod own_resources;
+#[cfg(target_os = "linux")]
 mod own_update;
 mod power_cut;
 #[cfg(unix)]

@@ -31,6 +31,7 @@ use crate::io::state::{State, file_error};
 
 pub mod command;
 pub mod migrated;
+pub mod note;
 pub mod restore;
 
 /// The folder of backups in the state folder.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use ring::digest::{Context, SHA256};
 
-use super::{CONFIG, FileWire, IndexWire, KEPT, PROGRAM, Source, index, link_tree, make};
+use super::{CONFIG, FileWire, IndexWire, KEPT, PROGRAM, Source, index, link_tree, make, note};
 use crate::core::backup::{Name, Retention};
 use crate::core::hex::{self, Sha256};
 use crate::core::reason::Reason;
@@ -22,9 +22,6 @@ use crate::io::package::tree;
 use crate::io::package::unpack::{LIST, TREE};
 use crate::io::state::{State, file_error};
 use crate::wire::slot::SlotWire;
-
-/// What the next start tells the activity.
-pub const NOTE: &str = "restored.json";
 
 /// What is restored, and where.
 #[derive(Debug)]
@@ -39,17 +36,6 @@ pub struct Restore<'a> {
     pub version: crate::core::version::Version,
     /// The configuration that counts now.
     pub config: Option<PathBuf>,
-}
-
-/// `restored.json`
-#[derive(miniserde::Serialize, miniserde::Deserialize, Debug, Clone, PartialEq, Eq)]
-pub struct NoteWire {
-    /// The backup.
-    pub name: String,
-    /// What was done.
-    pub detail: String,
-    /// Seconds since 1970.
-    pub at: u64,
 }
 
 /// Puts a backup back, and says what was done, line by line.
@@ -91,8 +77,7 @@ pub fn restore(restore: &Restore) -> Result<Vec<String>, Reason> {
             }
         });
     }
-    let note = NoteWire { name: restore.name.to_string(), detail: said.join("; "), at: clock::unix() };
-    state.write(NOTE, &note)?;
+    note::leave(state, "backup_restored", &format!("{}: {}", restore.name, said.join("; ")));
     Ok(said)
 }
 

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use super::restore::{NOTE, NoteWire, Restore, restore};
+use super::restore::{Restore, restore};
 use super::*;
 use crate::core::hex::sha256;
 use crate::core::product::DIRECTOR;
@@ -189,7 +189,8 @@ fn a_restore_brings_program_resources_and_configuration_back_and_can_be_undone()
     assert_eq!(fs::read(rig.state.path("config/fleet.json")).unwrap(), b"{secret}");
     assert_eq!(fs::metadata(rig.state.path("config/fleet.json")).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read(rig.state.path("director.redb")).unwrap(), b"newer registry");
-    assert!(rig.state.read::<NoteWire>(NOTE).unwrap().is_some_and(|n| n.name == name.to_string()), "it is recorded");
+    let note = note::read(&rig.state).unwrap().unwrap();
+    assert!(note.code == "backup_restored" && note.detail.contains(&name.to_string()), "it is recorded: {note:?}");
 
     let undo = list(&rig.state).pop().unwrap().name;
     assert_eq!(undo.version.to_string(), "2.7.0");

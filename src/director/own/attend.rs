@@ -8,8 +8,11 @@ use super::Own;
 use super::journal::StepWire;
 use super::shared::{Quiet, Shared, Word};
 use crate::agent::{duties, fault};
+use crate::core::product::DIRECTOR;
 use crate::core::reason::Reason;
+use crate::director::backup::note;
 use crate::director::site::Site;
+use crate::io::state::State;
 use crate::io::{clock, notify, process};
 
 /// How often the trials are looked at while the engine waits for them.
@@ -35,7 +38,9 @@ pub async fn heart(own: Rc<Own>) {
 /// Until the process ends.
 pub async fn attend(own: Rc<Own>, site: Rc<Site>) {
     let shared = own.shared.clone();
+    let state = State::look_of(&DIRECTOR, &own.started.state.path(""));
     take_steps(&shared, &site).await;
+    note::tell(&state, &site).await;
     loop {
         let waiting = shared.wants_quiet();
         set_draining(&shared, &site, waiting);
@@ -47,7 +52,10 @@ pub async fn attend(own: Rc<Own>, site: Rc<Site>) {
             None
         };
         match smol::future::or(shared.hear(), pause).await {
-            Some(Word::Steps) => take_steps(&shared, &site).await,
+            Some(Word::Steps) => {
+                take_steps(&shared, &site).await;
+                note::tell(&state, &site).await;
+            }
             Some(Word::Relaunch(reason)) => own.ask_to_leave(reason),
             Some(Word::Quiet | Word::Trial) | None => {}
         }

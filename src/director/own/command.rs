@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use miniserde::json::{self, Value};
 
+use crate::agent::command::UpdateArgs;
 use crate::agent::enroll::{self, EnrollArgs};
 use crate::agent::{build, command, status};
 use crate::core::product::DIRECTOR;
@@ -17,8 +18,12 @@ use crate::io::user::become_owner_of;
 pub struct Asked {
     /// State folder.
     pub state: PathBuf,
-    /// `--fleet`; empty = `rollback`.
+    /// `--fleet`; empty = `rollback`, or `update` when there is a tree.
     pub fleet: String,
+    /// `update --file`: a published tree or a bundle of it.
+    pub tree: Option<PathBuf>,
+    /// `update --version`; the newest in the tree when absent.
+    pub version: Option<String>,
     /// `--key`.
     pub key: Option<String>,
     /// `--pin`.
@@ -37,9 +42,15 @@ pub struct Asked {
 /// One line.
 pub fn obey(asked: Asked, key: Option<String>, out: &mut impl Write) -> Result<(), String> {
     become_owner_of(&asked.state).map_err(|e| format!("{}: its owner cannot be become: {e}", asked.state.display()))?;
-    let said = match asked.fleet.is_empty() {
-        true => command::rollback(&State::look_of(&DIRECTOR, &asked.state)),
-        false => enroll(asked, key),
+    let said = match (&asked.tree, asked.fleet.is_empty()) {
+        (Some(tree), _) => {
+            let image = std::env::current_exe().unwrap_or_default();
+            let (state, version) = (asked.state.clone(), asked.version.clone());
+            let update = UpdateArgs { product: &DIRECTOR, state, tree: tree.clone(), version, image };
+            command::update_file(&update, &mut |line| drop(writeln!(out, "{line}")))
+        }
+        (None, true) => command::rollback(&State::look_of(&DIRECTOR, &asked.state)),
+        (None, false) => enroll(asked, key),
     };
     let said = said.map_err(|reason| reason.to_string())?;
     writeln!(out, "{said}").map_err(|e| e.to_string())

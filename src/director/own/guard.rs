@@ -28,14 +28,16 @@ pub struct Guard {
     shared: Arc<Shared>,
     state: State,
     image: PathBuf,
+    /// The configuration that was read.
+    config: Option<PathBuf>,
     /// The order whose backup is made.
     backed_up: Option<(String, u64)>,
 }
 
 impl Guard {
     /// For this Director.
-    pub fn new(shared: Arc<Shared>, state: State, image: PathBuf) -> Guard {
-        Guard { shared, state, image, backed_up: None }
+    pub fn new(shared: Arc<Shared>, state: State, image: PathBuf, config: Option<PathBuf>) -> Guard {
+        Guard { shared, state, image, config, backed_up: None }
     }
 
     /// The launcher is started at the switch; where it cannot be, nothing stops for it.
@@ -57,7 +59,7 @@ impl Guard {
             return Ok(());
         }
         self.note(Note::Begins(order, Stage::Backup));
-        match resources::back_up(&self.state, order) {
+        match resources::back_up(&self.state, &self.image, self.config.clone(), order) {
             Ok(what) => {
                 self.note(Note::Done(order, Stage::Backup, what));
                 self.backed_up = Some(key);
@@ -98,7 +100,8 @@ impl Guard {
 
 impl Duties for Guard {
     fn veto(&self, order: &Order) -> Option<Reason> {
-        self.shared.veto(order)
+        // The operator's own command is above the operator's file.
+        if order.is_local() { None } else { self.shared.veto(order) }
     }
 
     fn package(&mut self, package: Package) -> Result<Fetched, Reason> {
@@ -138,6 +141,11 @@ impl Duties for Guard {
     }
 
     fn note(&mut self, note: Note) {
+        if let Note::Ended(result) = &note
+            && result.outcome == "rolled_back"
+        {
+            resources::came_back(&self.state, &result.version);
+        }
         self.shared.journal().note(note, clock::unix());
         self.shared.tell(Word::Steps);
     }

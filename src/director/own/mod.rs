@@ -109,12 +109,14 @@ impl Own {
         self.serves.set(true);
         let (args, state, image) = (self.args.clone(), self.started.state.clone(), self.started.image.clone());
         let (running, own_hash, shared) = (self.started.running, self.started.own_hash, self.shared.clone());
+        let config = site.settings.borrow().file.clone();
         let engine = move || {
             let mut device = match run::load(&args, state.clone(), &image, running, own_hash, Some(wake_fd)) {
                 Ok(device) => device,
                 Err(reason) => return log::error!("this Director does not update itself: {reason}"),
             };
-            let guard = Guard::new(shared.clone(), state, image);
+            resources::look(&state);
+            let guard = Guard::new(shared.clone(), state, image, config);
             device.attend(Box::new(guard), shared.gate.clone());
             let reason = device.work_on();
             shared.tell(Word::Relaunch(reason));
