@@ -102,6 +102,8 @@ pub struct AdminWire {
     pub clear: Option<Vec<String>>,
     /// Custom Policy on or off.
     pub custom: Option<bool>,
+    /// Whose settings, when they are for another server's agents.
+    pub scope: Option<String>,
     /// The revision that a change of settings was made from.
     pub expected: Option<u64>,
 }

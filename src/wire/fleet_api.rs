@@ -13,6 +13,8 @@
 use miniserde::json::{self, Array, Object, Value};
 use miniserde::{Deserialize, Serialize};
 
+use super::settings::SettingsWire;
+
 /// Longest body of a request, bytes: a full page of agents or events, and the health beside it.
 pub const FLEET_BODY_MAX: usize = 192 * 1024;
 /// Longest answer but the settings, bytes: a few numbers and names.
@@ -84,6 +86,8 @@ pub struct HealthWire {
     pub stopping: Option<bool>,
     /// Settings that it works by.
     pub settings_revision: Option<u64>,
+    /// The `update:` section of its own `vmetric.yml`, which wins over Fleet's word; absent = it has none.
+    pub update: Option<SettingsWire>,
     /// Rows of its table of agents.
     pub inventory: Option<PageWire>,
 }

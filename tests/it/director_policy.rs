@@ -347,3 +347,103 @@ fn only_what_has_news_is_looked_at() {
     set(&mut world, &node("a8"), "zone=UTC");
     assert!(looked(&world) <= after + 2);
 }
+
+#[test]
+fn fleets_settings_reach_the_agents_and_the_newest_word_counts() {
+    let mut fleet = World::new(0);
+    fleet.enroll("site-1", "linux", "1.0.0");
+    set(&mut fleet, &Scope::Agents, "mode=auto;method=user_action");
+    set(&mut fleet, &Scope::AgentsOf("site-1".into()), "mode=auto;method=immediate;version=2.0.0");
+    set(&mut fleet, &Scope::AgentOf("site-1".into(), "a1".into()), "mode=manual");
+    set(&mut fleet, &Scope::AgentOf("site-2".into(), "a0".into()), "mode=manual");
+    assert!(fleet.registry.rollouts.is_empty(), "not for Fleet's own nodes");
+    let (revision, handed) = fleet.registry.handed_to("site-1");
+    assert_eq!((revision, handed.nodes.as_ref().map(Vec::len)), (3, Some(1)));
+    assert_eq!(fleet.registry.handed_to("site-3").0, 1);
+
+    let mut site = World::new(2);
+    site.registry.take_handed(&handed, site.now);
+    site.plan();
+    assert_eq!(site.state(1, "a0").0, "ordered");
+    let view = policy(&site, "a1");
+    assert_eq!((view.decision.as_str(), view.values[0].tier.as_str()), ("manual", "node"));
+    // A word spoken here later counts, also after a restart, until Fleet says something new.
+    set(&mut site, &Scope::Default, "mode=manual");
+    site.restart();
+    site.registry.take_handed(&handed, site.now);
+    assert_eq!(policy(&site, "a0").decision, "manual");
+    set(&mut fleet, &Scope::AgentsOf("site-1".into()), "mode=auto;method=immediate;version=2.1.0");
+    let (_, handed) = fleet.registry.handed_to("site-1");
+    site.registry.take_handed(&handed, site.now);
+    assert_eq!(policy(&site, "a0").version.as_deref(), Some("2.1.0"));
+    let by: Vec<_> = site.registry.recent.iter().filter(|e| e.code == "policy_changed").filter_map(|e| e.by.clone()).collect();
+    assert!(by.iter().any(|by| by == "fleet"), "{by:?}");
+    // What a stolen Fleet sends is checked like anybody's word.
+    let mut bad = handed;
+    bad.organization = Some(vmetric::director::policing::rows::PolicyRow {
+        settings: settings("mode=auto;cron=* * * * *"),
+        revision: 99,
+        custom: true,
+        ..Default::default()
+    });
+    site.registry.take_handed(&bad, site.now);
+    assert!(site.registry.recent.iter().any(|e| e.code == "policy_refused"));
+}
+
+#[test]
+fn a_directors_own_file_wins_over_fleet() {
+    let mut fleet = World::new(0);
+    fleet.enroll("site-1", "linux", "1.0.0");
+    let now = fleet.now;
+    fleet.registry.set_reported("site-1", Some(&settings("mode=manual")), now);
+    set(&mut fleet, &node("site-1"), "mode=auto;method=immediate;version=2.0.0");
+    let view = policy(&fleet, "site-1");
+    assert_eq!((view.values[0].value.as_str(), view.values[0].tier.as_str()), ("manual", "file"));
+    assert!(fleet.registry.rollouts.is_empty());
+    fleet.registry.set_reported("site-1", None, now);
+    fleet.plan();
+    assert_eq!(fleet.state(1, "site-1").0, "ordered");
+}
+
+#[test]
+fn a_running_director_pushes_what_its_policy_says() {
+    use vmetric::core::hex;
+    use vmetric::director::explain::ExplainView;
+    use vmetric::director::policing::show::PolicyView;
+    let site = crate::director_bench::Site::new();
+    let mut agent = site.enroll("edge-1");
+    assert!(agent.report().order.is_none());
+    let id = agent.report.agent_id.clone();
+    let said = site.good(&format!("policy show {id}"));
+    assert!(said.contains("mode           manual (built_in)") && said.contains("2.0.0 is there"), "{said}");
+    assert_eq!(site.run("policy set --mode off").code, 2);
+    assert!(site.bad("policy set --agent nobody --mode auto").contains("agent_unknown"));
+    let view: PolicyView = site.json(&format!("policy set --agent {id} --mode auto --method user_action --json"));
+    assert_eq!((view.effective.code.as_str(), view.effective.version.as_deref()), ("needs_authorization", Some("2.0.0")));
+    assert!(agent.report().order.is_none());
+    let order = std::thread::scope(|scope| {
+        let parked = crate::director_bench::FakeAgent {
+            http: site.http(),
+            url: site.url.clone(),
+            credential: agent.credential.clone(),
+            report: agent.report.clone(),
+        };
+        let poll = scope.spawn(move || parked.poll());
+        crate::director::wait_for("a parked poll", || site.good("status").contains("1 polls parked"));
+        let given = site.good(&format!("authorize {id} 2.0.0 --ttl 10m"));
+        assert!(given.contains(&hex::encode(&hex::sha256(&crate::director_bench::agent_file("2.0.0")))[..8]), "{given}");
+        poll.join().unwrap().order.unwrap()
+    });
+    assert_eq!((order.kind.as_str(), order.version.as_str()), ("update", "2.0.0"));
+    agent.update(&order);
+    let shown: ExplainView = site.json(&format!("explain {id} --json"));
+    assert_eq!(shown.policy.map(|p| p.code), Some("up_to_date".to_string()));
+    // Back by name, at once; and a schedule says when.
+    site.good(&format!("policy set --agent {id} --method immediate --version 1.0.0"));
+    let order = agent.poll().order.unwrap();
+    assert_eq!(order.version, "1.0.0");
+    site.good(&format!("policy set --agent {id} --mode manual"));
+    assert_eq!(agent.report().order.map(|o| o.kind), Some("cancel".to_string()));
+    assert!(site.bad(&format!("policy set --agent {id} --mode auto --revision 1")).contains("revision_conflict"));
+    assert!(site.good("activity --json").contains("policy_changed"));
+}

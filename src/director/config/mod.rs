@@ -31,6 +31,7 @@ use crate::core::reason::Reason;
 use crate::core::version::Version;
 use crate::io::fs::read_limited;
 use crate::io::tls::Pin;
+use crate::wire::settings::SettingsWire;
 
 const NAMES: [&str; 11] = ["name", "listen", "root", "tls", "mirror", "fleet", "time_zone", "update", "agents", "retention", "limits"];
 const DAY: u64 = 86_400;
@@ -162,6 +163,12 @@ impl Config {
             retention: s.node("retention").map(|(_, node)| Retention::read(node, problems)).unwrap_or_default(),
             limits: s.node("limits").map(|(_, node)| Limits::read(node, problems)).unwrap_or_default(),
         }
+    }
+
+    /// The `update:` section as Fleet hears of it, with the file's zone.
+    pub fn own_update(&self) -> Option<SettingsWire> {
+        let zone = self.time_zone.as_ref().map(|zone| zone.value.clone());
+        self.update.as_ref().map(|update| SettingsWire { zone, ..update.wire() })
     }
 
     /// Whether the file forbids that this Director runs `version` because somebody else says so. A stolen Fleet cannot overrule it.

@@ -32,7 +32,8 @@ fn policy(words: &mut Words, node: &str, request: &mut AdminWire) -> Result<(), 
     let node = format!("--{node}");
     let act = words.word()?.filter(|act| matches!(act.as_str(), "show" | "set" | "unset"));
     let act = act.ok_or("expected `policy show`, `policy set` or `policy unset`")?;
-    let one = words.option(&node)?;
+    let handed = node == "--director" && words.flag("--agents");
+    let (one, agent) = (words.option(&node)?, if handed { words.option("--agent")? } else { None });
     let everybody = words.flag("--default");
     if one.is_some() && everybody {
         return Err(format!("either {node} ID or --default"));
@@ -62,6 +63,16 @@ fn policy(words: &mut Words, node: &str, request: &mut AdminWire) -> Result<(), 
     }
     if act != "show" {
         request.expected = words.number("--revision")?;
+    }
+    if handed {
+        let scope = match (one, agent) {
+            (None, None) => Scope::Agents,
+            (Some(director), None) => Scope::AgentsOf(director),
+            (Some(director), Some(agent)) => Scope::AgentOf(director, agent),
+            (None, Some(_)) => return Err("--agents --agent ID needs the agent's --director".into()),
+        };
+        (request.scope, request.act) = (Some(scope.key()), Some(act));
+        return Ok(());
     }
     request.agents = match one {
         Some(id) => Some(vec![id]),
@@ -102,7 +113,13 @@ pub async fn run_policy(site: &Rc<Site>, request: &AdminWire, who: &str, now: u6
         None => None,
     };
     if request.act.as_deref() != Some("show") {
-        let scope = node.clone().map_or_else(|| default_scope(site), Scope::Node);
+        let scope = match &request.scope {
+            Some(key) => Scope::of(key)?,
+            None => node.clone().map_or_else(|| default_scope(site), Scope::Node),
+        };
+        if let Scope::AgentsOf(director) | Scope::AgentOf(director, _) = &scope {
+            site.registry.borrow().known(director)?;
+        }
         let change = PolicyChange {
             set: request.settings.clone().unwrap_or(SettingsWire { ..Default::default() }),
             clear: request.clear.clone().unwrap_or_default(),

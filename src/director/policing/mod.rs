@@ -17,6 +17,8 @@ mod act;
 #[cfg(unix)]
 pub mod ask;
 pub mod grants;
+#[cfg(unix)]
+pub mod hand;
 mod judge;
 pub mod rows;
 pub mod show;
@@ -190,6 +192,7 @@ impl Registry {
             revision: self.policy_revision() + 1,
             changed_at: now,
             by: self.by.clone().unwrap_or_default(),
+            handed: before.handed,
         };
         if row.custom == before.custom && row.settings == before.settings {
             return Ok(if before.scope.is_empty() { PolicyRow { revision: 0, ..row } } else { before });

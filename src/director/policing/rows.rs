@@ -72,6 +72,8 @@ pub struct PolicyRow {
     pub changed_at: u64,
     /// Who, as in the activity.
     pub by: String,
+    /// Fleet's revision of this row that was taken over last; what was changed here since stays until Fleet's is another one.
+    pub handed: Option<u64>,
 }
 
 /// A person's word for one version on one node; the key is the node's.

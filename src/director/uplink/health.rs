@@ -66,6 +66,7 @@ impl Uplink {
             backlog: Some(self.backlog()),
             stopping: self.site.draining.get().then_some(true),
             settings_revision: self.site.uplink.settings_revision(),
+            update: self.site.settings.borrow().config.own_update(),
             ..Default::default()
         };
         match &self.own {

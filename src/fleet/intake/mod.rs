@@ -30,7 +30,7 @@ use crate::director::store::{Change, Store, Table};
 use crate::director::throttle::Throttle;
 use crate::io::clock;
 use crate::io::serve::{Answer, Request, Response};
-use crate::wire::fleet_api::{ActivityWire, FLEET_BODY_MAX, HealthWire};
+use crate::wire::fleet_api::{ActivityWire, FLEET_BODY_MAX, HealthWire, SettingsAnswerWire, without_nulls};
 
 pub use keep::{EVENTS_BYTES, KEPT_DAYS};
 pub use views::{Asked, Told};
@@ -161,6 +161,8 @@ impl Intake {
         let answer = match (request.method.as_str(), request.path.as_str()) {
             ("POST", "/fleet/v1/health") => self.known(site, request).and_then(|caller| self.hear_health(site, request, &caller)),
             ("POST", "/fleet/v1/activity") => self.known(site, request).and_then(|caller| self.hear_activity(site, request, &caller)),
+            ("GET", "/fleet/v1/settings") => self.known(site, request).map(|caller| hand_settings(site, request, &caller)),
+            (_, "/fleet/v1/settings") => Err(Box::new(wrong_method("GET"))),
             (_, "/fleet/v1/health" | "/fleet/v1/activity") => Err(Box::new(wrong_method("POST"))),
             _ => return None,
         };
@@ -182,11 +184,16 @@ impl Intake {
     }
 
     fn hear_health(&self, site: &Rc<Site>, request: &Request, caller: &Caller) -> Result<Answer, Box<Response>> {
-        let wire: HealthWire = parse(request, |w: &HealthWire| w.protocol)?;
+        let mut wire: HealthWire = parse(request, |w: &HealthWire| w.protocol)?;
+        let update = wire.update.take();
         let time = clock::unix();
-        let taken =
+        let mut taken =
             self.take_health(&caller.id, wire, time).map_err(|reason| Box::new(Response::error(400, &reason.code, &*reason.detail)))?;
-        site.registry.borrow_mut().contacts.insert(caller.id.clone(), time);
+        let mut registry = site.registry.borrow_mut();
+        registry.contacts.insert(caller.id.clone(), time);
+        registry.set_reported(&caller.id, update.as_ref(), time);
+        taken.1.settings_revision = Some(registry.handed_to(&caller.id).0).filter(|revision| *revision > 0);
+        drop(registry);
         Ok(durable(site, taken.0, json::to_string(&taken.1)))
     }
 
@@ -200,6 +207,15 @@ impl Intake {
             self.take_activity(&caller.id, wire, time).map_err(|reason| Box::new(Response::error(400, &reason.code, &*reason.detail)))?;
         Ok(durable(site, taken.0, json::to_string(&taken.1)))
     }
+}
+
+/// What is said about a Director's agents, if it has not got it yet.
+fn hand_settings(site: &Rc<Site>, request: &Request, caller: &Caller) -> Answer {
+    let (revision, handed) = site.registry.borrow().handed_to(&caller.id);
+    let after = request.query.as_deref().unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("after="));
+    let known = after.and_then(|text| text.parse::<u64>().ok()) == Some(revision);
+    let document = if known { None } else { json::from_str(&without_nulls(&handed)).ok() };
+    durable(site, Vec::new(), json::to_string(&SettingsAnswerWire { revision, document }))
 }
 
 /// Answers once the changes are on the disk. A message that changed nothing waits, too: what it is told may be the work of

@@ -1,0 +1,88 @@
+//! What Fleet says about a Director's agents: handed down as rows, each with Fleet's revision.
+//!
+//! A row of Fleet takes the place of this Director's row of the same scope when it is new at Fleet, and only then: what is
+//! changed here afterwards stays until Fleet's row is changed again. So the newest word counts, whoever spoke it.
+
+use std::rc::Rc;
+
+use miniserde::{Deserialize, Serialize, json};
+
+use super::rows::{PolicyChange, PolicyRow, Scope};
+use crate::core::release::is_name;
+use crate::director::registry::Registry;
+use crate::director::site::Site;
+use crate::director::store::Table;
+use crate::io::clock;
+
+/// Who is noted in the activity for what Fleet handed down.
+pub const BY_FLEET: &str = "fleet";
+
+/// The settings document of a Director.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct HandedWire {
+    /// The organization's default for all agents.
+    pub organization: Option<PolicyRow>,
+    /// For the agents of this Director.
+    pub director: Option<PolicyRow>,
+    /// For single agents of it; the scope is `node/ID`.
+    pub nodes: Option<Vec<PolicyRow>>,
+}
+
+impl Registry {
+    /// At Fleet: what is said about a Director's agents, and the revision of the newest of it; 0 = nothing was ever said.
+    pub fn handed_to(&self, director: &str) -> (u64, HandedWire) {
+        let row = |scope: &Scope| self.policing.rows.get(&scope.key()).cloned();
+        let prefix = format!("{}/", Scope::AgentsOf(director.to_string()).key());
+        let below = self.policing.rows.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+        let nodes: Vec<PolicyRow> =
+            below.map(|(key, row)| PolicyRow { scope: format!("node/{}", &key[prefix.len()..]), ..row.clone() }).collect();
+        let wire =
+            HandedWire { organization: row(&Scope::Agents), director: row(&Scope::AgentsOf(director.to_string())), nodes: Some(nodes) };
+        let all = wire.organization.iter().chain(&wire.director).chain(wire.nodes.iter().flatten());
+        (all.map(|row| row.revision).max().unwrap_or(0), wire)
+    }
+
+    /// At a Director: puts what is new of it in force. What cannot be is told, and the rest counts.
+    pub fn take_handed(&mut self, handed: &HandedWire, now: u64) {
+        let own = |row: &PolicyRow| row.scope.strip_prefix("node/").filter(|id| is_name(id)).map(|id| Scope::Node(id.to_string()));
+        let organization = handed.organization.iter().map(|row| (Scope::Organization, row));
+        let director = handed.director.iter().map(|row| (Scope::Default, row));
+        let nodes = handed.nodes.iter().flatten().filter_map(|row| Some((own(row)?, row)));
+        for (scope, row) in organization.chain(director).chain(nodes) {
+            // An agent that is not enrolled here yet gets it with Fleet's next change.
+            if matches!(&scope, Scope::Node(id) if self.known(id).is_err()) {
+                continue;
+            }
+            let key = scope.key();
+            if self.policing.rows.get(&key).is_some_and(|have| have.handed == Some(row.revision)) {
+                continue;
+            }
+            let change = PolicyChange { set: row.settings.clone(), replace: true, custom: Some(row.custom), ..Default::default() };
+            self.by = Some(BY_FLEET.into());
+            let set = self.set_policy(&scope, &change, now);
+            self.by = None;
+            match set {
+                Ok(set) => {
+                    let kept = PolicyRow { handed: Some(row.revision), ..set };
+                    self.put(Table::Policies, key.clone(), &kept);
+                    self.policing.rows.insert(key, kept);
+                }
+                Err(reason) => self.event(now, "", "policy_refused", format!("Fleet's settings of {key}: {reason}"), None),
+            }
+        }
+    }
+}
+
+/// Puts Fleet's settings in force whenever they are new.
+pub async fn follow(site: Rc<Site>) {
+    loop {
+        let settings = site.uplink.settings.borrow().clone();
+        let document = settings.and_then(|s| s.document.as_ref().map(json::to_string));
+        if let Some(handed) = document.and_then(|text| json::from_str::<HandedWire>(&text).ok()) {
+            site.registry.borrow_mut().take_handed(&handed, clock::unix());
+            site.flush();
+            site.planner.ring();
+        }
+        site.uplink.settled.wait().await;
+    }
+}
