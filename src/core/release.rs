@@ -59,6 +59,12 @@ impl FromStr for Platform {
     }
 }
 
+/// The role of a product on a platform: `agent-linux-amd64` for `vmetric-agent`.
+#[cfg(any(feature = "director", feature = "release"))]
+pub fn role_name(product: &str, platform: &Platform) -> String {
+    format!("{}-{platform}", product.strip_prefix("vmetric-").unwrap_or(product))
+}
+
 /// The path of an artifact in the release tree: `<product>/<version>/<os>-<arch>/<file>`.
 ///
 /// Nothing else is a target of ours, so no path can leave a folder, hide a drive letter or mean two files.

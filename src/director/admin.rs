@@ -94,6 +94,10 @@ pub struct AdminWire {
     pub roll_back: Option<bool>,
     /// Life of a roll-out, seconds.
     pub life_s: Option<u64>,
+    /// An update, by its id.
+    pub update: Option<String>,
+    /// One Director, at Fleet.
+    pub director: Option<String>,
     /// What a token of the API permits: `viewer`, `admin`.
     pub role: Option<String>,
     /// Update settings to be set.

@@ -54,7 +54,8 @@ Look
   explain AGENT [--json]            all about one agent: why, since and until when, whose move, what you can do
   rollouts [--json]                 every roll-out
   rejections [--json]               files that are not ordered, to whom, why
-  activity [--agent ID]... [--limit N] [--follow] [--json]
+  activity [--agent ID]... [--update ID] [--limit N] [--follow] [--json]
+                                    --update: one update from its trigger to its end
   releases [--json]                 what the mirror holds: products, versions, platforms, files
   status [--json]                   this Director and its mirror
   pin                               the site CA's pin
@@ -344,6 +345,7 @@ fn ask(typed: &str, words: &mut Words, state: PathBuf, role: &Role) -> Result<As
         "explain" => request.agents = Some(vec![words.word()?.ok_or_else(|| explain_whom(role))?]),
         "activity" => {
             request.agents = words.list(&one)?;
+            request.update = words.option("--update")?;
             request.limit = words.number("--limit")?;
             request.follow = Some(words.flag("--follow"));
         }

@@ -187,8 +187,11 @@ async fn activity(site: &Site, request: &AdminWire, out: &mut UnixStream) -> Res
     let limit = usize::try_from(request.limit.unwrap_or(EVENTS_SHOWN)).unwrap_or(usize::MAX);
     // What is followed begins where the store's rows end.
     site.store.durable().await.map_err(store_error)?;
-    let filter = wanted.clone();
-    let keep = move |e: &Event| filter.as_ref().is_none_or(|w| w.contains(&e.agent));
+    let update = request.update.clone();
+    let fits = move |e: &Event| {
+        wanted.as_ref().is_none_or(|w| w.contains(&e.agent)) && update.as_ref().is_none_or(|id| e.update.as_ref() == Some(id))
+    };
+    let keep = fits.clone();
     let old: Vec<Event> = site.store.newest(Table::Activity, limit, keep).await.map_err(store_error)?;
     let mut next = old.last().map_or(0, |e| e.seq + 1);
     status(out, "ok", "").await.map_err(wire_error)?;
@@ -196,7 +199,7 @@ async fn activity(site: &Site, request: &AdminWire, out: &mut UnixStream) -> Res
         line(out, event).await.map_err(wire_error)?;
     }
     while request.follow == Some(true) {
-        let wanted = |e: &&Event| e.seq >= next && wanted.as_ref().is_none_or(|w| w.contains(&e.agent));
+        let wanted = |e: &&Event| e.seq >= next && fits(e);
         let fresh: Vec<Event> = site.registry.borrow().recent.iter().filter(wanted).cloned().collect();
         for event in &fresh {
             line(out, event).await.map_err(wire_error)?;

@@ -11,7 +11,7 @@ use super::registry::Registry;
 use super::releases::Releases;
 use crate::core::hex;
 use crate::core::reason::Reason;
-use crate::core::release::Artifact;
+use crate::core::release::{Artifact, role_name};
 use crate::core::rollout::{self, AgentFacts, Decision, End, InFlight, Standing, State, Step};
 
 /// What a person asks for.
@@ -253,6 +253,7 @@ impl Registry {
         row.target = artifact.path.to_string();
         row.sha256 = hex::encode(&artifact.sha256);
         row.length = artifact.length;
+        row.signed_by = Some(signers(artifact));
         row.from_version = agent.version.clone();
         row.generation = self.next_generation(&row.agent);
         (row.state, row.since, row.issued_at, row.until) = (Step::Ordered.word().into(), now, now, None);
@@ -361,4 +362,10 @@ fn why_ended(end: End, row: &Order) -> Reason {
         End::Expired => Reason::new("expired", format!("its turn did not come in the roll-out's life; last: {}", row.detail)),
         other => Reason::new(other.word(), String::new()),
     }
+}
+
+/// Which keys speak for a file: its build key, and the delegated role of its product and platform.
+fn signers(artifact: &Artifact) -> String {
+    let key = artifact.build_keyid.get(..12).unwrap_or(&artifact.build_keyid);
+    format!("build key {key}, role {}", role_name(&artifact.path.product, &artifact.path.platform))
 }

@@ -209,7 +209,9 @@ impl Registry {
         }
         if passed(Step::Staged) {
             self.event(now, &id, "download_completed", format!("{} bytes", row.length), Some(row));
-            self.event(now, &id, "signature_verified", "hash, build signature and release signature are good", Some(row));
+            let by = row.signed_by.as_ref().map_or(String::new(), |by| format!(" ({by})"));
+            let detail = format!("hash, build signature and release signature are good{by}");
+            self.event(now, &id, "signature_verified", detail, Some(row));
         }
         if passed(Step::Switching) {
             self.event(now, &id, "deployment_started", "", Some(row));

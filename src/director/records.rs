@@ -276,6 +276,8 @@ pub struct Order {
     pub refuse_trial: Option<bool>,
     /// The person who ended it: a policy does not order it again then.
     pub cancelled_by: Option<String>,
+    /// Which key and role the file is signed with, for people.
+    pub signed_by: Option<String>,
 }
 
 /// State of an order row that has not been issued.

@@ -4,9 +4,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use smol::LocalExecutor;
+use smol::net::unix::UnixStream;
 
 use super::intake::Intake;
-use crate::director::extra::Extra;
+use super::told;
+use crate::director::admin::AdminWire;
+use crate::director::extra::{Commanded, Extra};
 use crate::director::site::Site;
 use crate::io::serve::{Answer, Request};
 
@@ -31,6 +34,11 @@ impl Extra for FleetExtra {
 
     fn call(&self, site: &Rc<Site>, request: &Request) -> Option<Answer> {
         self.intake()?.call(site, request)
+    }
+
+    fn command<'a>(&'a self, site: &'a Rc<Site>, request: &'a AdminWire, _who: &'a str, out: &'a mut UnixStream) -> Option<Commanded<'a>> {
+        let intake = self.intake()?;
+        told::COMMANDS.contains(&request.command.as_str()).then(|| -> Commanded<'a> { Box::pin(told::run(intake, site, request, out)) })
     }
 
     fn start(&self, site: &Rc<Site>, executor: &Rc<LocalExecutor<'static>>) -> Result<(), String> {

@@ -7,3 +7,4 @@
 pub mod extra;
 pub mod intake;
 pub mod role;
+pub mod told;

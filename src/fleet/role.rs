@@ -4,6 +4,7 @@ use crate::core::product::DIRECTOR;
 use crate::director::admin::AdminWire;
 use crate::director::args::{Ask, Words};
 use crate::director::role::Role;
+use crate::fleet::told;
 
 /// The help text.
 pub const HELP: &str = "\
@@ -27,7 +28,11 @@ Look
   explain DIRECTOR [--json]         all about one: why, since and until when, whose move, what you can do
   rollouts [--json]                 every roll-out
   rejections [--json]               files that are not ordered, to whom, why
-  activity [--director ID]... [--limit N] [--follow] [--json]
+  activity [--director ID]... [--limit N] [--follow] [--json]        what this Fleet did
+  activity --told [--director ID] [--agent ID] [--limit N] [--json]  what Directors told of themselves and their agents
+  activity --update ID [--json]     one update from its trigger to its end, whoever noted it
+  agents [--director ID] [--limit N] [--json]   the Directors' agents
+  health [--json]                   every Director as it said last: step, percent, why, metadata, clock, disk, agents
   releases [--json]                 what the mirror holds: products, versions, platforms, files
   status [--json]                   this Fleet and its mirror
   pin                               the pin that Directors enroll with
@@ -84,11 +89,11 @@ pub static FLEET: Role = Role {
 };
 
 /// Commands that only Fleet has.
-fn asks(_word: &str, _words: &mut Words, _request: &mut AdminWire) -> Result<bool, String> {
-    Ok(false)
+fn asks(word: &str, words: &mut Words, request: &mut AdminWire) -> Result<bool, String> {
+    told::asks(word, words, request)
 }
 
 /// Their answers, for people.
-fn shown(_ask: &Ask, line: &str) -> Result<String, String> {
-    Ok(format!("{line}\n"))
+fn shown(ask: &Ask, line: &str) -> Result<String, String> {
+    told::shown(ask, line)
 }

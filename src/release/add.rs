@@ -14,7 +14,7 @@ use super::package;
 use super::repo::Repo;
 use super::ring::{BUILD, Ring};
 use crate::core::hex::{self, Sha256};
-use crate::core::release::{Platform, TargetPath, build_prefix};
+use crate::core::release::{Platform, TargetPath, build_prefix, role_name};
 use crate::core::trust::{ROLES_MAX, TARGETS_MAX};
 use crate::core::version::Version;
 
@@ -58,11 +58,6 @@ pub struct Added {
     pub target: Target,
     /// False: it was listed already, nothing changed.
     pub is_new: bool,
-}
-
-/// The role of a product on a platform: `agent-linux-amd64` for `vmetric-agent`.
-pub fn role_name(product: &str, platform: &Platform) -> String {
-    format!("{}-{platform}", product.strip_prefix("vmetric-").unwrap_or(product))
 }
 
 /// What a role's files are called.

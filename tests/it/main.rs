@@ -37,6 +37,8 @@ mod director_service;
 #[cfg(unix)]
 mod first_boot;
 #[cfg(all(unix, feature = "fleet"))]
+mod fleet_told;
+#[cfg(all(unix, feature = "fleet"))]
 mod fleet;
 mod frozen;
 mod http_client;
