@@ -37,9 +37,9 @@ mod director_service;
 #[cfg(unix)]
 mod first_boot;
 #[cfg(all(unix, feature = "fleet"))]
-mod fleet_told;
-#[cfg(all(unix, feature = "fleet"))]
 mod fleet;
+#[cfg(all(unix, feature = "fleet"))]
+mod fleet_told;
 mod frozen;
 mod http_client;
 #[cfg(unix)]
