@@ -6,6 +6,8 @@
 pub mod backoff;
 #[cfg(feature = "director")]
 pub mod backup;
+#[cfg(feature = "director")]
+pub mod budget;
 pub mod bundle;
 pub mod canonical;
 pub mod clock;
@@ -17,6 +19,8 @@ pub mod hex;
 pub mod identity;
 #[cfg(feature = "director")]
 pub mod inventory;
+#[cfg(feature = "director")]
+pub mod keep;
 pub mod owner;
 #[cfg(feature = "package")]
 pub mod package;

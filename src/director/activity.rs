@@ -12,6 +12,7 @@
 //! | `api_token_created`, `api_token_revoked` | a token of the REST API and `/metrics` was made, taken back |
 //! | `token_created`, `token_revoked` | an enrollment token was made, taken back |
 //! | `approval_wanted`, `approval_given`, `approval_denied`, `approval_expired` | a device waits for a person, who decided, or did not within 7 days |
+//! | `download_refused` | an agent gets no more bytes today (`limits:` of `vmetric.yml`); once a day and reason |
 //! | `enrolled`, `enrolled_again`, `removed` | an agent came, asked again for the same answer, was removed |
 //! | `agent_returned` | its credential is of this site, and this (restored) registry did not know it |
 //! | `ca_rotated`, `ca_retired` | the site went over to another CA; the former one's key was removed |

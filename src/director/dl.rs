@@ -20,12 +20,13 @@
 
 use miniserde::{Deserialize, Serialize, json};
 
+use super::metering;
 use super::records::{NAME_MAX, clean};
 use super::registry::Registry;
 use super::releases::Releases;
-use super::service::{retry_after, throttled};
+use super::service::throttled;
 use super::site::Site;
-use super::tree::{self, Permit, RETRY_AFTER_S};
+use super::tree;
 use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::release::Artifact;
@@ -86,11 +87,13 @@ pub fn answer(site: &Site, request: &Request) -> Response {
     let Some(entry) = tree.entries.get(&format!("targets/{}", artifact.path)) else {
         return Response::error(404, "not_found", "the mirror has no such file");
     };
-    let permit = if request.method == "HEAD" { None } else { Permit::take(&site.downloads) };
-    if permit.is_none() && request.method != "HEAD" {
-        let detail = format!("{} downloads are under way; come back later", tree::DOWNLOADS_MAX);
-        return Response::error(429, "downloads_busy", detail).with("retry-after", retry_after(RETRY_AFTER_S));
-    }
+    let permit = match request.method.as_str() {
+        "HEAD" => None,
+        _ => match metering::permit(site) {
+            Ok(permit) => Some(permit),
+            Err(busy) => return busy,
+        },
+    };
     log::info!("first install: {} for {who}", artifact.path);
     let mut answer = tree::answer(entry, request, permit);
     // The next release has the same path.

@@ -65,6 +65,12 @@ pub struct ExplainView {
     pub rejects: Vec<RejectWire>,
     /// Why this Director keeps the desired file from it.
     pub quarantined: Option<String>,
+    /// Bytes of artifacts that it was sent today, where they are limited.
+    pub bytes_today: Option<u64>,
+    /// How many it may have in a day.
+    pub bytes_per_day: Option<u64>,
+    /// Why it gets no more today.
+    pub bytes_refused: Option<String>,
     /// What a person can do.
     pub remedies: Vec<Remedy>,
     /// The mirror's timestamp version, to compare the agent's with.
@@ -109,6 +115,9 @@ impl Registry {
             last_result: self.last_result(id),
             mirror_timestamp_version: mirror_timestamp,
             latest_version: releases.resolve(self.role.product.name, "latest").ok().map(|v| v.to_string()),
+            bytes_today: self.metering.today_of(id, now).map(|(bytes, _)| bytes),
+            bytes_per_day: self.metering.per_day[1],
+            bytes_refused: self.metering.refused.get(id).map(|(_, reason)| reason.to_string()),
             time: now,
             policy: self.node_policy(id, releases, now).ok(),
             ..Default::default()

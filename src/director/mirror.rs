@@ -16,6 +16,7 @@ use std::time::Duration;
 use self::fetch::{Body, fetch, part, verify};
 use super::tree::{Entry, Tree};
 use crate::core::hex::{self, Sha256};
+use crate::core::keep::{Facts, Kept, keep};
 use crate::core::reason::Reason;
 use crate::core::release::Artifact;
 use crate::core::time;
@@ -59,6 +60,8 @@ pub struct Mirror {
     pub root: Vec<u8>,
     /// Build time of this program: the clock's floor.
     pub floor: u64,
+    /// How much is kept, and what is needed at this site.
+    pub facts: Facts,
     /// How it names itself to the source.
     pub user_agent: &'static str,
 }
@@ -134,7 +137,11 @@ impl Mirror {
         let mut tree = Tree { timestamp_version: timestamp, versions: [root, snapshot, targets], verified_at: now, ..Default::default() };
         tree.expires = trusted.expiries();
         let (mut left_out, mut absent) = (Vec::new(), Vec::new());
-        for (path, artifact) in trusted.artifacts() {
+        let listed: Vec<Artifact> = trusted.artifacts().filter_map(|(_, artifact)| artifact.ok()).collect();
+        let kept = keep(&listed, &self.facts);
+        self.drop_files(&listed, &kept);
+        left_out.extend(kept.told.iter().cloned());
+        for (path, artifact) in trusted.artifacts().filter(|(path, _)| !kept.dropped.contains(path)) {
             let done = artifact.map_err(Reason::from).and_then(|artifact| {
                 let entry = self.obtain(trusted, &artifact, known, open)?;
                 Ok((artifact, entry))
@@ -153,8 +160,25 @@ impl Mirror {
         let listed: HashSet<Sha256> = tree.releases.artifacts.iter().map(|a| a.sha256).collect();
         tree.releases.withdrawn = trusted.withdrawn().into_iter().filter(|w| !listed.contains(&w.sha256)).collect();
         self.add_metadata(trusted, known, &mut tree);
-        let changed = tree.timestamp_version != known.timestamp_version || tree.releases.artifacts.len() != known.releases.artifacts.len();
+        let lost = known.releases.artifacts.iter().any(|a| !listed.contains(&a.sha256));
+        let more = tree.releases.artifacts.len() != known.releases.artifacts.len();
+        let changed = tree.timestamp_version != known.timestamp_version || lost || more;
         Renewed { tree, changed, left_out, absent, expired: Vec::new() }
+    }
+
+    /// Removes what has no place, before anything is fetched: the limit holds at every moment. Bytes that something else
+    /// is made of, too, stay.
+    fn drop_files(&self, listed: &[Artifact], kept: &Kept) {
+        for artifact in listed.iter().filter(|a| kept.dropped.contains(&a.path.to_string())) {
+            let path = consistent(&artifact.path.to_string(), &hex::encode(&artifact.sha256));
+            let file = self.folder.join("targets").join(path);
+            for file in [part(&file), file] {
+                if file.is_file() {
+                    log::info!("removing {}: limits.mirror_bytes has no place for it", file.display());
+                    let _ = fs::remove_file(&file);
+                }
+            }
+        }
     }
 
     /// Metadata that is on the disk and verified: the current files, and what was served before (an agent may be between

@@ -38,6 +38,7 @@ pub mod explain;
 #[cfg(unix)]
 pub mod extra;
 pub mod install;
+pub mod metering;
 #[cfg(unix)]
 pub mod metrics;
 pub mod mirror;

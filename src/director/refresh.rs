@@ -78,6 +78,8 @@ pub async fn forever(site: Rc<Site>, mut mirror: Arc<Mirror>) {
         if let Some(source) = site.source.borrow_mut().take() {
             mirror = Arc::new(Mirror { source, ..Mirror::clone(&mirror) });
         }
+        let facts = site.registry.borrow().mirror_facts(site.mirror_limit.get());
+        mirror = Arc::new(Mirror { facts, ..Mirror::clone(&mirror) });
         let (worker, known) = (mirror.clone(), site.tree.borrow().clone());
         let (now, asked) = (clock::unix(), import.clone());
         let renewed = smol::unblock(move || work(&worker, asked.as_ref(), &known, now)).await;

@@ -29,6 +29,8 @@ pub struct Registry {
     pub role: &'static Role,
     /// Who orders: the store's random id.
     pub issuer: String,
+    /// Limits of what agents fetch.
+    pub metering: super::metering::Metering,
     /// How much of the activity is kept.
     pub keep_activity: activity::Keep,
     /// Since when this process can hear agents; silence is counted from here at the earliest.

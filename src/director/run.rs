@@ -27,6 +27,7 @@ use super::site::{About, Site, load};
 use super::store::{Store, damaged};
 use super::uplink;
 use crate::agent::run::RunArgs;
+use crate::core::keep::Facts;
 use crate::core::trust::ROOT_MAX;
 use crate::io::fs::{make_folder, read_limited};
 use crate::io::lock::{Lock, Taken};
@@ -295,6 +296,7 @@ async fn keep_house(site: Rc<Site>) {
             registry.prune_quarantine(now);
             registry.prune_approvals(now);
             registry.prune_rollouts(now);
+            registry.prune_spent(now);
         }
         site.flush();
         smol::Timer::after(HOUSEKEEPING).await;
@@ -342,7 +344,15 @@ fn mirror(args: &Run, role: &Role) -> Result<Mirror, String> {
         .ok_or_else(|| format!("root {}: there is no such file; it is the root.json that `vmetric-release init` made", file.display()))?;
     let source = config::start::source(args);
     let floor = env!("VMETRIC_BUILT_TIME").parse().unwrap_or(0);
-    Ok(Mirror { source, folder: args.state.join("release"), trust: args.state.join("trust"), root, floor, user_agent: role.user_agent })
+    Ok(Mirror {
+        source,
+        folder: args.state.join("release"),
+        trust: args.state.join("trust"),
+        root,
+        floor,
+        facts: Facts::default(),
+        user_agent: role.user_agent,
+    })
 }
 
 fn with_port(name: &str, port: u16) -> String {

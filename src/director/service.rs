@@ -21,10 +21,11 @@ use miniserde::json;
 
 use super::caller::{Caller, caller, tell_ca, vouch};
 use super::dl;
+use super::metering;
 use super::progress::{must_be_durable, says_something};
 use super::records::{NAME_MAX, clean};
 use super::site::{Site, Wake, random_hex};
-use super::tree::{self, Permit, RETRY_AFTER_S};
+use super::tree;
 use crate::core::first_boot::token_site;
 use crate::core::identity::CALL_S;
 use crate::core::reason::Reason;
@@ -63,8 +64,11 @@ impl Service for Front {
             ("POST", "/agent/v1/poll") => report(site, &request, true),
             ("GET" | "HEAD", "/healthz") => now(Response::text(200, "ok\n")),
             ("GET" | "HEAD", "/readyz") => now(ready(&site)),
-            ("GET" | "HEAD", _) if path.starts_with("/release/") => now(release(&site, &request)),
-            ("GET" | "HEAD", _) if path.starts_with("/dl/") => now(dl::answer(&site, &request)),
+            ("GET" | "HEAD", _) if path.starts_with("/release/") => release(&site, &request),
+            ("GET" | "HEAD", _) if path.starts_with("/dl/") => {
+                let answer = dl::answer(&site, &request);
+                if method == "GET" { metering::metered(&site, None, answer) } else { now(answer) }
+            }
             (_, "/agent/v1/enroll" | "/agent/v1/report" | "/agent/v1/poll") => now(wrong_method("POST")),
             #[cfg(unix)]
             ("GET" | "HEAD", "/metrics") => now(metrics(&site, &request)),
@@ -147,6 +151,7 @@ pub fn throttled(base_s: u64) -> Response {
     Response::error(429, "throttled", "too many requests; wait as long as Retry-After says").with("retry-after", retry_after(base_s))
 }
 
+/// An answer that would promise what is not durable.
 pub(crate) fn unavailable(error: &str) -> Response {
     log::warn!("an answer was withheld: {error}");
     Response::error(503, "store_unavailable", "the server cannot write its state; nothing was taken; try again")
@@ -358,32 +363,31 @@ fn unparked(site: Rc<Site>, id: &str, issuer: String, generation: u64, woken: Op
 }
 
 /// A file of the mirror.
-fn release(site: &Site, request: &Request) -> Response {
+fn release(site: &Rc<Site>, request: &Request) -> Answer {
     let name = request.path.strip_prefix("/release/").unwrap_or("");
     let tree = site.tree.borrow().clone();
     let artifact = name.starts_with("targets/");
     let agent = match artifact.then(|| agent_of(site, request)) {
-        Some(Err(response)) => return *response,
+        Some(Err(response)) => return now(*response),
         Some(Ok(agent)) => Some(agent),
         None => None,
     };
     let Some(entry) = tree.entries.get(name) else {
-        return Response::error(404, "not_found", "the mirror has no such file");
+        return now(Response::error(404, "not_found", "the mirror has no such file"));
     };
-    if let Some(agent) = agent
+    if let Some(agent) = &agent
         && let Err(wait_s) = site.throttle.borrow_mut().take(&agent.id, clock::monotonic())
     {
-        return throttled(wait_s);
+        return now(throttled(wait_s));
     }
     if artifact {
         vouch(request);
     }
     if !entry.artifact || request.method == "HEAD" {
-        return tree::answer(entry, request, None);
+        return now(tree::answer(entry, request, None));
     }
-    match Permit::take(&site.downloads) {
-        Some(permit) => tree::answer(entry, request, Some(permit)),
-        None => Response::error(429, "downloads_busy", format!("{} downloads are under way; come back later", tree::DOWNLOADS_MAX))
-            .with("retry-after", retry_after(RETRY_AFTER_S)),
+    match metering::permit(site) {
+        Ok(permit) => metering::metered(site, agent.as_ref().map(|a| a.id.as_str()), tree::answer(entry, request, Some(permit))),
+        Err(busy) => now(busy),
     }
 }

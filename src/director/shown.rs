@@ -187,13 +187,20 @@ type Lines = Vec<(&'static str, String)>;
 
 /// `explain`.
 pub fn explain(view: &ExplainView, role: &Role) -> String {
-    let parts = [runs_lines(view, role), policy_lines(view), now_lines(view), past_lines(view), contact_lines(view, role)];
+    let parts =
+        [runs_lines(view, role), policy_lines(view), now_lines(view), byte_lines(view), past_lines(view), contact_lines(view, role)];
     let mut out: String = parts.into_iter().flatten().map(|(name, value)| format!("{name:<13} {value}\n")).collect();
     if !view.remedies.is_empty() {
         out += "\nyou can\n";
         view.remedies.iter().for_each(|r| out += &remedy(r));
     }
     out
+}
+
+/// What a limit of bytes lets it have.
+fn byte_lines(view: &ExplainView) -> Lines {
+    let today = view.bytes_today.zip(view.bytes_per_day).map(|(bytes, limit)| ("bytes today", format!("{bytes} of {limit}")));
+    today.into_iter().chain(view.bytes_refused.clone().map(|refused| ("no more bytes", refused))).collect()
 }
 
 /// What it said when it was enrolled is all there is before its first report.

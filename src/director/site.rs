@@ -16,6 +16,7 @@ use super::certificates::Naming;
 use super::config::start::Settings;
 #[cfg(unix)]
 use super::extra::Extra;
+use super::metering::SpentRow;
 use super::mirror::Source;
 use super::pki::SiteCa;
 use super::policing::rows::GrantRow;
@@ -106,6 +107,8 @@ pub struct Site {
     pub settings: RefCell<Settings>,
     /// Rung when they changed.
     pub settings_changed: Bells,
+    /// Most bytes of artifacts in the mirror.
+    pub mirror_limit: Cell<Option<u64>>,
     /// Where releases come from, if the file was changed meanwhile.
     pub source: RefCell<Option<Source>>,
     /// It waits for its agents' trials and then stops: no new orders, and no switch that would need it.
@@ -147,6 +150,7 @@ impl Site {
             about: RefCell::default(),
             settings: RefCell::default(),
             settings_changed: Bells::default(),
+            mirror_limit: Cell::default(),
             source: RefCell::default(),
             draining: Cell::new(false),
             #[cfg(unix)]
@@ -341,6 +345,7 @@ pub fn load(store: &Store, now: u64) -> Result<Registry, String> {
     }
     registry.approvals = store.load::<Pending>(Table::Approvals)?.into_iter().collect();
     registry.rollouts = store.load::<Rollout>(Table::Rollouts)?.into_iter().map(|(_, r)| (r.id, r)).collect();
+    registry.metering.spent = store.load::<SpentRow>(Table::Spent)?.into_iter().collect();
     registry.quarantine = store.load::<Quarantine>(Table::Quarantine)?.into_iter().collect();
     let orders = store.load::<Order>(Table::Orders)?;
     registry.orders = orders.into_iter().map(|(_, o)| ((o.rollout, o.agent.clone()), o)).collect();

@@ -76,10 +76,12 @@ pub enum Table {
     Policies,
     /// Authorizations of updates.
     Grants,
+    /// Bytes that were sent today.
+    Spent,
 }
 
 impl Table {
-    const ALL: [Table; 15] = [
+    const ALL: [Table; 16] = [
         Table::Meta,
         Table::Agents,
         Table::Tokens,
@@ -95,6 +97,7 @@ impl Table {
         Table::Relayed,
         Table::Policies,
         Table::Grants,
+        Table::Spent,
     ];
 
     /// Bytes, not `str`: redb panics on a damaged `str`, while bytes are ours to check.
@@ -115,6 +118,7 @@ impl Table {
             Table::Relayed => "relayed",
             Table::Policies => "policies",
             Table::Grants => "grants",
+            Table::Spent => "spent",
         })
     }
 }

@@ -51,9 +51,9 @@ pub struct Tree {
 pub struct Permit(Rc<Cell<usize>>);
 
 impl Permit {
-    /// A place among [`DOWNLOADS_MAX`].
-    pub fn take(count: &Rc<Cell<usize>>) -> Option<Permit> {
-        if count.get() >= DOWNLOADS_MAX {
+    /// A place among `max` ([`DOWNLOADS_MAX`], unless it is configured).
+    pub fn take(count: &Rc<Cell<usize>>, max: usize) -> Option<Permit> {
+        if count.get() >= max {
             return None;
         }
         count.set(count.get() + 1);
@@ -131,7 +131,7 @@ pub fn answer(entry: &Entry, request: &Request, permit: Option<Permit>) -> Respo
         }
     };
     let hold = permit.map(|p| Box::new(p) as Box<dyn Any>);
-    let body = Body::File { file, offset, length, hold };
+    let body = Body::File { file, offset, length, hold, flow: None };
     let answer = finish(Response { status, headers: vec![("content-type", typed.to_string())], body });
     match status {
         206 => answer.with("content-range", format!("bytes {offset}-{}/{}", offset + length - 1, entry.length)),
@@ -170,9 +170,9 @@ mod tests {
     #[test]
     fn permits_are_given_back() {
         let count = Rc::new(Cell::new(0));
-        let held: Vec<Option<Permit>> = (0..DOWNLOADS_MAX).map(|_| Permit::take(&count)).collect();
-        assert!(held.iter().all(Option::is_some) && Permit::take(&count).is_none());
+        let held: Vec<Option<Permit>> = (0..DOWNLOADS_MAX).map(|_| Permit::take(&count, DOWNLOADS_MAX)).collect();
+        assert!(held.iter().all(Option::is_some) && Permit::take(&count, DOWNLOADS_MAX).is_none());
         drop(held);
-        assert!(Permit::take(&count).is_some());
+        assert!(Permit::take(&count, 1).is_some());
     }
 }

@@ -271,6 +271,37 @@ fn an_air_gapped_site_takes_a_bundle_that_expired_on_its_way() {
     assert!(said_already(&out), "{}", self::said(&out));
 }
 
+/// A site that is never on-line: 8 days and 200 days after its media were made, two updates in a row, each from a new medium.
+#[test]
+fn a_site_that_is_never_on_line_updates_after_8_and_after_200_days() {
+    for days in [8u64, 200] {
+        let made = time::format(clock::unix() - days * 86_400);
+        let later = time::format(clock::unix() - (days - 1) * 86_400);
+        let site = Site::without_link(&[("2.0.0", variant("two"))], &made);
+        site.bench.good(&format!("bundle --tree public --out first.vmb --now {made}"));
+        site.bench.write("vmetric-agent", &variant("three"));
+        site.bench.good(&format!("{} --now {later}", crate::release_bench::add_line("3.0.0")));
+        site.publish_at(&later);
+        site.bench.good(&format!("bundle --tree public --out second.vmb --now {later}"));
+        let mut device = Device::enrolled_with(&site, &["--offline-site", "200"]);
+        device.start();
+        for (medium, version, file) in [("first.vmb", "2.0.0", "two"), ("second.vmb", "3.0.0", "three")] {
+            let said = site.good(&format!("mirror --file {} --accept-expired", site.bench.path(medium).display()));
+            assert!(said.contains("accepted although expired: timestamp"), "{days} days: {said}");
+            site.good(&format!("assign --all --version {version} --end-probation"));
+            let ended = |s: &Value| text(s, "last_result.version") == version && text(s, "last_result.reported") == "true";
+            device.wait("update", ended);
+            let status = device.status();
+            assert_eq!((text(&status, "last_result.outcome"), text(&status, "version")), ("updated".into(), version.into()), "{days} days");
+            let slot = device.path(&format!("state/slots/{}/vmetric-agent", text(&status, "running")));
+            assert!(fs::read(slot).unwrap() == variant(file));
+        }
+        // The medium before is no way back to what it knew.
+        let said = site.bad(&format!("mirror --file {} --accept-expired", site.bench.path("first.vmb").display()));
+        assert!(said.contains("rollback") || said.contains("_version"), "{days} days: {said}");
+    }
+}
+
 #[test]
 fn a_device_that_was_not_told_so_refuses_what_its_director_accepted_although_expired() {
     let made = time::format(clock::unix() - 30 * 86_400);

@@ -51,7 +51,7 @@ fn web(files: BTreeMap<String, Vec<u8>>) -> (String, Pin) {
     told.recv().unwrap()
 }
 
-fn released() -> Bench {
+pub fn released() -> Bench {
     let bench = Bench::with_seeds();
     bench.good(&format!("init --repo release --keys keys --now {}", now()));
     add(&bench, "1.0.0");
@@ -59,22 +59,30 @@ fn released() -> Bench {
     bench
 }
 
-fn add(bench: &Bench, version: &str) {
+pub fn add(bench: &Bench, version: &str) {
     bench.write("vmetric-agent", &agent_file(version));
     bench.good(&format!("{} --now {}", add_line(version), now()));
 }
 
-fn publish(bench: &Bench) {
+pub fn publish(bench: &Bench) {
     bench.good(&format!("sign --repo release --keys keys --now {}", now()));
     bench.good(&format!("publish --repo release --out public --now {}", now()));
 }
 
-fn mirror(bench: &Bench, source: Source) -> Mirror {
+pub fn mirror(bench: &Bench, source: Source) -> Mirror {
     let root = std::fs::read(bench.path("release/root.json")).unwrap();
-    Mirror { source, folder: bench.path("site/release"), trust: bench.path("site/trust"), root, floor: 0, user_agent: "test" }
+    Mirror {
+        source,
+        folder: bench.path("site/release"),
+        trust: bench.path("site/trust"),
+        root,
+        floor: 0,
+        facts: Default::default(),
+        user_agent: "test",
+    }
 }
 
-fn refreshed(mirror: &Mirror, known: &Tree) -> Renewed {
+pub fn refreshed(mirror: &Mirror, known: &Tree) -> Renewed {
     mirror.refresh(known, clock::unix()).unwrap()
 }
 

@@ -18,7 +18,7 @@ use vmetric::io::clock;
 use vmetric::io::serve::{Body, Request, Response, Service};
 use vmetric::wire::agent_api::{AnswerWire, BODY_MAX, EnrollWire, EnrolledWire, ErrorWire, PROTOCOL, ReportWire};
 
-const ARTIFACT: &str = "/release/targets/vmetric-agent/1.0.0/linux-amd64/vmetric-agent";
+pub const ARTIFACT: &str = "/release/targets/vmetric-agent/1.0.0/linux-amd64/vmetric-agent";
 
 pub struct Bench {
     pub folder: tempfile::TempDir,

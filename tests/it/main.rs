@@ -25,6 +25,8 @@ mod director_hostile;
 #[cfg(unix)]
 mod director_identity;
 #[cfg(unix)]
+mod director_limits;
+#[cfg(unix)]
 mod director_mirror;
 #[cfg(unix)]
 mod director_operator;

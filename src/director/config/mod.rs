@@ -158,7 +158,7 @@ impl Config {
             mirror: s.node("mirror").and_then(|(_, node)| MirrorFrom::read(node, problems)),
             fleet: s.node("fleet").and_then(|(_, node)| Fleet::read(node, problems)),
             time_zone: s.parsed("time_zone", "a zone such as Europe/Berlin, `UTC` or `local`", zone, problems),
-            update: s.node("update").and_then(|(_, node)| Update::read("update.", node, problems)),
+            update: s.node("update").and_then(|(_, node)| Update::read("update.", node, true, problems)),
             agents_update: s.node("agents").and_then(|(_, node)| agents(node, problems)),
             retention: s.node("retention").map(|(_, node)| Retention::read(node, problems)).unwrap_or_default(),
             limits: s.node("limits").map(|(_, node)| Limits::read(node, problems)).unwrap_or_default(),
@@ -195,8 +195,8 @@ fn host(text: &str) -> Option<String> {
 }
 
 fn zone(text: &str) -> Option<String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '-' | '+');
-    (text.len() <= 64 && text.chars().all(plain)).then(|| text.to_string())
+    let wire = SettingsWire { zone: Some(text.to_string()), ..SettingsWire::default() };
+    wire.check().ok().map(|_| text.to_string())
 }
 
 fn https(text: &str) -> Option<String> {
@@ -218,7 +218,7 @@ fn tls(node: &Node, problems: &mut Vec<Problem>) -> Option<(At<PathBuf>, At<Path
 fn agents(node: &Node, problems: &mut Vec<Problem>) -> Option<Update> {
     let elsewhere: Vec<(&str, &str)> = update::NAMES.iter().map(|n| (*n, "indent it below `agents:`, `update:`")).collect();
     let s = Section::open("agents.", node, &["update"], &elsewhere, problems)?;
-    Update::read("agents.update.", s.node("update")?.1, problems)
+    Update::read("agents.update.", s.node("update")?.1, false, problems)
 }
 
 impl MirrorFrom {

@@ -203,7 +203,7 @@ mod tests {
         let parse = |text: &str| Config::parse(text.as_bytes()).unwrap();
         let before = parse("name: a\nupdate: {mode: manual}\n");
         assert_eq!(changed(&before, &parse("# c\n\nupdate:\n  mode: manual\nname: a\n")), []);
-        let now = parse("name: b\nupdate: {mode: auto, method: user_action}\nlimits: {downloads: 3}\n");
+        let now = parse("name: b\nupdate: {mode: auto, method: user_action, version: latest}\nlimits: {downloads: 3}\n");
         assert_eq!(changed(&before, &now), [("name", true), ("update", false), ("limits", false)]);
     }
 }

@@ -28,7 +28,7 @@ fn the_specifications_examples() {
     }
     // What is not in the specification: nothing but the mode, a person's word, the newest version.
     assert_eq!(update("update: {mode: manual}").mode(), "manual");
-    update("update: {mode: auto, method: user_action}");
+    update("update: {mode: auto, method: user_action, version: latest}");
     update("update: {mode: auto, method: schedule, version: latest}");
     update("update: {mode: auto, method: schedule, version: 2.5.0-rc.1, cron: '0 2 * * 0', interval: 1h}");
 }
@@ -42,25 +42,25 @@ fn everything_wrong_has_file_line_field_what_was_found_and_what_is_allowed() {
         ("update:\n", "/f.yml:1: update: found nothing; fields below it, indented: mode, method"),
         ("update: auto\n", "/f.yml:1: update: found `auto`; fields below it"),
         ("- update\n", "/f.yml:1: found a list; fields below it, indented: name"),
-        ("update:\n  method: immediate\n", "/f.yml:2: update.mode: found nothing; required: auto or manual"),
+        ("update:\n  method: immediate\n", "/f.yml:2: update.mode: found nothing; is required; expected manual or auto"),
         ("update:\n  mode: Auto\n", "/f.yml:2: update.mode: found `Auto`; did you mean `auto`?"),
-        ("update:\n  mode:\n", "/f.yml:2: update.mode: found nothing; one of: auto, manual; or leave the line out"),
-        ("update:\n  mode: [auto]\n", "/f.yml:2: update.mode: found a list; one of: auto, manual"),
-        ("update: {mode: auto}\n", "update.method: found nothing; required with `mode: auto`"),
+        ("update:\n  mode:\n", "/f.yml:2: update.mode: found nothing; one of: manual, auto; or leave the line out"),
+        ("update:\n  mode: [auto]\n", "/f.yml:2: update.mode: found a list; one of: manual, auto"),
+        ("update: {mode: auto}\n", "update.method: found nothing; is required"),
         ("update:\n  mode: auto\n  method: Scheduled\n", "/f.yml:3: update.method: found `Scheduled`; did you mean `schedule`?"),
-        ("update: {mode: auto, method: immediate}\n", "update.version: found nothing; required"),
+        ("update: {mode: auto, method: immediate}\n", "update.version: found nothing; is required"),
         (
             "update:\n  mode: auto\n  method: immediate\n  version: 2.5\n",
             "/f.yml:4: update.version: found `2.5`; a version such as \"2.5.0\"",
         ),
         (
             "update:\n  mode: auto\n  method: immediate\n  version: 2.5.0\n  cron: 0 2 * * 0\n",
-            "/f.yml:5: update.cron: found `0 2 * * 0`; only with `method: schedule`",
+            "/f.yml:5: update.cron: found `0 2 * * 0`; belongs to method: schedule",
         ),
-        ("update: {mode: manual, interval: 1h}\n", "update.interval: found `1h`; only with `method: schedule`"),
+        ("update: {mode: manual, interval: 1h}\n", "update.interval: found `1h`; belongs to method: schedule"),
         (
             "update:\n  mode: auto\n  method: schedule\n  version: latest\n  interval: 29s\n",
-            "/f.yml:5: update.interval: found `29s`; a duration such as 30s",
+            "/f.yml:5: update.interval: found `29s`; 30s, 5m, 1h",
         ),
         ("update: {mode: auto, method: schedule, version: latest, interval: 0}\n", "update.interval: found `0`"),
         ("update: {mode: auto, method: schedule, version: latest, interval: 1h30m}\n", "update.interval: found `1h30m`"),

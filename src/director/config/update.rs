@@ -1,20 +1,15 @@
 //! `update:`, for the Director itself and, below `agents:`, for its agents: the specification's five fields.
 
 use super::fields::{At, Section};
-use super::problem::Problem;
+use super::problem::{Problem, shown};
 use super::yaml::Node;
+use crate::core::policy::{Method, Mode};
 use crate::core::reason::Reason;
 use crate::core::version::Version;
 use crate::wire::settings::SettingsWire;
 
 /// The section's names, in the specification's order.
 pub const NAMES: [&str; 5] = ["mode", "method", "version", "cron", "interval"];
-const MODES: [&str; 2] = ["auto", "manual"];
-const METHODS: [&str; 3] = ["user_action", "immediate", "schedule"];
-/// Shortest interval, seconds (the specification's), and what holds when neither cron nor interval is set.
-pub const INTERVAL_MIN_S: u64 = 30;
-/// Longest: a year, above which somebody has mistyped.
-const INTERVAL_MAX_S: u64 = 366 * 86_400;
 
 /// The section as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,58 +29,52 @@ pub struct Update {
 }
 
 impl Update {
-    /// Reads and checks the section.
-    pub fn read(prefix: &str, node: &Node, problems: &mut Vec<Problem>) -> Option<Update> {
+    /// Reads and checks the section. `complete`: it stands alone, so what the specification requires must be there; a default for
+    /// others may name some of the values.
+    pub fn read(prefix: &str, node: &Node, complete: bool, problems: &mut Vec<Problem>) -> Option<Update> {
         let s = Section::open(prefix, node, &NAMES, &[], problems)?;
         let before = problems.len();
+        let alone = |field: &'static str| {
+            move |text: &str| {
+                let mut wire = SettingsWire { method: Some("schedule".into()), ..SettingsWire::default() };
+                *wire.field(field)? = Some(text.to_string());
+                wire.check().ok().map(|_| text.to_string())
+            }
+        };
+        let cron = "five fields that fire some day: minute hour day-of-month month day-of-week, such as \"0 2 * * 0\"";
         let update = Update {
             begins: At { line: node.line, value: () },
-            mode: s.word("mode", &MODES, problems),
-            method: s.word("method", &METHODS, problems),
+            mode: s.word("mode", &Mode::ALL.map(Mode::word), problems),
+            method: s.word("method", &Method::ALL.map(Method::word), problems),
             version: s.version("version", problems),
-            cron: s.text("cron", "five fields, such as \"0 2 * * 0\"", problems),
-            interval: {
-                let allowed = "a duration such as 30s, 5m, 1h, 24h, 1d, or seconds; from 30s on";
-                let good = |t: &str| {
-                    let s = crate::director::args::seconds(t)?;
-                    (INTERVAL_MIN_S..=INTERVAL_MAX_S).contains(&s).then(|| t.to_string())
-                };
-                s.parsed("interval", allowed, good, problems)
-            },
+            cron: s.parsed("cron", cron, alone("cron"), problems),
+            interval: s.parsed("interval", "30s, 5m, 1h, 24h, 1d, or seconds; at least 30s, at most 366d", alone("interval"), problems),
         };
         // What is missing is told of a section whose values are good: else one mistake would be two.
         if problems.len() == before {
-            update.complete(&s, problems);
-        }
-        if problems.len() == before {
-            update.check_values(&s, problems);
+            update.check(complete, &s, problems);
         }
         Some(update)
     }
 
-    /// What belongs together.
-    fn complete(&self, s: &Section<'_>, problems: &mut Vec<Problem>) {
-        let mut missing = |name: &str, allowed: &str| problems.push(Problem::new(s.line, &s.path(name), "nothing", allowed));
-        let method = self.method.as_ref().map(|m| m.value.as_str());
-        match (self.mode(), method) {
-            ("", _) => missing("mode", "required: auto or manual"),
-            ("auto", None) => missing("method", "required with `mode: auto`: user_action, immediate or schedule"),
-            ("auto", Some(method)) if method != "user_action" && self.version.is_none() => {
-                missing("version", "required: a version such as \"2.5.0\", or `latest`");
-            }
-            _ => {}
-        }
-        if method.is_some_and(|m| m != "schedule") || (method.is_none() && self.mode() == "manual") {
-            for (name, at) in [("cron", &self.cron), ("interval", &self.interval)] {
-                if let Some(at) = at {
-                    let found = super::problem::shown(&at.value);
-                    problems.push(Problem::new(at.line, &s.path(name), &found, "only with `method: schedule`"));
-                }
-            }
-        }
+    /// The one check of settings has the last word, here as in Fleet and on the command line.
+    fn check(&self, complete: bool, s: &Section<'_>, problems: &mut Vec<Problem>) {
+        let wire = self.wire();
+        let checked = if complete { wire.check_complete() } else { wire.check() };
+        let Err(wrong) = checked else { return };
+        let at = [
+            ("mode", &self.mode),
+            ("method", &self.method),
+            ("version", &self.version),
+            ("cron", &self.cron),
+            ("interval", &self.interval),
+        ];
+        let at = at.iter().find(|(name, _)| *name == wrong.field).and_then(|(_, at)| at.as_ref());
+        let (line, found) = at.map_or((s.line, "nothing".into()), |at| (at.line, shown(&at.value)));
+        problems.push(Problem::new(line, &s.path(wrong.field), &found, &wrong.what));
     }
 
-    /// As settings travel and are stored.
+    /// As it travels and as policies keep it.
     pub fn wire(&self) -> SettingsWire {
         let text = |at: &Option<At<String>>| at.as_ref().map(|at| at.value.clone());
         SettingsWire {
@@ -96,20 +85,6 @@ impl Update {
             interval: text(&self.interval),
             zone: None,
         }
-    }
-
-    /// The check that all settings have, wherever they are typed: crontab and zone are read there.
-    fn check_values(&self, s: &Section<'_>, problems: &mut Vec<Problem>) {
-        let Err(wrong) = self.wire().check_values() else { return };
-        let field = match wrong.field {
-            "cron" => &self.cron,
-            "interval" => &self.interval,
-            "version" => &self.version,
-            "method" => &self.method,
-            _ => &self.mode,
-        };
-        let (line, found) = field.as_ref().map_or((s.line, String::new()), |at| (at.line, super::problem::shown(&at.value)));
-        problems.push(Problem::new(line, &s.path(wrong.field), &found, &wrong.what));
     }
 
     /// `auto`, `manual`, or nothing.

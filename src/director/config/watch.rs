@@ -185,6 +185,11 @@ pub fn apply(site: &Site) {
     if let Err(reason) = registry.set_file_default(agents.as_ref(), clock::unix()) {
         log::warn!("agents.update of vmetric.yml does not count: {reason}");
     }
+    registry.metering.configure(&settings.config, &crate::io::zone::local());
+    let limit = settings.config.limits.mirror_bytes.as_ref().map(|b| b.value);
+    if site.mirror_limit.replace(limit) != limit {
+        site.refresh.ring();
+    }
 }
 
 fn turn_mirror(site: &Site, run: &Run) {

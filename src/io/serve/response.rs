@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::time::Duration;
 
 use ureq_proto::http::{HeaderName, StatusCode};
 
@@ -29,7 +30,19 @@ pub enum Body {
         length: u64,
         /// Dropped when the answer has been sent or the client has left: whoever counts downloads counts with it.
         hold: Option<Box<dyn std::any::Any>>,
+        /// How fast it goes; `None` = as fast as the client takes it.
+        flow: Option<Box<dyn Flow>>,
     },
+}
+
+/// Slows a body down and counts it. Dropped when the answer has been sent or the client has left.
+pub trait Flow: std::fmt::Debug {
+    /// Most bytes of a piece: short enough that a slow flow is steady.
+    fn piece(&self) -> u64;
+    /// How long the next piece has to wait.
+    fn wait(&self, bytes: u64) -> Duration;
+    /// So many bytes are on their way.
+    fn sent(&self, bytes: u64);
 }
 
 impl Body {
@@ -130,12 +143,21 @@ pub(super) async fn send(
             }
             Ok(())
         }
-        Body::File { mut file, offset, length, hold: _hold } => {
+        Body::File { mut file, offset, length, hold: _hold, flow } => {
             conn.seal(head.as_bytes())?;
             file.seek(SeekFrom::Start(offset))?;
             let mut left = length;
             while left > 0 {
-                left -= seal_piece(conn, scratch, &mut file, left)?;
+                let most = flow.as_ref().map_or(left, |flow| left.min(flow.piece().max(1)));
+                let pause = flow.as_ref().map_or(Duration::ZERO, |flow| flow.wait(most));
+                if !pause.is_zero() {
+                    // What is sealed goes first: the head must not wait for the body's turn.
+                    within(limits.write_piece, conn.flush(stall)).await.unwrap_or_else(too_slow)?;
+                    smol::Timer::after(pause).await;
+                }
+                let sealed = seal_piece(conn, scratch, &mut file, most)?;
+                flow.iter().for_each(|flow| flow.sent(sealed));
+                left -= sealed;
                 within(limits.write_piece, conn.flush(stall)).await.unwrap_or_else(too_slow)?;
                 smol::future::yield_now().await;
             }
