@@ -20,7 +20,7 @@
 mod decide;
 mod windows;
 
-pub use decide::{AUTHORIZATION_TTL_S, Candidate, Decision, Facts, Failed, Granted, Standing, Wish, decide, wish};
+pub use decide::{AUTHORIZATION_TTL_S, Candidate, Decision, Facts, Failed, Granted, Kept, Standing, Wish, decide, wish};
 pub use windows::{FETCH_AHEAD_S, Firing, Schedule, WINDOW_MAX_S, WINDOW_MIN_S, Window};
 
 use super::reason::Reason;

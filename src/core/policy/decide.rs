@@ -54,6 +54,9 @@ pub struct Granted {
     pub expires_at: u64,
 }
 
+/// Why a file is kept from a node, and until when.
+pub type Kept = (Reason, Option<u64>);
+
 /// What became of the node's last order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -108,7 +111,7 @@ pub struct Facts<'a> {
     /// A person's word, if there is one.
     pub granted: Option<&'a Granted>,
     /// Why a file is kept from it, and until when.
-    pub quarantined: &'a dyn Fn(&Sha256) -> Option<(Reason, Option<u64>)>,
+    pub quarantined: &'a dyn Fn(&Sha256) -> Option<Kept>,
     /// What became of its last order of a file.
     pub standing: &'a dyn Fn(&Sha256) -> Standing,
     /// The manager cannot know the time (before its floor).

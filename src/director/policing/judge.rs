@@ -35,10 +35,13 @@ impl Compiled {
     }
 }
 
+/// A cron line and a zone's name.
+type CronInZone = (String, String);
+
 /// Schedules, compiled once.
 #[derive(Default)]
 pub struct Clockwork {
-    compiled: RefCell<BTreeMap<(String, String), Option<Rc<Compiled>>>>,
+    compiled: RefCell<BTreeMap<CronInZone, Option<Rc<Compiled>>>>,
 }
 
 impl Clockwork {
