@@ -374,6 +374,70 @@ fn two_trees_say_what_changed() {
     assert_eq!(tree::what_changed(&old, Path::new("/nowhere")).unwrap_err().code, "package_damaged");
 }
 
+/// What a test process tells its child: the folder to work in.
+const CHILD: &str = "VMETRIC_TEST_UNPACK";
+
+/// In a process of its own, so that its peak is of this work alone: a window and some pieces, whatever the size. (50 MB cost
+/// 3.9 MiB packed by zstd and 0.3 MiB by gzip; 16 MB tell the same, sooner.)
+#[test]
+#[cfg(target_os = "linux")]
+fn a_large_package_takes_constant_memory() {
+    const LIMIT_KIB: u64 = 10 * 1024;
+    let peak = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    if let Some(folder) = std::env::var_os(CHILD) {
+        let (rig, folder) = (Rig::new(), PathBuf::from(folder));
+        for file in ["package.tar.zst", "package.tar.gz"] {
+            let read = fs::read_to_string(folder.join(format!("{file}.txt"))).unwrap();
+            let mut words = read.split_whitespace();
+            let artifact = Artifact {
+                path: format!("vmetric-director/2.5.0/linux-amd64/{file}").parse().unwrap(),
+                length: words.next().unwrap().parse().unwrap(),
+                sha256: crate::core::hex::decode(words.next().unwrap()).unwrap(),
+                min_version: None,
+                counter: 0,
+                build_keyid: "k".into(),
+                build_sig: crate::core::hex::decode(words.next().unwrap()).unwrap(),
+            };
+            let package = Package { artifact, unpacked: of(16_000_000, 160), key: rig.key.pk };
+            let before = peak();
+            let hash = unpack(&folder.join(file), &package, &rig.slot(), &mut || {}).unwrap();
+            tree::check(&rig.slot(), &hash, &mut || {}).unwrap();
+            println!("{file}: {} KiB more than before", peak() - before);
+            assert!(peak() - before < LIMIT_KIB, "{file}: {before} KiB before, {} after", peak());
+        }
+        return;
+    }
+    let (rig, mut seed) = (Rig::new(), 1u64);
+    // Words that pack to a third or so.
+    let mut data = Vec::with_capacity(100_100);
+    while data.len() < 100_000 {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        data.extend_from_slice(format!("{:x},", seed >> 44).as_bytes());
+    }
+    data.truncate(100_000);
+    let files = (0..160).map(|n| {
+        data.rotate_left(617);
+        entry_of(&format!("lookups/{n}.csv"), b'0', &data)
+    });
+    let tar = tar(&files.collect::<Vec<_>>());
+    for (file, bytes) in [("package.tar.zst", zst(&tar)), ("package.tar.gz", gz(&tar))] {
+        let (_, package) = rig.sign(file, &bytes, of(16_000_000, 160));
+        let a = package.artifact;
+        let text = format!("{} {} {}", a.length, crate::core::hex::encode(&a.sha256), crate::core::hex::encode(&a.build_sig));
+        fs::write(rig.dir.path().join(format!("{file}.txt")), text).unwrap();
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "io::package::tests::a_large_package_takes_constant_memory", "--nocapture"]);
+    let output = child.env(CHILD, rig.dir.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+}
+
 /// The power goes before each change of the disk, once and once more while it is put right.
 #[test]
 fn a_cut_leaves_the_whole_tree_or_none() {
