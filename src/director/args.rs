@@ -345,8 +345,7 @@ fn ask(typed: &str, words: &mut Words, state: PathBuf, role: &Role) -> Result<As
         "explain" => request.agents = Some(vec![words.word()?.ok_or_else(|| explain_whom(role))?]),
         "activity" => {
             request.agents = words.list(&one)?;
-            request.update = words.option("--update")?;
-            request.limit = words.number("--limit")?;
+            (request.update, request.limit) = (words.option("--update")?, words.number("--limit")?);
             request.follow = Some(words.flag("--follow"));
         }
         "token" => token(words, &mut request, role.token)?,

@@ -304,7 +304,8 @@ impl Registry {
 
 /// True when an answer says anything: a poll is answered at once then.
 pub fn says_something(answer: &AnswerWire) -> bool {
-    answer.order.is_some() || answer.acknowledged.is_some() || answer.trial_refused.is_some() || answer.result_taken.is_some()
+    let settled = answer.acknowledged.is_some() || answer.trial_refused.is_some() || answer.result_taken.is_some();
+    answer.order.is_some() || settled || answer.settings_revision.is_some()
 }
 
 /// True for an answer that would be a lie after a power cut: an order, or the receipt of a result. The acknowledgement of a

@@ -84,6 +84,10 @@ pub struct Registry {
     pub muting: Muting,
     /// Agents whose row at Fleet may have changed; `None` = nobody asks.
     pub touched: Option<BTreeSet<String>>,
+    /// Settings for other servers' nodes have changed: whoever waits may have to be told.
+    pub hand_out: bool,
+    /// Which revision of them each was told of; memory only.
+    pub handed_told: BTreeMap<String, u64>,
     /// Settings, authorizations, and whose decision may be another one now.
     pub policing: Policing,
     changes: Vec<Change>,

@@ -315,6 +315,7 @@ fn report(site: Rc<Site>, request: &Request, poll: bool) -> Answer {
     let answer = site.registry.borrow().answer(&id, &wire, timestamp_version, time);
     let mut answer = site.before_stop(answer);
     tell_ca(&site, &id, &mut answer, time);
+    tell_settings(&site, &id, &mut answer);
     if must_be_durable(&answer) {
         return Box::pin(send(site, answer));
     }
@@ -324,6 +325,13 @@ fn report(site: Rc<Site>, request: &Request, poll: bool) -> Answer {
     let time = Duration::from_secs(wire.park_s.clamp(1, PARK_MAX_S));
     // What the park needs of the report, and no more: tens of thousands are parked.
     Box::pin(parked(site, id, wire.issuer, wire.generation, time))
+}
+
+/// What Fleet pushes to a Director beside orders.
+fn tell_settings(site: &Site, id: &str, answer: &mut AnswerWire) {
+    if !site.role.configured {
+        site.registry.borrow_mut().tell_handed(id, answer);
+    }
 }
 
 /// Sends what must not be said before it is durable.
@@ -355,6 +363,9 @@ fn unparked(site: Rc<Site>, id: &str, issuer: String, generation: u64, woken: Op
     };
     let mut answer = site.before_stop(answer);
     tell_ca(&site, id, &mut answer, unix);
+    if woken != Some(Wake::Replaced) {
+        tell_settings(&site, id, &mut answer);
+    }
     if woken == Some(Wake::Replaced) {
         let plain = AnswerWire { order: None, ..answer };
         return now(Response::json(200, json::to_string(&plain)));

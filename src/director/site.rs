@@ -170,6 +170,9 @@ impl Site {
     /// Queues what the registry changed for the disk and tells the followers.
     pub fn flush(&self) {
         let changes = self.registry.borrow_mut().take_changes();
+        if std::mem::take(&mut self.registry.borrow_mut().hand_out) {
+            self.wake_some(usize::MAX);
+        }
         let told = changes.iter().any(|c| c.table == Table::Activity);
         self.store.queue(changes);
         if told {

@@ -239,6 +239,9 @@ pub struct AnswerWire {
     /// Whoever loses this Director comes back after a random time of up to so many seconds more, at most
     /// [`crate::core::backoff::SPREAD_MAX_S`]; absent = at once. A device on trial does not wait for it.
     pub spread_s: Option<u64>,
+    /// Fleet to a Director: its settings are of this revision (`GET /fleet/v1/settings`); absent = nothing new was said.
+    #[cfg(feature = "director")]
+    pub settings_revision: Option<u64>,
 }
 
 /// What the Director says of its CAs, as `sha256:<hex>`.

@@ -129,3 +129,34 @@ fn fleet_away_is_shown_and_the_site_goes_on() {
         assert_eq!(all.iter().filter(|e| e.code == code).count(), 1, "{code}");
     }
 }
+
+#[test]
+fn settings_are_pushed_to_the_parked_poll_and_in_force_at_the_director() {
+    let (fleet, director) = (Site::fleet(), Site::new());
+    // Any Director that waits is told, once.
+    let other = fleet.enroll("site-two");
+    other.report();
+    std::thread::scope(|scope| {
+        let poll = scope.spawn(|| {
+            let waiting = crate::director_bench::FakeAgent {
+                http: fleet.http(),
+                url: fleet.url.clone(),
+                credential: other.credential.clone(),
+                report: other.report.clone(),
+            };
+            waiting.poll()
+        });
+        until("a parked poll", || fleet.good("status").contains("1 polls parked"));
+        fleet.good("policy set --agents --mode auto --method user_action");
+        assert_eq!(poll.join().unwrap().settings_revision, Some(1));
+    });
+    assert_eq!(other.report().settings_revision, None, "told once");
+    // A real one fetches them, keeps them, and has them in force.
+    join(&fleet, &director);
+    until("the settings", || fleet_of(&director).settings_revision == Some(1));
+    assert!(director.good("activity").contains("settings_received"));
+    // The next ones come long before its next health.
+    let revision = |fleet: &Site| fleet.good("policy set --agents --method immediate").len();
+    assert!(revision(&fleet) > 0);
+    until("the next settings", || fleet_of(&director).settings_revision == Some(2));
+}

@@ -12,6 +12,7 @@ use crate::core::product::DIRECTOR;
 use crate::core::reason::Reason;
 use crate::director::backup::note;
 use crate::director::site::Site;
+use crate::director::uplink;
 use crate::io::state::State;
 use crate::io::{clock, notify, process};
 
@@ -57,6 +58,8 @@ pub async fn attend(own: Rc<Own>, site: Rc<Site>) {
                 note::tell(&state, &site).await;
             }
             Some(Word::Relaunch(reason)) => own.ask_to_leave(reason),
+            // A full inbox holds fresher words; Fleet says it again with its next answer to the health.
+            Some(Word::Settings(revision)) => drop(site.uplink.sender().try_send(uplink::Own::Settings(revision))),
             Some(Word::Quiet | Word::Trial) | None => {}
         }
     }

@@ -28,6 +28,8 @@ pub enum Word {
     Quiet,
     /// The trial began or is over.
     Trial,
+    /// Fleet has settings of this revision.
+    Settings(u64),
     /// The launcher is to take over.
     Relaunch(Reason),
 }
@@ -70,7 +72,6 @@ pub struct Shared {
     wish: Mutex<Wish>,
     answered: Condvar,
     main_beat: AtomicU64,
-    settings_heard: AtomicU64,
     veto: Mutex<Option<Veto>>,
     words: (Sender<Word>, Receiver<Word>),
 }
@@ -94,7 +95,6 @@ impl Shared {
             wish: Mutex::new(Wish { asked: None, answer: Quiet::Unanswered }),
             answered: Condvar::new(),
             main_beat: AtomicU64::new(now_ms()),
-            settings_heard: AtomicU64::new(0),
             veto: Mutex::new(None),
             words: unbounded(),
         }
@@ -156,7 +156,9 @@ impl Shared {
 
     /// Fleet answered.
     pub fn heard(&self, answer: &AnswerWire) {
-        self.settings_heard.store(answer.time, Ordering::SeqCst);
+        if let Some(revision) = answer.settings_revision {
+            self.tell(Word::Settings(revision));
+        }
     }
 
     /// Asks the main loop for quiet, and waits a moment for its answer.

@@ -13,6 +13,7 @@ use crate::director::registry::Registry;
 use crate::director::site::Site;
 use crate::director::store::Table;
 use crate::io::clock;
+use crate::wire::agent_api::AnswerWire;
 
 /// Who is noted in the activity for what Fleet handed down.
 pub const BY_FLEET: &str = "fleet";
@@ -40,6 +41,25 @@ impl Registry {
             HandedWire { organization: row(&Scope::Agents), director: row(&Scope::AgentsOf(director.to_string())), nodes: Some(nodes) };
         let all = wire.organization.iter().chain(&wire.director).chain(wire.nodes.iter().flatten());
         (all.map(|row| row.revision).max().unwrap_or(0), wire)
+    }
+
+    /// At Fleet: the revision alone.
+    pub fn handed_revision(&self, director: &str) -> u64 {
+        let below = Scope::AgentsOf(director.to_string()).key();
+        let rows = self.policing.rows.range(format!("{below}/")..).take_while(|(key, _)| key.starts_with(&format!("{below}/")));
+        let shared = [Scope::Agents.key(), below.clone()];
+        let shared = shared.iter().filter_map(|key| self.policing.rows.get(key));
+        rows.map(|(_, row)| row).chain(shared).map(|row| row.revision).max().unwrap_or(0)
+    }
+
+    /// At Fleet: adds to an answer that there are settings which this Director has not been told of. If this answer is lost,
+    /// the next one to its health says so again.
+    pub fn tell_handed(&mut self, director: &str, answer: &mut AnswerWire) {
+        let revision = self.handed_revision(director);
+        if revision > 0 && self.handed_told.get(director) != Some(&revision) {
+            self.handed_told.insert(director.to_string(), revision);
+            answer.settings_revision = Some(revision);
+        }
     }
 
     /// At a Director: puts what is new of it in force. What cannot be is told, and the rest counts.

@@ -209,7 +209,7 @@ impl Registry {
         match scope {
             Scope::Node(id) => self.policing.mark(id),
             Scope::Organization | Scope::Default => self.policing.mark_all(),
-            Scope::Agents | Scope::AgentsOf(_) | Scope::AgentOf(..) => {}
+            Scope::Agents | Scope::AgentsOf(_) | Scope::AgentOf(..) => self.hand_out = true,
         }
         Ok(row)
     }
