@@ -350,13 +350,7 @@ fn ask(typed: &str, words: &mut Words, state: PathBuf, role: &Role) -> Result<As
         }
         "token" => token(words, &mut request, role.token)?,
         "approve" | "deny" => decide(words, &mut request)?,
-        "install-command" => {
-            request.os = words.option("--os")?;
-            request.arch = words.option("--arch")?;
-            request.version = words.option("--version")?;
-            request.uses = words.number("--uses")?;
-            request.ttl_s = words.duration("--ttl")?;
-        }
+        "install-command" => install_command(words, &mut request)?,
         "assign" => assign(words, &mut request, &one)?,
         "cancel" | "retry" => {
             request.all = words.flag("--all").then_some(true);
@@ -395,6 +389,15 @@ fn ask(typed: &str, words: &mut Words, state: PathBuf, role: &Role) -> Result<As
         request.command = "status".into();
     }
     Ok(Ask { state, json, pin_only, filter, terminal, request })
+}
+
+fn install_command(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
+    request.os = words.option("--os")?;
+    request.arch = words.option("--arch")?;
+    request.version = words.option("--version")?;
+    request.uses = words.number("--uses")?;
+    request.ttl_s = words.duration("--ttl")?;
+    Ok(())
 }
 
 fn token(words: &mut Words, request: &mut AdminWire, name: &str) -> Result<(), String> {

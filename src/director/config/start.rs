@@ -99,7 +99,8 @@ pub fn overruled(given: &Run, config: &Config) -> Vec<String> {
         ("tls", given.tls.is_some() && config.tls.is_some()),
     ]
     .into_iter()
-    .filter_map(|(name, both)| both.then(|| format!("{name}: the command line's value counts, not the file's")))
+    .filter(|(_, both)| *both)
+    .map(|(name, _)| format!("{name}: the command line's value counts, not the file's"))
     .collect()
 }
 
