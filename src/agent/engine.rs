@@ -112,6 +112,7 @@ fn trial_turn(world: &mut dyn World, slot: Slot) -> Result<Turn, Reason> {
         silent_s,
         age_s,
         order: &order,
+        authority: world.product().authority,
     };
     match trial_step(&facts) {
         TrialStep::SelfCheck => {

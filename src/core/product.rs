@@ -24,7 +24,7 @@ pub const AGENT: Product = Product {
     config_copy: "config/agent.json.copy",
     trust: "trust",
     has_resources: false,
-    authority: "Director",
+    authority: "the managing Director",
 };
 
 impl Default for &'static Product {

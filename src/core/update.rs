@@ -380,6 +380,8 @@ pub struct TrialFacts<'a> {
     pub age_s: u64,
     /// The order's terms.
     pub order: &'a Order,
+    /// Who orders, for people.
+    pub authority: &'a str,
 }
 
 /// What a process on trial does next.
@@ -413,7 +415,7 @@ pub fn trial_step(f: &TrialFacts) -> TrialStep {
     match f.self_check {
         SelfCheck::Failed(reason) => TrialStep::RollBack(Ended::SelfCheckFailed, reason.clone()),
         _ if f.refused && !f.acknowledged => {
-            TrialStep::RollBack(Ended::Operator, Reason::new("operator", "the operator of the Director ended the trial"))
+            TrialStep::RollBack(Ended::Operator, Reason::new("operator", format!("the operator of {} ended the trial", f.authority)))
         }
         SelfCheck::NotRun => TrialStep::SelfCheck,
         // Nobody can tell: that is what the end for want of contact means, too.
@@ -422,7 +424,7 @@ pub fn trial_step(f: &TrialFacts) -> TrialStep {
         SelfCheck::CouldNotTell(reason) => TrialStep::CheckAgain { reason: reason.clone(), for_s: left.min(CHECK_AGAIN_S) },
         SelfCheck::Passed if f.acknowledged => TrialStep::Confirm,
         SelfCheck::Passed if left == 0 => {
-            let who = if f.order.is_local() { "the operator's command" } else { "the managing Director" };
+            let who = if f.order.is_local() { "the operator's command" } else { f.authority };
             let detail = format!("{who} did not acknowledge the new version within {silence} s");
             TrialStep::RollBack(Ended::NoContact, Reason::new("no_contact", detail))
         }

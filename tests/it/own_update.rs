@@ -202,3 +202,184 @@ fn a_version_that_does_not_start_is_rolled_back_with_its_reason() {
     let told = own.fleet.good("activity --json");
     assert!(told.contains("ended 2 times without a word"), "{told}");
 }
+
+/// What goes wrong at one step of an update, and what it leaves.
+struct Case {
+    /// The step, by its name.
+    step: &'static str,
+    /// Damages; then the order is given.
+    injure: fn(&Own, &str),
+    /// Puts it right again.
+    heal: fn(&Own, &str),
+    /// What is released under the version: the Director itself with another end, or not.
+    file: fn(&str) -> Vec<u8>,
+    /// Code of the reason, in the activity and at Fleet.
+    code: &'static str,
+    /// It waits and would go on; else it has ended.
+    waits: bool,
+}
+
+fn target(own: &Own, version: &str) -> PathBuf {
+    let folder = own.fleet.state().join("release/targets/vmetric-director").join(version).join("linux-amd64");
+    fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())).next().unwrap().unwrap().path()
+}
+
+fn role(own: &Own) -> PathBuf {
+    let folder = own.fleet.state().join("release/metadata");
+    let mut all: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
+    all.retain(|p| p.to_str().unwrap().ends_with(".director-linux-amd64.json"));
+    let number = |p: &PathBuf| p.file_name().unwrap().to_str().unwrap().split('.').next().unwrap().parse::<u64>().unwrap();
+    all.sort_by_key(number);
+    all.pop().unwrap()
+}
+
+fn flip_bit(path: &std::path::Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+fn mode(own: &Own, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(own.path("image/vmetric-director"), fs::Permissions::from_mode(mode)).unwrap();
+}
+
+const NOTHING: fn(&Own, &str) = |_, _| {};
+
+const CASES: [Case; 6] = [
+    Case {
+        step: "Version Check",
+        injure: |own, _| flip_bit(&role(own)),
+        heal: |own, _| flip_bit(&role(own)),
+        file: variant,
+        code: "delegated_hash",
+        waits: true,
+    },
+    Case {
+        step: "Download",
+        injure: |own, version| fs::rename(target(own, version), own.path("away")).unwrap(),
+        heal: |own, version| {
+            let folder = own.fleet.state().join("release/targets/vmetric-director").join(version).join("linux-amd64");
+            let sha = vmetric::core::hex::encode(&vmetric::core::hex::sha256(&fs::read(own.path("away")).unwrap()));
+            fs::rename(own.path("away"), folder.join(format!("{sha}.vmetric-director"))).unwrap();
+        },
+        file: variant,
+        code: "throttled",
+        waits: true,
+    },
+    Case {
+        step: "Signature Verification",
+        injure: |own, version| flip_bit(&target(own, version)),
+        heal: NOTHING,
+        file: variant,
+        code: "file_hash",
+        waits: false,
+    },
+    Case {
+        step: "Service Stop",
+        injure: |own, _| mode(own, 0o644),
+        heal: |own, _| mode(own, 0o755),
+        file: variant,
+        code: "image_not_started",
+        waits: true,
+    },
+    Case {
+        step: "Deployment",
+        injure: NOTHING,
+        heal: NOTHING,
+        file: |_| b"#!/bin/sh\nexit 0\n".repeat(20),
+        code: "not_a_program",
+        waits: false,
+    },
+    Case {
+        step: "Service Start",
+        injure: NOTHING,
+        heal: NOTHING,
+        file: |_| fs::read(env!("CARGO_BIN_EXE_vmetric-agent")).unwrap(),
+        code: "crashed_or_hung",
+        waits: false,
+    },
+];
+
+#[test]
+fn a_failure_at_any_step_leaves_the_old_version_serving_and_is_told() {
+    let fleet = fleet(&[]);
+    let mut own = Own::enrolled(&fleet);
+    own.start(true);
+    own.wait("contact", |s| text(s, "own.last_contact") != "null");
+    for (n, case) in CASES.iter().enumerate() {
+        let version = format!("2.0.{n}");
+        release(&fleet, &version, &(case.file)(&version));
+        (case.injure)(&own, &version);
+        own.order(&version);
+        let what = format!("{}: {}", case.step, case.code);
+        own.wait(&what, |_| {
+            own.activity()
+                .iter()
+                .any(|e| e.version == version && e.step.as_deref() == Some(case.step) && e.result.as_deref() == Some("failed"))
+        });
+        let event = own.activity().into_iter().rfind(|e| e.version == version && e.step.as_deref() == Some(case.step)).unwrap();
+        assert_eq!(event.reason.as_deref(), Some(case.code), "{what}: {event:?}");
+        let agents = || fleet.good("agents --json");
+        if case.waits {
+            own.wait(&what, |_| agents().contains(case.code));
+            fleet.good("cancel --all");
+        }
+        (case.heal)(&own, &version);
+        let status = own.wait(&format!("end after {what}"), |s| {
+            text(s, "own.last_result.version") == version && text(s, "own.last_result.reported") == "true"
+        });
+        assert_eq!(text(&status, "own.running"), "factory", "{what}");
+        assert!(case.waits || text(&status, "own.last_result.code") == case.code, "{what}: {}", json::to_string(&status));
+        assert_eq!(text(&status, "version"), "0.1.0");
+        let slot = own.path("state/slots/a/vmetric-director");
+        assert!(!slot.exists() || case.step == "Service Start" || case.waits, "{what}: {}", slot.display());
+    }
+    // Nothing of it has to be repaired by hand: a good version goes on.
+    release(&fleet, "2.1.0", &variant("good"));
+    own.order("2.1.0");
+    own.ended("updated", "2.1.0");
+    assert_eq!(own.steps(), all_steps_ok(), "{:#?}", own.activity());
+}
+
+#[test]
+fn what_the_file_at_the_site_forbids_is_not_done_for_fleet() {
+    let fleet = fleet(&[("2.0.0", &variant("two"))]);
+    let mut own = Own::enrolled(&fleet);
+    fs::write(own.path("state/vmetric.yml"), "update:\n  mode: manual\n").unwrap();
+    own.start(false);
+    own.wait("contact", |s| text(s, "own.last_contact") != "null");
+    own.order("2.0.0");
+    let status = own.ended("refused", "2.0.0");
+    assert_eq!((text(&status, "own.last_result.code"), text(&status, "own.running")), ("file_manual".into(), "factory".into()));
+    fs::write(own.path("state/vmetric.yml"), "update:\n  mode: auto\n  method: immediate\n  version: \"2.0.0\"\n").unwrap();
+    vmetric::io::process::sleep(Duration::from_secs(3));
+    fleet.good("retry --all");
+    own.ended("updated", "2.0.0");
+}
+
+#[test]
+fn a_stop_in_a_trial_is_no_crash() {
+    let new = variant("two");
+    let fleet = fleet(&[("2.0.0", &new)]);
+    let mut own = Own::enrolled(&fleet);
+    // The operator's check holds the trial open.
+    let gate = own.path("open");
+    crate::write_program(&own.path("state/config/check"), format!("#!/bin/sh\n[ -e {} ] || exit 75\n", gate.display()).as_bytes());
+    own.start(false);
+    own.wait("contact", |s| text(s, "own.last_contact") != "null");
+    own.order("2.0.0");
+    for n in 1..=3 {
+        own.wait("trial", |s| text(s, "own.running_as") == "trial" && text(s, "own.code") == "check_unsure");
+        let mut process = own.process.take().unwrap();
+        assert!(Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap().success());
+        assert_eq!(process.wait().unwrap().code(), Some(0), "{}", own.said());
+        let state = vmetric::io::state::State::look_of(&vmetric::core::product::DIRECTOR, &own.path("state"));
+        let evidence = state.load_marks().marks.a.evidence;
+        assert_eq!((evidence.starts, evidence.crashes, evidence.ended), (n, 0, vmetric::core::slots::Ended::Stopped));
+        own.start(false);
+    }
+    fs::write(&gate, "").unwrap();
+    own.ended("updated", "2.0.0");
+}

@@ -55,6 +55,10 @@ enum Kindof {
     Withdrawn,
     /// An operator replaces the factory image while it is on trial, and restarts the service.
     Replaced,
+    /// A Director's: a backup and a drain come before its switch, and agents on trial hold it up for a while.
+    Drained,
+    /// A Director's order that the operator's file at the site forbids.
+    Forbidden,
 }
 
 struct PowerCut;
@@ -98,6 +102,8 @@ struct Device {
     looked_at: u64,
     self_check: SelfCheck,
     acked: bool,
+    /// How often this process was told that agents are on trial.
+    held: u32,
     /// How often the operator's check was killed in this process.
     kills: u32,
     started_at: u64,
@@ -176,6 +182,7 @@ impl Device {
             looked_at: 0,
             self_check: SelfCheck::NotRun,
             acked: false,
+            held: 0,
             kills: 0,
             started_at: 0,
             starts: 0,
@@ -236,7 +243,7 @@ impl Device {
             self.trial_starts += 1;
         }
         (self.target, self.staged, self.self_check, self.acked) = (Target::Unknown, Staged::Nothing, SelfCheck::NotRun, false);
-        self.started_at = self.now;
+        (self.started_at, self.held) = (self.now, 0);
         if sha256 == NEW {
             // Of the last process that ran the new version.
             self.kills = 0;
@@ -457,6 +464,21 @@ impl World for Device {
     fn contact(&mut self) -> Result<(), Reason> {
         Ok(())
     }
+    fn veto(&self, _: &Order) -> Option<Reason> {
+        (self.release == Kindof::Forbidden).then(|| Reason::new("local_policy", "the operator's file"))
+    }
+    fn before_switch(&mut self, order: &Order) -> Result<(), (Reason, u64)> {
+        let slot = self.marks.inactive(self.running.image);
+        assert_ne!(self.marks.slot(slot).condition, Condition::Trial, "the marks name a version before its backup");
+        assert_eq!((self.staged, order.sha256), (Staged::Tested, NEW));
+        if self.release != Kindof::Drained {
+            return Ok(());
+        }
+        // The backup's own file.
+        self.op();
+        self.held += 1;
+        if self.held < 3 { Err((Reason::new("agents_on_trial", "model"), 2)) } else { Ok(()) }
+    }
     fn write_slot_json(&mut self, slot: Slot, wire: SlotWire) -> Result<(), Reason> {
         self.op();
         self.slot(slot).slot_json = Some(wire);
@@ -539,7 +561,7 @@ fn check(device: &Device, rest: &Reason, fresh: bool) {
             assert_eq!((device.running.sha256, last.outcome.as_str()), (NEW, "updated"), "{what}");
             assert!(device.is_confirmed(device.running.image) && !device.disk.rejected.iter().any(|r| r.bad), "{what}");
         }
-        Kindof::Good | Kindof::Slow | Kindof::Unreadable | Kindof::KilledOnce => {
+        Kindof::Good | Kindof::Slow | Kindof::Unreadable | Kindof::KilledOnce | Kindof::Drained => {
             assert_eq!(device.running.sha256, NEW, "a good release did not land: {what}");
             assert!(device.is_confirmed(device.running.image), "{what}");
             assert_eq!((last.outcome.as_str(), device.marks.floor), ("updated", 5), "{what}");
@@ -583,6 +605,10 @@ fn check(device: &Device, rest: &Reason, fresh: bool) {
             let [a, b] = [&device.marks.a, &device.marks.b].map(|slot| slot.condition);
             assert!(if fresh { a == Condition::Empty } else { a == Condition::Confirmed } && b == Condition::Empty, "{what}");
         }
+        Kindof::Forbidden => {
+            assert_eq!((device.running.sha256, last.outcome.as_str(), last.code.as_str()), (old, "refused", "local_policy"), "{what}");
+            assert!(device.disk.rejected.is_empty() && device.disk.slots.iter().all(|s| s.file != Some(NEW)), "{what}");
+        }
         Kindof::FailsSelfTest => {
             assert_eq!((device.running.sha256, device.trial_starts), (old, 0), "{what}");
             assert_eq!((last.outcome.as_str(), last.code.as_ref()), ("refused", "self_test_failed"), "{what}");
@@ -590,7 +616,7 @@ fn check(device: &Device, rest: &Reason, fresh: bool) {
     }
 }
 
-const KINDS: [Kindof; 16] = [
+const KINDS: [Kindof; 18] = [
     Kindof::Good,
     Kindof::Crashes,
     Kindof::Hangs,
@@ -607,6 +633,8 @@ const KINDS: [Kindof; 16] = [
     Kindof::Slow,
     Kindof::Withdrawn,
     Kindof::Replaced,
+    Kindof::Drained,
+    Kindof::Forbidden,
 ];
 
 fn run_with(release: Kindof, fresh: bool, cuts: Vec<u32>) -> Device {

@@ -690,7 +690,7 @@ proptest! {
             [SelfCheck::NotRun, SelfCheck::Passed, SelfCheck::Failed(failed), SelfCheck::CouldNotTell(unsure.clone()), SelfCheck::GaveUp(unsure)]
                 [passed as usize]
                 .clone();
-        let facts = TrialFacts { self_check: &self_check, acknowledged, refused, silent_s: silent.min(age), age_s: age, order: &order };
+        let facts = TrialFacts { self_check: &self_check, acknowledged, refused, silent_s: silent.min(age), age_s: age, order: &order, authority: AGENT.authority };
         let step = trial_step(&facts);
         let both = self_check == SelfCheck::Passed && acknowledged;
         prop_assert_eq!(step == TrialStep::Confirm, both, "{:?}", facts);
@@ -722,7 +722,15 @@ fn a_check_that_is_killed_is_tried_again_but_not_for_ever() {
     let order = order();
     let step = |times| {
         let self_check = check_killed(times, Reason::new("check_killed", "signal 9"));
-        trial_step(&TrialFacts { self_check: &self_check, acknowledged: true, refused: false, silent_s: 0, age_s: 0, order: &order })
+        trial_step(&TrialFacts {
+            self_check: &self_check,
+            acknowledged: true,
+            refused: false,
+            silent_s: 0,
+            age_s: 0,
+            order: &order,
+            authority: "",
+        })
     };
     assert!((1..CHECK_KILLS_MAX).all(|times| matches!(step(times), TrialStep::CheckAgain { .. })));
     let TrialStep::RollBack(Ended::NoContact, reason) = step(CHECK_KILLS_MAX) else { panic!("the file is not to blame") };
@@ -734,7 +742,15 @@ fn the_deadline_of_a_trial() {
     let ask = |change: fn(&mut Order), silent_s, age_s| {
         let mut order = order();
         change(&mut order);
-        trial_step(&TrialFacts { self_check: &SelfCheck::Passed, acknowledged: false, refused: false, silent_s, age_s, order: &order })
+        trial_step(&TrialFacts {
+            self_check: &SelfCheck::Passed,
+            acknowledged: false,
+            refused: false,
+            silent_s,
+            age_s,
+            order: &order,
+            authority: AGENT.authority,
+        })
     };
     assert_eq!(ask(|_| {}, 0, 0), TrialStep::Ask { for_s: 300 });
     assert_eq!(ask(|_| {}, 299, 299), TrialStep::Ask { for_s: 1 });

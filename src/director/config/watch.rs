@@ -190,6 +190,9 @@ pub fn apply(site: &Site) {
     if site.mirror_limit.replace(limit) != limit {
         site.refresh.ring();
     }
+    if let Some(own) = &*site.own.borrow() {
+        own.obey_file(&settings);
+    }
 }
 
 fn turn_mirror(site: &Site, run: &Run) {

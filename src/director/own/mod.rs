@@ -37,12 +37,14 @@ use smol::LocalExecutor;
 use self::guard::Guard;
 use self::shared::{Shared, Word};
 use super::bell::Bell;
+use super::config::start::Settings;
 use super::site::Site;
 use crate::agent::run::{self, ENV_IMAGE, ENV_LOCK, ENV_RUNNING, ENV_SWITCHED, EXIT_RUNS_ALREADY, RunArgs, Started};
 use crate::agent::{build, duties, handover, link, status};
 use crate::core::product::DIRECTOR;
 use crate::core::reason::Reason;
 use crate::core::slots::{Condition, Ended, Image, Slot};
+use crate::core::update::Order;
 use crate::io::state::State;
 use crate::io::{clock, process};
 use crate::wire::records::AcceptedWire;
@@ -127,6 +129,7 @@ impl Own {
         };
         std::thread::Builder::new().name("engine".into()).spawn(engine).map_err(|e| format!("the engine's thread: {e}"))?;
         *site.own.borrow_mut() = Some(self.clone());
+        self.obey_file(&site.settings.borrow());
         executor.spawn(attend::heart(self.clone())).detach();
         executor.spawn(attend::attend(self.clone(), site.clone())).detach();
         Ok(())
@@ -135,6 +138,16 @@ impl Own {
     /// What comes now depends on this machine, not on this version: an error here says nothing of the file.
     pub fn outside(&self, yes: bool) {
         self.outside.set(yes);
+    }
+
+    /// What the operator's file at this site forbids is not done, whoever orders it; a command at this site is the
+    /// operator's, too.
+    pub fn obey_file(&self, settings: &Settings) {
+        // Without a file there is nothing in the configuration.
+        let file = settings.file.as_ref().map(|f| f.display().to_string()).unwrap_or_default();
+        let config = settings.config.clone();
+        let veto = move |order: &Order| config.local_policy(&file, &order.target.version).err().filter(|_| !order.is_local());
+        self.shared.forbid(Box::new(veto));
     }
 
     /// The engine wants the launcher.
