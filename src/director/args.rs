@@ -225,9 +225,9 @@ pub fn parse(args: &[String], state: Option<String>, role: &Role) -> Result<Comm
     let command = match word.as_str() {
         "run" | "serve" => Command::Run(run(&mut words, state, role)?),
         #[cfg(unix)]
-        "enroll" | "rollback" | "update" if role.configured => Command::Own(own(&word, &mut words, state)?),
+        "enroll" | "rollback" | "update" if role.configured => Command::Own(super::own::command::Asked::parse(&word, &mut words, state)?),
         "backups" | "restore" if role.configured => Command::Backups(backups(&word, &mut words, state)?),
-        "schedule" => Command::Schedule(schedule(&mut words)?),
+        "schedule" => Command::Schedule(schedule::Asked::parse(&mut words)?),
         _ => Command::Ask(Box::new(ask(&word, &mut words, state, role)?)),
     };
     words.end()?;
@@ -259,29 +259,6 @@ fn run(words: &mut Words, state: PathBuf, role: &Role) -> Result<Run, String> {
     Ok(Run { state, config, listen, mirror, mirror_pin, root, name, tls, supervise })
 }
 
-#[cfg(unix)]
-fn own(word: &str, words: &mut Words, state: PathBuf) -> Result<super::own::command::Asked, String> {
-    let mut asked = super::own::command::Asked { state, ..Default::default() };
-    if word == "rollback" {
-        return Ok(asked);
-    }
-    if word == "update" {
-        let missing = "update needs --file TREE|BUNDLE: a published tree, or what `vmetric-release bundle` made of one";
-        (asked.tree, asked.version) = (Some(words.option("--file")?.ok_or(missing)?.into()), words.option("--version")?);
-        return Ok(asked);
-    }
-    asked.fleet = words.option("--fleet")?.ok_or("enroll needs --fleet https://HOST:PORT")?;
-    asked.key = words.option("--key")?;
-    asked.pins = words.options("--pin")?;
-    asked.proxy = words.option("--proxy")?;
-    asked.offline_site_days = words.number("--offline-site")?;
-    asked.replace = words.flag("--replace");
-    match asked.pins.is_empty() || asked.fleet.is_empty() {
-        true => Err("enroll needs --pin sha256:HEX, as Fleet prints it".into()),
-        false => Ok(asked),
-    }
-}
-
 fn backups(word: &str, words: &mut Words, state: PathBuf) -> Result<Backups, String> {
     let json = words.flag("--json");
     if word == "backups" {
@@ -290,17 +267,6 @@ fn backups(word: &str, words: &mut Words, state: PathBuf) -> Result<Backups, Str
     let (config, image) = (words.option("--config")?.map(PathBuf::from), words.option("--image")?.map(PathBuf::from));
     let name = words.word()?.ok_or("restore needs a NAME; `backups` lists them")?;
     Ok(Backups::Restore { state, name, config, image, json })
-}
-
-fn schedule(words: &mut Words) -> Result<schedule::Asked, String> {
-    let explain = match words.word()?.as_deref() {
-        Some("explain") => true,
-        Some("next") => false,
-        _ => return Err("expected `schedule explain EXPR` or `schedule next EXPR`".into()),
-    };
-    let (zone, from, count) = (words.option("--zone")?, words.option("--from")?, words.number("--count")?);
-    let missing = "schedule needs one expression in quotes, such as \"0 3 * * 1-5\", or an interval, such as 1h";
-    Ok(schedule::Asked { explain, expression: words.word()?.ok_or(missing)?, zone, from, count })
 }
 
 /// The server's word for a command: each role calls what it manages, and what lets one enroll, by its own name.

@@ -27,6 +27,23 @@ pub struct Asked {
     pub count: Option<u64>,
 }
 
+impl Asked {
+    /// What follows `schedule`.
+    ///
+    /// # Errors
+    /// What is wrong and what is expected.
+    pub fn parse(words: &mut super::args::Words) -> Result<Asked, String> {
+        let explain = match words.word()?.as_deref() {
+            Some("explain") => true,
+            Some("next") => false,
+            _ => return Err("expected `schedule explain EXPR` or `schedule next EXPR`".into()),
+        };
+        let (zone, from, count) = (words.option("--zone")?, words.option("--from")?, words.number("--count")?);
+        let missing = "schedule needs one expression in quotes, such as \"0 3 * * 1-5\", or an interval, such as 1h";
+        Ok(Asked { explain, expression: words.word()?.ok_or(missing)?, zone, from, count })
+    }
+}
+
 /// Answers.
 ///
 /// # Errors

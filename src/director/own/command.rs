@@ -10,6 +10,7 @@ use crate::agent::enroll::{self, EnrollArgs};
 use crate::agent::{build, command, status};
 use crate::core::product::DIRECTOR;
 use crate::core::reason::Reason;
+use crate::director::args::Words;
 use crate::io::state::State;
 use crate::io::user::become_owner_of;
 
@@ -34,6 +35,34 @@ pub struct Asked {
     pub offline_site_days: Option<u64>,
     /// `--replace`.
     pub replace: bool,
+}
+
+impl Asked {
+    /// `enroll`, `rollback` or `update`, with what follows.
+    ///
+    /// # Errors
+    /// What is wrong and what is expected.
+    pub fn parse(word: &str, words: &mut Words, state: PathBuf) -> Result<Asked, String> {
+        let mut asked = Asked { state, ..Default::default() };
+        if word == "rollback" {
+            return Ok(asked);
+        }
+        if word == "update" {
+            let missing = "update needs --file TREE|BUNDLE: a published tree, or what `vmetric-release bundle` made of one";
+            (asked.tree, asked.version) = (Some(words.option("--file")?.ok_or(missing)?.into()), words.option("--version")?);
+            return Ok(asked);
+        }
+        asked.fleet = words.option("--fleet")?.ok_or("enroll needs --fleet https://HOST:PORT")?;
+        asked.key = words.option("--key")?;
+        asked.pins = words.options("--pin")?;
+        asked.proxy = words.option("--proxy")?;
+        asked.offline_site_days = words.number("--offline-site")?;
+        asked.replace = words.flag("--replace");
+        match asked.pins.is_empty() || asked.fleet.is_empty() {
+            true => Err("enroll needs --pin sha256:HEX, as Fleet prints it".into()),
+            false => Ok(asked),
+        }
+    }
 }
 
 /// Does it. `key`: the environment's, where other users do not see it.
