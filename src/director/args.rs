@@ -194,6 +194,12 @@ pub struct Filter {
     pub why: Option<String>,
 }
 
+impl Filter {
+    fn parse(words: &mut Words) -> Result<Filter, String> {
+        Ok(Filter { state: words.option("--state")?, version: words.option("--version")?, why: words.option("--why")? })
+    }
+}
+
 /// Reads the arguments after the program's name. `state` is the environment's. A role's own words (`directors`, `key`,
 /// `--director`) become those that the server knows from its agents.
 ///
@@ -305,9 +311,7 @@ fn ask(typed: &str, words: &mut Words, state: PathBuf, role: &Role) -> Result<As
         }
         "rollouts" | "status" | "pin" | "rejections" | "releases" => {}
         "api-token" => api_token(words, &mut request, typed)?,
-        "agents" => {
-            filter = Filter { state: words.option("--state")?, version: words.option("--version")?, why: words.option("--why")? };
-        }
+        "agents" => filter = Filter::parse(words)?,
         "explain" => request.agents = Some(vec![words.word()?.ok_or_else(|| explain_whom(role))?]),
         "activity" => {
             request.agents = words.list(&one)?;
@@ -343,8 +347,8 @@ fn ask(typed: &str, words: &mut Words, state: PathBuf, role: &Role) -> Result<As
             request.force = Some(words.flag("--force"));
         }
         "remove-agent" | "replace-agent" => {
-            let id = words.word()?.ok_or_else(|| format!("{typed} needs the {}'s ID; `{}` lists them", role.node, role.nodes))?;
-            request.agents = Some(vec![id]);
+            let missing = || format!("{typed} needs the {}'s ID; `{}` lists them", role.node, role.nodes);
+            request.agents = Some(vec![words.word()?.ok_or_else(missing)?]);
         }
         _ if super::policing::ask::parse(word, words, role.node, &mut request)? => {}
         "" => return Err("expected a command; --help lists them".into()),
