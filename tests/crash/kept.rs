@@ -15,6 +15,8 @@ pub fn builds(folder: &str, work: &Path, wanted: &[Variant]) -> Result<Builds, S
     let kept = target.join(folder);
     let builds = Builds {
         director: beside.join("vmetric-director"),
+        fleet: beside.join("vmetric-fleet"),
+        directors: work.join("directors"),
         release: beside.join("vmetric-release"),
         agents: work.join("builds"),
         raised: work.join("raised"),

@@ -1,4 +1,4 @@
-//! Really different builds of the agent, each with its own version and, for most, a fault of its own.
+//! Really different builds of the agent and the Director, each with its own version and, for most, a fault of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -65,10 +65,22 @@ pub const VARIANTS: [Variant; 11] = [
     variant(RAISED, "", "good, forbids older ones"),
 ];
 
+/// A good version of the Director. No agent has these versions, so that nothing is mistaken for the other product's.
+pub const DIRECTOR_GOOD: &str = "3.1.0";
+/// A Director that aborts at its start.
+pub const DIRECTOR_BROKEN: &str = "3.2.0";
+/// Builds of the Director that are released here; the one beside this program is everybody's factory image.
+pub const DIRECTORS: [Variant; 2] =
+    [variant(DIRECTOR_GOOD, "", "good, with a package"), variant(DIRECTOR_BROKEN, "crash", "crashes at its start, with a package")];
+
 /// The programs under test, all built.
 pub struct Builds {
     /// `vmetric-director`, beside this program.
     pub director: PathBuf,
+    /// `vmetric-fleet`, beside this program.
+    pub fleet: PathBuf,
+    /// `<version>/<os>-<arch>/vmetric-director` for every one of [`DIRECTORS`].
+    pub directors: PathBuf,
     /// `vmetric-release`, beside this program.
     pub release: PathBuf,
     /// `<version>/<os>-<arch>/vmetric-agent` for every [`Variant`] but [`RAISED`].
@@ -83,6 +95,11 @@ impl Builds {
         let folder = if version == RAISED { &self.raised } else { &self.agents };
         folder.join(version).join(platform()).join("vmetric-agent")
     }
+
+    /// A released Director of one version.
+    pub fn director_of(&self, version: &str) -> PathBuf {
+        self.directors.join(version).join(platform()).join("vmetric-director")
+    }
 }
 
 /// `linux-amd64`.
@@ -91,28 +108,38 @@ pub fn platform() -> String {
 }
 
 /// Builds everything into `work`.
-pub fn build(work: &Path, show: &Show, wanted: &[Variant]) -> Result<Builds, String> {
+pub fn build(work: &Path, show: &Show, wanted: &[Variant], directors: &[Variant]) -> Result<Builds, String> {
     let own = std::env::current_exe().map_err(|e| format!("where is this program: {e}"))?;
     let beside = own.parent().ok_or("this program lies in no folder")?;
     let target = beside.parent().ok_or("this program does not lie in a target folder")?;
     let profile = beside.file_name().and_then(|n| n.to_str()).unwrap_or("debug");
     let profile = if profile == "debug" { "dev" } else { profile };
-    let programs = ["--profile", profile, "--bin", "vmetric-director", "--bin", "vmetric-release"];
-    show.say("", "", "builds Director, release tool and agents; the first time takes a minute or two");
+    let programs = ["--profile", profile, "--bin", "vmetric-fleet", "--bin", "vmetric-director", "--bin", "vmetric-release"];
+    show.say("", "", "builds Fleet, Directors, release tool and agents; the first time takes some minutes");
     cargo(target, &programs, &[])?;
     let builds = Builds {
         director: beside.join("vmetric-director"),
+        fleet: beside.join("vmetric-fleet"),
+        directors: work.join("directors"),
         release: beside.join("vmetric-release"),
         agents: work.join("builds"),
         raised: work.join("raised"),
     };
     for v in wanted {
-        let agent = ["--profile", "demo", "--no-default-features", "--features", "agent,fault", "--bin", "vmetric-agent"];
-        cargo(target, &agent, &[("VMETRIC_VERSION", v.version), ("VMETRIC_FAULT", v.fault)])?;
-        let length = take(&target.join("demo").join("vmetric-agent"), &builds.agent(v.version), v.padded_to)?;
-        show.say("", "", &format!("built vmetric-agent {:<6} {:>8} bytes  {}", v.version, length, v.words));
+        variant_of("vmetric-agent", "agent,fault", v, target, &builds.agent(v.version), show)?;
+    }
+    for v in directors {
+        variant_of("vmetric-director", "director,fault", v, target, &builds.director_of(v.version), show)?;
     }
     Ok(builds)
+}
+
+fn variant_of(program: &str, features: &str, v: &Variant, target: &Path, to: &Path, show: &Show) -> Result<(), String> {
+    let words = ["--profile", "demo", "--no-default-features", "--features", features, "--bin", program];
+    cargo(target, &words, &[("VMETRIC_VERSION", v.version), ("VMETRIC_FAULT", v.fault)])?;
+    let length = take(&target.join("demo").join(program), to, v.padded_to)?;
+    show.say("", "", &format!("built {program} {:<6} {length:>8} bytes  {}", v.version, v.words));
+    Ok(())
 }
 
 /// Runs `cargo build` into this target folder.
@@ -120,6 +147,10 @@ pub fn cargo(target: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<(), S
     let mut command = Command::new(option_env!("CARGO").unwrap_or("cargo"));
     command.args(["build", "--quiet", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "--target-dir"]);
     command.arg(target).args(args).envs(env.iter().copied()).stdin(Stdio::null());
+    // A library may bring a file that names another toolchain, and this program may have been started without cargo.
+    if let Some(toolchain) = option_env!("RUSTUP_TOOLCHAIN") {
+        command.env("RUSTUP_TOOLCHAIN", toolchain);
+    }
     // What `cargo run` tells this program about its package would make build scripts of libraries run again, each time.
     let told = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_", "OUT_DIR"];
     for (name, _) in std::env::vars_os() {

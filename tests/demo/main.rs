@@ -13,6 +13,7 @@ mod release;
 mod scenarios;
 mod scenarios_bad;
 mod scenarios_clock;
+mod scenarios_fleet;
 mod scenarios_good;
 mod scenarios_hostile;
 mod scenarios_kill;

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use vmetric::io::fs::{PUBLIC, write_volatile};
 
-use crate::build::{Builds, GOOD, RAISED_COUNTER};
+use crate::build::{self, Builds, GOOD, RAISED_COUNTER};
 use crate::show::Show;
 
 /// A platform that no device here has.
@@ -48,11 +48,28 @@ pub fn publish(work: &Path, builds: &Builds, show: &Show) -> Result<Release, Str
             Some(&builds.raised),
         )?;
     }
+    if builds.directors.exists() {
+        for v in &build::DIRECTORS {
+            let resources = work.join("resources").join(v.version);
+            let package = builds.director_of(v.version).with_file_name("package.tar.zst");
+            resource(&resources, "pipelines/site.yml", v.version)?;
+            resource(&resources, "lookups/hosts.csv", "name,address\n")?;
+            run(&format!("package {} --out", resources.display()), Some(&package))?;
+        }
+        run("add --repo release --keys keys --allow-dynamic", Some(&builds.directors))?;
+    }
     run("sign --repo release --keys keys", None)?;
     run("publish --repo release --out public", None)?;
     run("verify --tree public --root release/root.json", None)?;
-    run(&format!("bundle --tree public --out site.vmb --version {GOOD}"), None)?;
+    run(&format!("bundle --tree public --out site.vmb --product vmetric-agent --version {GOOD}"), None)?;
     run("verify --bundle site.vmb --root release/root.json", None)?;
     show.say("", "release", "made keys, signed every build (root 2 of 3, targets 2 of 2), published, verified");
     Ok(Release { tree: work.join("public"), root: work.join("release/root.json"), bundle: work.join("site.vmb") })
+}
+
+/// A file of a package. Its contents name the version, so that it shows which package is in use.
+fn resource(folder: &Path, name: &str, text: &str) -> Result<(), String> {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap_or(folder)).map_err(|e| format!("{}: {e}", path.display()))?;
+    write_volatile(&path, text.as_bytes(), PUBLIC).map_err(|e| format!("{}: {e}", path.display()))
 }

@@ -16,8 +16,8 @@ use crate::release::{self, Release};
 use crate::show::{Row, Show};
 use crate::site::Site;
 use crate::{
-    scenarios_bad as bad, scenarios_clock as clocks, scenarios_good as good, scenarios_hostile as hostile, scenarios_kill as kill,
-    scenarios_operator as operator, scenarios_villain as villain,
+    scenarios_bad as bad, scenarios_clock as clocks, scenarios_fleet as chain, scenarios_good as good, scenarios_hostile as hostile,
+    scenarios_kill as kill, scenarios_operator as operator, scenarios_villain as villain,
 };
 
 /// Times of the agents here. The release builds' own are in brackets, and nothing can lower those.
@@ -46,13 +46,16 @@ const fn supervise(letter: &'static str, what: &'static str, play: fn(&Cast) -> 
     Scenario { letter, what, mode: Mode::Supervise, play }
 }
 
+/// The scenario that needs builds of the Director.
+const FLEET: &str = "v";
 const PUSHED: &str = "a good version is pushed";
 
 /// All of them, in the order of the table.
-const ALL: [Scenario; 39] = [
+const ALL: [Scenario; 40] = [
     exec("a", PUSHED, good::pushed),
     supervise("a", PUSHED, good::pushed),
     exec("a", "roll-out to 5 devices, one first", good::rolled_out),
+    supervise(FLEET, "Fleet updates a Director over its agents", chain::whole),
     exec("b", "the new version crashes", bad::crashes),
     supervise("b", "the new version crashes", bad::crashes),
     exec("c", "the new version hangs", bad::hangs),
@@ -132,7 +135,12 @@ pub fn run(work: &Path, show: &Arc<Show>, only: &[String]) -> Result<(usize, usi
     show.plain("lowered, in builds with the feature `fault`, which no release build has (in brackets what is shipped):");
     TIMES.iter().for_each(|(name, s, what)| show.plain(&format!("  {name:<9} {s:>3} s  {what}")));
     show.plain("");
-    let builds = build::build(work, show, &build::VARIANTS)?;
+    let chain = |s: &Scenario| s.letter == FLEET;
+    let directors: &[build::Variant] = if wanted.iter().any(chain) { &build::DIRECTORS } else { &[] };
+    let mut agents = build::VARIANTS.to_vec();
+    // Alone, it needs no more than these.
+    agents.retain(|v| !wanted.iter().all(chain) || [FACTORY, build::GOOD].contains(&v.version));
+    let builds = build::build(work, show, &agents, directors)?;
     let release = release::publish(work, &builds, show)?;
     let built = show.seconds();
     let site = Arc::new(Site::start(&work.join("site"), &builds, &release, show)?);

@@ -20,7 +20,10 @@ use crate::release::Release;
 use crate::show::{Show, words};
 use crate::wait;
 
-/// One Director.
+/// What Fleet is called on the timeline; everything else is a Director.
+pub const FLEET: &str = "fleet";
+
+/// One Director, or Fleet.
 pub struct Site {
     /// Its state folder.
     pub state: PathBuf,
@@ -37,6 +40,8 @@ pub struct Site {
 /// Who is who on the timeline, and how far it has got.
 struct Follow {
     show: Arc<Show>,
+    /// What is called so when an event names nobody.
+    called: &'static str,
     names: Mutex<HashMap<String, (String, String)>>,
     seen: AtomicU64,
     events: Mutex<Vec<Event>>,
@@ -64,8 +69,22 @@ impl Site {
         let mirror = linked.then(|| ["--mirror".into(), text(&release.tree)]).into_iter().flatten();
         let root = ["--root".into(), text(&release.root)];
         let address = ["--listen".into(), listen.into(), "--name".into(), "127.0.0.1".into()];
+        let run = ["run".into()].into_iter().chain(mirror).chain(root).chain(address).collect();
+        Site::open(folder, &builds.director, run, linked, show, "director")
+    }
+
+    /// Any program that is a server of this kind, run with these words.
+    pub fn open(
+        folder: &Path,
+        program: &Path,
+        run: Vec<String>,
+        linked: bool,
+        show: &Arc<Show>,
+        called: &'static str,
+    ) -> Result<Site, String> {
         let follow = Follow {
             show: show.clone(),
+            called,
             names: Mutex::default(),
             seen: AtomicU64::new(0),
             events: Mutex::default(),
@@ -74,8 +93,8 @@ impl Site {
         let site = Site {
             state: folder.to_path_buf(),
             port: Arc::default(),
-            program: builds.director.clone(),
-            run: ["run".into()].into_iter().chain(mirror).chain(root).chain(address).collect(),
+            program: program.to_path_buf(),
+            run,
             linked,
             process: Mutex::default(),
             follow: Arc::new(follow),
@@ -142,7 +161,7 @@ impl Site {
         let out = command.output().map_err(|e| format!("{}: {e}", self.program.display()))?;
         let text = String::from_utf8_lossy(&out.stdout);
         match out.status.success() {
-            true => json::from_str(&text).map_err(|_| format!("vmetric-director {line} answered: {text}")),
+            true => json::from_str(&text).map_err(|_| format!("{line} answered: {text}")),
             false => Err(String::from_utf8_lossy(&out.stderr).trim().to_string()),
         }
     }
@@ -157,10 +176,11 @@ impl Site {
         self.ask("token create")
     }
 
-    /// What it knows of an agent.
+    /// What it knows of an agent, or Fleet of a Director.
     pub fn agent(&self, id: &str) -> Result<AgentView, String> {
-        let all: AgentsView = self.ask("agents")?;
-        all.agents.into_iter().find(|a| a.id == id).ok_or_else(|| format!("the Director does not list {id}"))
+        let nodes = if self.follow.called == FLEET { "directors" } else { "agents" };
+        let all: AgentsView = self.ask(nodes)?;
+        all.agents.into_iter().find(|a| a.id == id).ok_or_else(|| format!("{} does not list {id}", self.follow.called))
     }
 
     /// A roll-out.
@@ -220,7 +240,7 @@ impl Follow {
         self.seen.store(event.seq + 1, Ordering::SeqCst);
         let find = || self.names.lock().ok()?.get(&event.agent).cloned();
         // The first events of a device may come before its name.
-        let known = if event.agent.is_empty() { Some((String::new(), "director".into())) } else { find() };
+        let known = if event.agent.is_empty() { Some((String::new(), self.called.into())) } else { find() };
         if let Some((letter, name)) = known
             && let Some(text) = words(&event, name.trim_end_matches('s') == "device-h")
         {
