@@ -26,7 +26,7 @@ pub const TEXT: &str = r#"# vmetric.yml: the Director's configuration. `vmetric-
 #  from: https://releases.example.org
 #  pin: sha256:0000000000000000000000000000000000000000000000000000000000000000
 
-# The Fleet that manages this Director. The key is needed once, to enroll. (restart)
+# The Fleet that manages this Director, for the record: `vmetric-director enroll --fleet` makes it known there.
 #fleet:
 #  address: https://fleet.example.org:8443
 #  pin: sha256:0000000000000000000000000000000000000000000000000000000000000000
