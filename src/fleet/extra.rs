@@ -6,6 +6,8 @@ use std::rc::Rc;
 use smol::LocalExecutor;
 use smol::net::unix::UnixStream;
 
+use super::api::Api;
+use super::commands;
 use super::intake::Intake;
 use super::told;
 use crate::director::admin::AdminWire;
@@ -13,11 +15,15 @@ use crate::director::extra::{Commanded, Extra};
 use crate::director::site::Site;
 use crate::io::serve::{Answer, Request};
 
+/// Directors that have a series of their own in `/metrics`.
+const DIRECTORS_MAX: usize = 1_000;
+
 /// Fleet's own part.
 #[derive(Default)]
 pub struct FleetExtra {
     /// There from the start on.
     intake: RefCell<Option<Rc<Intake>>>,
+    api: Api,
 }
 
 impl FleetExtra {
@@ -29,11 +35,27 @@ impl FleetExtra {
 
 impl Extra for FleetExtra {
     fn body_limit(&self, method: &str, path: &str) -> Option<usize> {
-        self.intake()?.body_limit(method, path)
+        self.api.body_limit(method, path).or_else(|| self.intake()?.body_limit(method, path))
     }
 
     fn call(&self, site: &Rc<Site>, request: &Request) -> Option<Answer> {
-        self.intake()?.call(site, request)
+        self.api.call(site, request, self.intake()).or_else(|| self.intake()?.call(site, request))
+    }
+
+    fn command<'a>(&'a self, site: &'a Rc<Site>, request: &'a AdminWire, _who: &'a str, out: &'a mut UnixStream) -> Option<Commanded<'a>> {
+        if !matches!(request.command.as_str(), "inventory" | "told") {
+            return None;
+        }
+        Some(Box::pin(async move { reply_text(out, &commands::run(site.clone(), self.intake(), request.clone()).await?).await }))
+    }
+
+    fn metrics(&self, site: &Rc<Site>, page: &mut Page) {
+        let Some(intake) = self.intake() else { return };
+        page.head("director_agents", "gauge", "Agents that each Director told of.");
+        let registry = site.registry.borrow();
+        for id in registry.agents.values().filter(|d| d.removed_at.is_none()).map(|d| &d.id).take(DIRECTORS_MAX) {
+            page.value("director_agents", &[("director", id)], intake.agents_of(id) as u64);
+        }
     }
 
     fn command<'a>(&'a self, site: &'a Rc<Site>, request: &'a AdminWire, _who: &'a str, out: &'a mut UnixStream) -> Option<Commanded<'a>> {

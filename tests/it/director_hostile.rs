@@ -11,14 +11,14 @@ use crate::director_bench::{FakeAgent, Site};
 use crate::serve::{Raw, raw};
 
 /// What hostile peers may add to the Director's highest memory, kB. The largest single thing it keeps of one is a report.
-const MORE_KB: u64 = 24 * 1024;
+pub const MORE_KB: u64 = 24 * 1024;
 
 impl Site {
     fn address(&self) -> SocketAddr {
         self.url.strip_prefix("https://").unwrap().parse().unwrap()
     }
 
-    fn hostile(&self) -> Raw {
+    pub fn hostile(&self) -> Raw {
         raw(self.address(), self.pin)
     }
 
@@ -30,7 +30,7 @@ impl Site {
     }
 
     /// The highest memory so far, kB.
-    fn peak_kb(&self) -> u64 {
+    pub fn peak_kb(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").parse().unwrap()
     }
@@ -41,7 +41,7 @@ fn head(agent: &FakeAgent, path: &str, more: &str) -> String {
 }
 
 /// Writes until the peer has had enough, or to the end; how much it took.
-fn pour(raw: &mut Raw, piece: &[u8], pieces: usize) -> usize {
+pub fn pour(raw: &mut Raw, piece: &[u8], pieces: usize) -> usize {
     (0..pieces).take_while(|_| raw.0.write_all(piece).and_then(|()| raw.0.flush()).is_ok()).count() * piece.len()
 }
 

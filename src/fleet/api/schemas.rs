@@ -1,0 +1,204 @@
+//! Schemas of the answers, made from the types that are sent: what a default value serializes to has every field. Types that
+//! such a value does not tell (of what may be absent, and of lists) stand in the tables below; what stands nowhere may be
+//! anything.
+
+use miniserde::Serialize;
+use miniserde::json::{self, Value};
+
+use super::lists::{ActivityPage, AgentsPage, DirectorsPage, ToldPage};
+use super::renamed;
+use crate::director::acts::OrderedView;
+use crate::director::cancel::CancelView;
+use crate::director::commands::TokenView;
+use crate::director::enroll::{TokenRow, TokensView};
+use crate::director::explain::{ExplainView, LastResult, Remedy};
+use crate::director::quarantine::{AllowView, RejectView};
+use crate::director::records::{Event, Quarantine};
+use crate::director::releases::{ReleaseRow, ReleasesView};
+use crate::director::retry::{Again, LeftOut, RetryView};
+use crate::director::views::{AgentView, RejectionsView, RolloutView, RolloutsView, StatusView};
+use crate::fleet::intake::{SiteAgent, Told};
+use crate::wire::agent_api::{ErrorWire, RejectWire};
+
+/// A schema's name, what it is, and a default value of it as JSON.
+pub struct Schema {
+    /// Its name in the document.
+    pub name: &'static str,
+    /// What it is.
+    pub about: &'static str,
+    /// A default value.
+    pub sample: fn() -> String,
+    /// Its keys are this server's words already.
+    pub own: bool,
+}
+
+fn of<T: Serialize + Default>() -> String {
+    json::to_string(&T::default())
+}
+
+macro_rules! schema {
+    ($name:literal, $type:ty, $about:literal) => {
+        Schema { name: $name, about: $about, sample: of::<$type>, own: false }
+    };
+}
+
+/// Every schema but that of the document itself.
+pub static SCHEMAS: &[Schema] = &[
+    schema!("Error", ErrorWire, "Every answer that is not good: a stable code, and one sentence that says what to do."),
+    schema!("Status", StatusView, "This Fleet."),
+    schema!("Directors", DirectorsPage, "A page of Directors."),
+    schema!("Director", AgentView, "One Director: version, pending version, state, whose move it is, until when, why."),
+    schema!("Explanation", ExplainView, "All about one Director."),
+    schema!("LastResult", LastResult, "How an earlier order ended."),
+    schema!("OwnRejection", RejectWire, "A file that a Director rejects itself."),
+    schema!("Remedy", Remedy, "A command, and what it does."),
+    schema!("Ordered", OrderedView, "What was done, and to how many."),
+    schema!("Rollouts", RolloutsView, "Roll-outs, newest first."),
+    schema!("Rollout", RolloutView, "One roll-out."),
+    schema!("Cancelled", CancelView, "What a cancellation did."),
+    schema!("Retried", RetryView, "What a retry did."),
+    schema!("Again", Again, "A roll-out made by a retry."),
+    schema!("LeftOut", LeftOut, "A Director that is not tried again."),
+    schema!("Releases", ReleasesView, "What the mirror holds."),
+    schema!("Release", ReleaseRow, "One file of the mirror."),
+    schema!("Rejections", RejectionsView, "Files that are not ordered."),
+    schema!("Rejection", Quarantine, "One file that is not ordered, to whom, and why."),
+    schema!("Rejected", RejectView, "What a rejection did."),
+    schema!("Allowed", AllowView, "What lifting a rejection did."),
+    schema!("Keys", TokensView, "API keys."),
+    schema!("KeyRow", TokenRow, "One API key, without its text."),
+    schema!("Key", TokenView, "A new API key, with its text."),
+    schema!("Activity", ActivityPage, "A page of Fleet's activity."),
+    schema!("Event", Event, "What happened: a stable code and a sentence."),
+    Schema { own: true, ..schema!("Agents", AgentsPage, "A page of the Directors' agents.") },
+    Schema { own: true, ..schema!("Agent", SiteAgent, "An agent of a Director, as that one told of it.") },
+    Schema { own: true, ..schema!("Told", ToldPage, "What Directors told.") },
+    Schema { own: true, ..schema!("ToldEvent", Told, "An event of a Director.") },
+];
+
+/// What lists, and objects that may be absent, hold: a schema's name, or a plain type.
+pub const HOLDS: &[(&str, &str)] = &[
+    ("Directors.directors", "Director"),
+    ("Explanation.director", "Director"),
+    ("Explanation.last_result", "LastResult"),
+    ("Explanation.rejects", "OwnRejection"),
+    ("Explanation.remedies", "Remedy"),
+    ("Rollouts.rollouts", "Rollout"),
+    ("Retried.rollouts", "Again"),
+    ("Retried.left_out", "LeftOut"),
+    ("Releases.releases", "Release"),
+    ("Rejections.rejections", "Rejection"),
+    ("Keys.tokens", "KeyRow"),
+    ("Activity.events", "Event"),
+    ("Agents.agents", "Agent"),
+    ("Told.events", "ToldEvent"),
+    ("Cancelled.rollouts", "integer"),
+    ("Cancelled.on_trial", "string"),
+    ("Cancelled.going_back", "string"),
+    ("Rejected.going_back", "string"),
+    ("Rejected.running", "string"),
+    ("Allowed.own", "string"),
+    ("Status.listen", "string"),
+    ("Status.releases", "string"),
+    ("Status.certificate_names", "[string]"),
+    ("KeyRow.serials_left", "[string]"),
+    ("KeyRow.approval", "boolean"),
+];
+
+/// Fields that may be absent and are numbers; the other known ones are texts.
+const NUMBERS: &[&str] = &[
+    "since",
+    "deadline",
+    "percent",
+    "rollout",
+    "retry_at",
+    "ended_at",
+    "expires_at",
+    "certificate_until",
+    "company_until",
+    "timestamp_version",
+    "last_contact",
+    "seq",
+];
+
+/// Fields that may be absent and are texts.
+const TEXTS: &[&str] = &[
+    "scheduled_version",
+    "fallback_version",
+    "owner",
+    "serial",
+    "second_device",
+    "withdrawn",
+    "fingerprint",
+    "desired_version",
+    "desired_sha256",
+    "rollout_state",
+    "rollout_detail",
+    "then",
+    "quarantined",
+    "latest_version",
+    "certificate_error",
+    "company_error",
+    "browser_ca",
+    "mirror_error",
+    "mirror_note",
+    "min_version",
+    "next",
+    "by",
+    "update",
+];
+
+/// A schema as JSON.
+pub fn text(schema: &Schema) -> String {
+    let mut value: Value = json::from_str(&(schema.sample)()).unwrap_or(Value::Null);
+    if !schema.own {
+        value = renamed(value);
+    }
+    let Value::Object(object) = value else { return "{}".into() };
+    let names: Vec<String> = object.keys().map(|name| quoted(name)).collect();
+    let fields: Vec<String> = object.iter().map(|(name, value)| format!("{}:{}", quoted(name), field(schema.name, name, value))).collect();
+    format!(
+        "{{\"type\":\"object\",\"description\":{},\"required\":[{}],\"properties\":{{{}}}}}",
+        quoted(schema.about),
+        names.join(","),
+        fields.join(",")
+    )
+}
+
+fn field(schema: &str, name: &str, value: &Value) -> String {
+    let place = format!("{schema}.{name}");
+    let holds = HOLDS.iter().find(|(at, _)| *at == place).map(|(_, what)| *what);
+    match (value, holds) {
+        (Value::Bool(_), _) => plain("boolean"),
+        (Value::Number(_), _) => plain("integer"),
+        (Value::String(_), _) => plain("string"),
+        (Value::Array(_), Some(what)) => format!("{{\"type\":\"array\",\"items\":{}}}", reference(what)),
+        (Value::Array(_), None) => plain("array"),
+        (Value::Object(_), Some(what)) => reference(what),
+        (Value::Object(_), None) => plain("object"),
+        (Value::Null, Some(what)) => match what.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(item) => format!("{{\"type\":[\"array\",\"null\"],\"items\":{}}}", reference(item)),
+            None if what.starts_with(|c: char| c.is_ascii_lowercase()) => format!("{{\"type\":[{},\"null\"]}}", quoted(what)),
+            None => format!("{{\"anyOf\":[{},{{\"type\":\"null\"}}]}}", reference(what)),
+        },
+        (Value::Null, None) if NUMBERS.contains(&name) => "{\"type\":[\"integer\",\"null\"]}".into(),
+        (Value::Null, None) if TEXTS.contains(&name) => "{\"type\":[\"string\",\"null\"]}".into(),
+        (Value::Null, None) => "{}".into(),
+    }
+}
+
+fn plain(name: &str) -> String {
+    format!("{{\"type\":{}}}", quoted(name))
+}
+
+fn reference(what: &str) -> String {
+    if what.starts_with(|c: char| c.is_ascii_lowercase()) {
+        return plain(what);
+    }
+    format!("{{\"$ref\":\"#/components/schemas/{what}\"}}")
+}
+
+/// A text as JSON.
+pub fn quoted(text: &str) -> String {
+    json::to_string(text)
+}
