@@ -222,8 +222,7 @@ pub fn permit(site: &Site, request: &Request, need: Need) -> Result<String, Box<
         site.throttle.borrow_mut().failed(address, at);
         Box::new(Response::error(401, &reason.code, &*reason.detail).with("www-authenticate", "Bearer"))
     })?;
-    // Agents' ids have no colon.
-    site.throttle.borrow_mut().take(&format!("api:{id}"), at).map_err(|wait_s| Box::new(throttled(wait_s)))?;
+    site.throttle.borrow_mut().take_api(&id, at).map_err(|wait_s| Box::new(throttled(wait_s)))?;
     Ok(id)
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use miniserde::{Deserialize, Serialize};
-use smol::io::AsyncWriteExt;
 use smol::net::unix::UnixStream;
 
 use super::acts::{Act, OrderedView};
@@ -141,16 +140,6 @@ pub async fn run(site: &Rc<Site>, request: AdminWire, who: &str, out: &mut UnixS
 pub(super) async fn reply(out: &mut UnixStream, value: &impl Serialize) -> Result<(), Reason> {
     status(out, "ok", "").await.map_err(wire_error)?;
     line(out, value).await.map_err(wire_error)
-}
-
-/// The same, of a document that is text already.
-///
-/// # Errors
-/// The administrator left.
-pub async fn reply_text(out: &mut UnixStream, text: &str) -> Result<(), Reason> {
-    status(out, "ok", "").await.map_err(wire_error)?;
-    out.write_all(text.as_bytes()).await.map_err(wire_error)?;
-    out.write_all(b"\n").await.map_err(wire_error)
 }
 
 fn view(site: &Site, now: u64) -> StatusView {

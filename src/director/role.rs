@@ -41,6 +41,9 @@ pub struct Role {
     pub install: &'static str,
     /// How it names itself to the source of its releases.
     pub user_agent: &'static str,
+    /// Artifacts are served without a credential, too, slowly: the mirrors of those below ask without one. Every byte is signed
+    /// and none is secret.
+    pub open_mirror: bool,
     /// It has a `vmetric.yml`.
     pub configured: bool,
     /// Its help text.
@@ -70,6 +73,7 @@ pub static DIRECTOR: Role = Role {
     listen: "0.0.0.0:8443",
     install: "/dl/agent/",
     user_agent: concat!("vmetric-director/", env!("VMETRIC_BUILT_VERSION")),
+    open_mirror: false,
     configured: true,
     help: super::args::HELP,
     without: &[],

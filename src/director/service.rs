@@ -378,7 +378,14 @@ fn release(site: &Rc<Site>, request: &Request) -> Answer {
     let name = request.path.strip_prefix("/release/").unwrap_or("");
     let tree = site.tree.borrow().clone();
     let artifact = name.starts_with("targets/");
-    let agent = match artifact.then(|| agent_of(site, request)) {
+    let open = site.role.open_mirror && request.bearer().is_none();
+    if open
+        && artifact
+        && let Err(wait_s) = site.throttle.borrow_mut().take_install(request.peer.map(|p| p.ip()), clock::monotonic())
+    {
+        return now(throttled(wait_s));
+    }
+    let agent = match (artifact && !open).then(|| agent_of(site, request)) {
         Some(Err(response)) => return now(*response),
         Some(Ok(agent)) => Some(agent),
         None => None,
@@ -391,7 +398,7 @@ fn release(site: &Rc<Site>, request: &Request) -> Answer {
     {
         return now(throttled(wait_s));
     }
-    if artifact {
+    if artifact && !open {
         vouch(request);
     }
     if !entry.artifact || request.method == "HEAD" {

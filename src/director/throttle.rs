@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | ordinary | an agent | every report, poll and artifact |
 //! | settling | an agent | a trial's question and a result, once the ordinary bucket is empty |
+//! | api | a token of the API | every request with it |
 //! | installer | an address | first installs (`/dl/agent`) |
 //! | stranger | an address | refused enrollments and credentials; those who are known are not touched by it |
 
@@ -24,6 +25,8 @@ struct Rate {
 const ORDINARY: Rate = Rate { burst: 120.0, per_s: 5.0 };
 /// Two updates a minute have a dozen words that must not wait: a trial's clock runs, and the next order waits for a result.
 const SETTLING: Rate = Rate { burst: 60.0, per_s: 1.0 };
+/// A program that reads pages, and a person beside it; a loop without a pause is slowed down.
+const API: Rate = Rate { burst: 300.0, per_s: 50.0 };
 /// Wrong tokens and credentials of one address: a site behind one address whose token expired may try all at once; after
 /// that, guessing is slow. What a right token may do is limited by its uses.
 const STRANGER: Rate = Rate { burst: 500.0, per_s: 20.0 };
@@ -92,6 +95,7 @@ impl<K: Eq + Hash> Buckets<K> {
 pub struct Throttle {
     ordinary: Buckets<String>,
     settling: Buckets<String>,
+    api: Buckets<String>,
     strangers: Buckets<IpAddr>,
     installers: Buckets<IpAddr>,
 }
@@ -101,6 +105,7 @@ impl Default for Throttle {
         Throttle {
             ordinary: Buckets::new(ORDINARY),
             settling: Buckets::new(SETTLING),
+            api: Buckets::new(API),
             strangers: Buckets::new(STRANGER),
             installers: Buckets::new(INSTALLER),
         }
@@ -122,6 +127,14 @@ impl Throttle {
     /// This bucket is empty too.
     pub fn take_settling(&mut self, agent: &str, now: Duration) -> Result<(), u64> {
         if self.settling.take(agent, now) { Ok(()) } else { Err(WAIT_S) }
+    }
+
+    /// Takes one request of a token of the API.
+    ///
+    /// # Errors
+    /// The bucket is empty.
+    pub fn take_api(&mut self, token: &str, now: Duration) -> Result<(), u64> {
+        if self.api.take(token, now) { Ok(()) } else { Err(WAIT_S) }
     }
 
     /// Whether an address may still be refused at once.

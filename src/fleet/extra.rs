@@ -7,11 +7,11 @@ use smol::LocalExecutor;
 use smol::net::unix::UnixStream;
 
 use super::api::Api;
-use super::commands;
 use super::intake::Intake;
 use super::told;
 use crate::director::admin::AdminWire;
 use crate::director::extra::{Commanded, Extra};
+use crate::director::metrics::Page;
 use crate::director::site::Site;
 use crate::io::serve::{Answer, Request};
 
@@ -40,13 +40,6 @@ impl Extra for FleetExtra {
 
     fn call(&self, site: &Rc<Site>, request: &Request) -> Option<Answer> {
         self.api.call(site, request, self.intake()).or_else(|| self.intake()?.call(site, request))
-    }
-
-    fn command<'a>(&'a self, site: &'a Rc<Site>, request: &'a AdminWire, _who: &'a str, out: &'a mut UnixStream) -> Option<Commanded<'a>> {
-        if !matches!(request.command.as_str(), "inventory" | "told") {
-            return None;
-        }
-        Some(Box::pin(async move { reply_text(out, &commands::run(site.clone(), self.intake(), request.clone()).await?).await }))
     }
 
     fn metrics(&self, site: &Rc<Site>, page: &mut Page) {

@@ -5,7 +5,6 @@
 //! Director's own ([`crate::director`]) under another [`role`]; here is what only Fleet has.
 
 pub mod api;
-pub mod commands;
 pub mod extra;
 pub mod intake;
 pub mod role;

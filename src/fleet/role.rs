@@ -49,6 +49,9 @@ Act
       [--max-in-flight N|P%] [--max-failures N] [--contact-deadline 5m]
       [--unattended [--trial-max 24h]] [--end-probation] [--retry] [--switch-in 0s] [--life 30d] [--json]
       First one Director, then at most --max-in-flight (10%); more than --max-failures (2) halt it.
+  policy show [DIRECTOR] | set | unset [--director ID | --default] [--mode M] [--method M] [--version V] [--cron C | --interval I]
+      [--zone Z] [--custom on|off] [--revision N] [--json]     update settings, by default or one Director's own
+  authorize DIRECTOR VERSION | --all VERSION [--ttl 24h] | --revoke DIRECTOR [--json]
   cancel --all | --director ID... | --rollout N  [--roll-back] [--reason TEXT] [--json]
   retry --all | --director ID... | --rollout N  [--reason TEXT] [--json]
   reject HASH [--director ID...] [--for 7d] [--reason TEXT] [--json]
@@ -80,6 +83,7 @@ pub static FLEET: Role = Role {
     listen: "0.0.0.0:8443",
     install: "/dl/director/",
     user_agent: concat!("vmetric-fleet/", env!("VMETRIC_BUILT_VERSION")),
+    open_mirror: true,
     configured: false,
     help: HELP,
     // It prints a script that installs an agent.

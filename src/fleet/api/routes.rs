@@ -11,6 +11,7 @@ use crate::director::api_tokens::Need;
 use crate::director::records::NAME_MAX;
 use crate::director::site::Site;
 use crate::fleet::intake::Intake;
+use crate::wire::settings::SettingsWire;
 
 /// A list that the API makes itself: in pages.
 pub type List = fn(Rc<Site>, Option<Rc<Intake>>, Parsed) -> Pin<Box<dyn Future<Output = Result<String, Reason>>>>;
@@ -311,6 +312,81 @@ const NEW_KEY: &[Field] = &[
     },
 ];
 
+/// The settings of a request.
+fn settings(parsed: &mut Parsed) -> &mut SettingsWire {
+    parsed.wire.settings.get_or_insert_with(|| SettingsWire { ..Default::default() })
+}
+
+const POLICY: &[Field] = &[
+    Field {
+        name: "mode",
+        about: "Whether updates come by themselves: manual or auto.",
+        kind: Kind::Text(NAME_MAX),
+        required: false,
+        set: |p, g| settings(p).mode = g.text(),
+    },
+    Field {
+        name: "method",
+        about: "How: user_action, immediate or schedule.",
+        kind: Kind::Text(NAME_MAX),
+        required: false,
+        set: |p, g| settings(p).method = g.text(),
+    },
+    Field {
+        name: "version",
+        about: "Which version: exact, or latest.",
+        kind: Kind::Text(NAME_MAX),
+        required: false,
+        set: |p, g| settings(p).version = g.text(),
+    },
+    Field {
+        name: "cron",
+        about: "When: five fields of crontab.",
+        kind: Kind::Text(NAME_MAX),
+        required: false,
+        set: |p, g| settings(p).cron = g.text(),
+    },
+    Field {
+        name: "interval",
+        about: "Or how often, such as 1h.",
+        kind: Kind::Text(NAME_MAX),
+        required: false,
+        set: |p, g| settings(p).interval = g.text(),
+    },
+    Field {
+        name: "zone",
+        about: "The time zone of cron, such as Europe/Berlin.",
+        kind: Kind::Text(NAME_MAX),
+        required: false,
+        set: |p, g| settings(p).zone = g.text(),
+    },
+    Field {
+        name: "custom",
+        about: "False: inherit everything, and keep what was typed.",
+        kind: Kind::Flag,
+        required: false,
+        set: |p, g| p.wire.custom = g.flag(),
+    },
+    Field {
+        name: "revision",
+        about: "Only if nobody has changed it since this revision.",
+        kind: Kind::Number(0, i64::MAX as u64),
+        required: false,
+        set: |p, g| p.wire.expected = g.number(),
+    },
+];
+const AUTHORIZE: &[Field] = &[
+    Field { required: true, ..DIRECTORS },
+    Field { about: "The version: exact, or `latest` as it is now.", required: true, ..VERSION },
+    Field {
+        name: "ttl_s",
+        about: "How long it is good, seconds.",
+        kind: Kind::Number(1, YEAR_S),
+        required: false,
+        set: |p, g| p.wire.ttl_s = g.number(),
+    },
+];
+
 const PLAIN: Route = Route {
     method: "GET",
     path: "",
@@ -474,6 +550,75 @@ pub static ROUTES: &[Route] = &[
         place: Some(FILE),
         command: Command::Admin("allow"),
         answer: "Allowed",
+        ..PLAIN
+    },
+    Route {
+        path: "/api/v1/policy",
+        id: "policy",
+        about: "Update settings of every Director: what counts by default, what was set for whom, what is authorized.",
+        base: |p| p.wire.act = Some("show".into()),
+        command: Command::Admin("policy"),
+        answer: "Policy",
+        ..PLAIN
+    },
+    Route {
+        method: "PATCH",
+        path: "/api/v1/policy",
+        id: "setPolicy",
+        about: "Sets what is named, by default for every Director; the rest stays.",
+        need: ADMIN,
+        body: Some(POLICY),
+        base: |p| p.wire.act = Some("set".into()),
+        command: Command::Admin("policy"),
+        answer: "Policy",
+        ..PLAIN
+    },
+    Route {
+        path: "/api/v1/directors/{director}/policy",
+        id: "directorPolicy",
+        about: "What counts for one Director, which tier set it, what follows, and when.",
+        place: Some(DIRECTOR),
+        base: |p| p.wire.act = Some("show".into()),
+        command: Command::Admin("policy"),
+        answer: "Policy",
+        ..PLAIN
+    },
+    Route {
+        method: "PATCH",
+        path: "/api/v1/directors/{director}/policy",
+        id: "setDirectorPolicy",
+        about: "Sets what is named for one Director: its Custom Policy; the rest stays.",
+        need: ADMIN,
+        place: Some(DIRECTOR),
+        body: Some(POLICY),
+        base: |p| p.wire.act = Some("set".into()),
+        command: Command::Admin("policy"),
+        answer: "Policy",
+        ..PLAIN
+    },
+    Route {
+        method: "POST",
+        path: "/api/v1/authorizations",
+        id: "authorize",
+        about: "Lets Directors whose method is user_action take one version, once.",
+        need: ADMIN,
+        body: Some(AUTHORIZE),
+        base: |p| p.wire.act = Some("give".into()),
+        command: Command::Admin("authorize"),
+        success: 201,
+        answer: "Authorized",
+        ..PLAIN
+    },
+    Route {
+        method: "DELETE",
+        path: "/api/v1/directors/{director}/authorization",
+        id: "revokeAuthorization",
+        about: "Takes a Director's authorization back; what has not switched is withdrawn.",
+        need: ADMIN,
+        place: Some(DIRECTOR),
+        base: |p| p.wire.act = Some("revoke".into()),
+        command: Command::Admin("authorize"),
+        answer: "Authorized",
         ..PLAIN
     },
     Route {

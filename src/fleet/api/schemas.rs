@@ -12,6 +12,9 @@ use crate::director::cancel::CancelView;
 use crate::director::commands::TokenView;
 use crate::director::enroll::{TokenRow, TokensView};
 use crate::director::explain::{ExplainView, LastResult, Remedy};
+use crate::director::policing::grants::AuthorizeView;
+use crate::director::policing::rows::{GrantRow, PolicyRow};
+use crate::director::policing::show::{NodePolicyView, PolicyView};
 use crate::director::quarantine::{AllowView, RejectView};
 use crate::director::records::{Event, Quarantine};
 use crate::director::releases::{ReleaseRow, ReleasesView};
@@ -68,6 +71,11 @@ pub static SCHEMAS: &[Schema] = &[
     schema!("Keys", TokensView, "API keys."),
     schema!("KeyRow", TokenRow, "One API key, without its text."),
     schema!("Key", TokenView, "A new API key, with its text."),
+    schema!("Policy", PolicyView, "Update settings."),
+    schema!("PolicyRow", PolicyRow, "Settings as they were typed."),
+    schema!("NodePolicy", NodePolicyView, "What counts, what follows, and when."),
+    schema!("Authorization", GrantRow, "What one Director may take, and until when."),
+    schema!("Authorized", AuthorizeView, "What was authorized, or taken back."),
     schema!("Activity", ActivityPage, "A page of Fleet's activity."),
     schema!("Event", Event, "What happened: a stable code and a sentence."),
     Schema { own: true, ..schema!("Agents", AgentsPage, "A page of the Directors' agents.") },
@@ -89,6 +97,12 @@ pub const HOLDS: &[(&str, &str)] = &[
     ("Releases.releases", "Release"),
     ("Rejections.rejections", "Rejection"),
     ("Keys.tokens", "KeyRow"),
+    ("Policy.rows", "PolicyRow"),
+    ("Policy.authorizations", "Authorization"),
+    ("Policy.effective", "NodePolicy"),
+    ("Authorized.authorized", "Authorization"),
+    ("Authorized.left_out", "LeftOut"),
+    ("Authorized.revoked", "string"),
     ("Activity.events", "Event"),
     ("Agents.agents", "Agent"),
     ("Told.events", "ToldEvent"),
