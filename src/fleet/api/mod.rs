@@ -22,6 +22,7 @@ pub mod fields;
 pub mod lists;
 pub mod routes;
 pub mod schemas;
+mod values;
 
 use std::cell::Cell;
 use std::rc::Rc;
