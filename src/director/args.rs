@@ -402,15 +402,6 @@ fn api_token(words: &mut Words, request: &mut AdminWire, name: &str) -> Result<(
     Ok(())
 }
 
-fn install_command(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
-    request.os = words.option("--os")?;
-    request.arch = words.option("--arch")?;
-    request.version = words.option("--version")?;
-    request.uses = words.number("--uses")?;
-    request.ttl_s = words.duration("--ttl")?;
-    Ok(())
-}
-
 fn decide(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
     request.serials = words.list("--serial")?;
     request.reason = words.option("--reason")?;
