@@ -47,7 +47,7 @@ pub fn rollback(state: &State) -> Result<String, Reason> {
     let back_to = marks.fallback(Image::Slot(slot)).map_or("the factory image".to_string(), |s| {
         format!("{} in slot {}", state.slot_json(s).map(|w| w.version).unwrap_or_default(), s.name())
     });
-    match running_agent(&state) {
+    match running_agent(state) {
         Some(pid) => request(state, pid, &RequestWire { kind: "rollback".into(), ..Default::default() })?,
         None => {
             let path = state.path("run.lock");

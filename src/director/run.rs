@@ -105,7 +105,7 @@ fn serve_site(
         About { listen: addresses.iter().map(|a| a.to_string()).collect(), url, mirror: args.mirror.clone().unwrap_or_default() };
     greet(&site, given);
     let executor = Rc::new(LocalExecutor::new());
-    smol::block_on(executor.run(live(&executor, site, listeners, mirror, naming, given, own, stop)))
+    smol::block_on(executor.run(live(&executor, site, listeners, mirror, naming, given, (own, stop))))
 }
 
 /// The lock tells `-service` and a second server which process works with this state folder.
@@ -146,8 +146,7 @@ async fn live(
     mirror: Mirror,
     naming: Naming,
     given: &Run,
-    own: Option<&Rc<Own>>,
-    stop: UnixStream,
+    (own, stop): (Option<&Rc<Own>>, UnixStream),
 ) -> Result<bool, String> {
     let state = given.state.as_path();
     let mut stop = smol::Async::new(stop).map_err(|e| format!("signals: {e}"))?;

@@ -185,7 +185,7 @@ impl Intake {
             update: e.update,
             ..Default::default()
         }));
-        out.sort_by(|a, b| (a.time, a.seq.is_some(), a.position).cmp(&(b.time, b.seq.is_some(), b.position)));
+        out.sort_by_key(|e| (e.time, e.seq.is_some(), e.position));
         let first = out.len().saturating_sub(limit);
         Ok(out.split_off(first))
     }

@@ -144,7 +144,7 @@ fn make(file: File, package: &Package, slot: &Path, tick: &mut dyn FnMut()) -> R
 fn install(slot: &Path) -> io::Result<()> {
     for (from, to) in [(NEW_TREE, TREE), (NEW_LIST, LIST)] {
         step()?;
-        rename(&slot.join(from), &slot.join(to))?;
+        rename(slot.join(from), slot.join(to))?;
         step()?;
         sync_folder_of(&slot.join(to))?;
     }
