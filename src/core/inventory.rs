@@ -255,12 +255,15 @@ mod tests {
 
     use super::*;
 
+    /// A part that comes late.
+    type Late = (Part, Vec<(String, Option<u64>)>, Total);
+
     /// Both sides, and the sender's true table.
     struct World {
         table: BTreeMap<String, u64>,
         sender: Sender,
         receiver: Receiver,
-        late: Vec<(Part, Vec<(String, Option<u64>)>, Total)>,
+        late: Vec<Late>,
     }
 
     impl World {

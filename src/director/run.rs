@@ -139,7 +139,6 @@ fn read_state(path: &Path, role: &'static Role, now: u64) -> Result<(Store, Regi
     read
 }
 
-#[expect(clippy::too_many_arguments, reason = "all that a server is started with, handed over once")]
 async fn live(
     executor: &Rc<LocalExecutor<'static>>,
     site: Rc<Site>,

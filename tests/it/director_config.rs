@@ -1,5 +1,7 @@
 //! `vmetric.yml` of a real Director: read at the start, changed while it runs, broken in every way that editors have.
 
+#![allow(clippy::disallowed_methods, reason = "tests write files")]
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

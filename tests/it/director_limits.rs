@@ -1,5 +1,7 @@
 //! `limits:` of `vmetric.yml`: bytes a day and a second, downloads at once, bytes of the mirror.
 
+#![allow(clippy::disallowed_methods, reason = "tests write files")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Fleet: the real program, and Directors that a test plays.
 
+#![allow(clippy::disallowed_methods, reason = "tests write files, and are told by the environment what to leave out")]
+
 use std::time::Duration;
 
 use miniserde::json;
