@@ -9,7 +9,7 @@ use crate::core::slots::{Marks, Slot};
 use crate::core::stage::Stage;
 use crate::core::update::{Order, SelfCheck};
 use crate::io::process;
-use crate::wire::agent_api::{AnswerWire, ResultWire};
+use crate::wire::agent_api::{AnswerWire, ReportWire, ResultWire};
 use crate::wire::slot::SlotWire;
 
 impl Device {
@@ -22,6 +22,8 @@ impl Device {
     pub(super) fn stopped(&mut self, _: Stage, _: &Reason) {}
 
     pub(super) fn ended(&mut self, _: &ResultWire) {}
+
+    pub(super) fn says(&self, _: &ReportWire) {}
 
     pub(super) fn heard(&self, _: &AnswerWire) {}
 

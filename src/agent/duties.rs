@@ -30,7 +30,7 @@ use crate::io::package::tree;
 use crate::io::package::unpack::LIST;
 use crate::io::state::State;
 use crate::io::{clock, process};
-use crate::wire::agent_api::{AnswerWire, ResultWire};
+use crate::wire::agent_api::{AnswerWire, ReportWire, ResultWire};
 use crate::wire::slot::SlotWire;
 
 /// What there is to be noted of an update.
@@ -84,6 +84,8 @@ pub trait Duties: Send {
     fn self_check(&self) -> SelfCheck;
     /// Whether this process is on trial, whenever that may have changed.
     fn on_trial(&self, yes: bool);
+    /// What this program tells the authority of itself.
+    fn says(&self, report: &ReportWire);
     /// What the authority answered, beside what concerns the engine.
     fn heard(&self, answer: &AnswerWire);
     /// Something happened.
@@ -197,6 +199,11 @@ impl Device {
         if let Some(duties) = &mut self.duties {
             duties.note(Note::Ended(result));
         }
+    }
+
+    /// A report goes out.
+    pub(super) fn says(&self, report: &ReportWire) {
+        self.duties.iter().for_each(|duties| duties.says(report));
     }
 
     /// The authority answered.

@@ -102,6 +102,7 @@ impl Device {
             return Err(LinkError { reason, retry_after_s: None, woken: false, refused: false });
         }
         let report = self.report(park_s);
+        self.says(&report);
         let Some(link) = &self.link else {
             let reason = Reason::new(
                 "not_enrolled",

@@ -102,6 +102,8 @@ fn one_update_of_an_agent_is_one_list_at_fleet() {
     let health: HealthView = json::from_str(text.lines().next().unwrap()).unwrap();
     let h = health.health.unwrap();
     assert_eq!((h.os.as_str(), h.scheduled_version), (std::env::consts::OS, None));
+    // What the thread that updates the Director itself says of it.
+    assert_eq!((h.step.as_deref(), h.running_as.as_deref(), h.clock.as_deref()), (Some("idle"), Some("factory"), Some("ok")), "{text}");
     assert!(h.metadata.unwrap()[0].timestamp_expires.is_some() && h.disk_free.is_some(), "{text}");
     assert!(fleet.good("health").contains("MiB free") && fleet.good("agents").contains("updated"));
 }

@@ -58,6 +58,7 @@ pub async fn attend(own: Rc<Own>, site: Rc<Site>) {
                 note::tell(&state, &site).await;
             }
             Some(Word::Relaunch(reason)) => own.ask_to_leave(reason),
+            Some(Word::Report(report)) => drop(site.uplink.sender().try_send(uplink::Own::Report(report))),
             // A full inbox holds fresher words; Fleet says it again with its next answer to the health.
             Some(Word::Settings(revision)) => drop(site.uplink.sender().try_send(uplink::Own::Settings(revision))),
             Some(Word::Quiet | Word::Trial) | None => {}

@@ -16,7 +16,7 @@ use crate::core::stage::Stage;
 use crate::core::update::{Order, SelfCheck};
 use crate::io::clock;
 use crate::io::state::State;
-use crate::wire::agent_api::AnswerWire;
+use crate::wire::agent_api::{AnswerWire, ReportWire};
 
 /// A drain is looked at again so soon: the agents on trial report within seconds.
 const DRAIN_AGAIN_S: u64 = 2;
@@ -134,6 +134,10 @@ impl Duties for Guard {
 
     fn on_trial(&self, yes: bool) {
         self.shared.set_on_trial(yes);
+    }
+
+    fn says(&self, report: &ReportWire) {
+        self.shared.tell(Word::Report(Box::new(report.clone())));
     }
 
     fn heard(&self, answer: &AnswerWire) {

@@ -12,7 +12,7 @@ use crate::core::reason::Reason;
 use crate::core::update::Order;
 use crate::io::state::State;
 use crate::io::{clock, process};
-use crate::wire::agent_api::AnswerWire;
+use crate::wire::agent_api::{AnswerWire, ReportWire};
 
 /// The engine's thread waits so long for the main loop's answer before it goes on reporting.
 const ANSWER: Duration = Duration::from_millis(500);
@@ -28,6 +28,8 @@ pub enum Word {
     Quiet,
     /// The trial began or is over.
     Trial,
+    /// What the engine tells Fleet of this Director.
+    Report(Box<ReportWire>),
     /// Fleet has settings of this revision.
     Settings(u64),
     /// The launcher is to take over.
