@@ -35,7 +35,7 @@ impl FleetExtra {
 
 impl Extra for FleetExtra {
     fn body_limit(&self, method: &str, path: &str) -> Option<usize> {
-        self.api.body_limit(method, path).or_else(|| self.intake()?.body_limit(method, path))
+        self.api.body_limit(path).or_else(|| self.intake()?.body_limit(method, path))
     }
 
     fn call(&self, site: &Rc<Site>, request: &Request) -> Option<Answer> {

@@ -1,6 +1,6 @@
 //! `GET /api/v1/openapi.json`: OpenAPI 3.1, made from the table that the requests are answered by.
 
-use super::fields::{Field, Kind, NAMES_MAX, TEXT_MAX};
+use super::fields::{Field, ID_MAX, Kind, NAMES_MAX};
 use super::routes::{ROUTES, Route};
 use super::schemas::{SCHEMAS, quoted, text as schema};
 use crate::director::api_tokens::Need;
@@ -106,7 +106,7 @@ fn kind(kind: Kind) -> String {
         }
         Kind::Number(low, high) => format!("{{\"type\":\"integer\",\"minimum\":{low},\"maximum\":{high}}}"),
         Kind::Flag => "{\"type\":\"boolean\"}".into(),
-        Kind::Texts => format!("{{\"type\":\"array\",\"minItems\":1,\"maxItems\":{NAMES_MAX},\"items\":{}}}", text(TEXT_MAX)),
+        Kind::Texts => format!("{{\"type\":\"array\",\"minItems\":1,\"maxItems\":{NAMES_MAX},\"items\":{}}}", text(ID_MAX)),
     }
 }
 

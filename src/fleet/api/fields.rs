@@ -9,8 +9,10 @@ use crate::io::serve::Request;
 
 /// Longest text without a limit of its own: a reason in a person's words.
 pub const TEXT_MAX: usize = 512;
-/// Most Directors named in one request.
-pub const NAMES_MAX: usize = 1_000;
+/// Most Directors named in one request: with ids of full length they fit into [`super::BODY_MAX`].
+pub const NAMES_MAX: usize = 500;
+/// Longest id of a Director.
+pub const ID_MAX: usize = 64;
 
 /// What a value has to be.
 #[derive(Clone, Copy, Debug)]
@@ -176,7 +178,7 @@ fn expected(field: &Field) -> Reason {
         Kind::Word(words) => format!("one of {}", words.join(", ")),
         Kind::Number(low, high) => format!("a whole number from {low} to {high}"),
         Kind::Flag => "true or false".into(),
-        Kind::Texts => format!("a list of 1 to {NAMES_MAX} texts"),
+        Kind::Texts => format!("a list of 1 to {NAMES_MAX} ids of at most {ID_MAX} bytes"),
     };
     bad(format!("{}: expected {what}", field.name))
 }
@@ -210,7 +212,7 @@ fn from_json(field: &Field, value: &Value) -> Result<Given, Reason> {
         (Kind::Flag, Value::Bool(flag)) => Some(Given::Flag(*flag)),
         (Kind::Texts, Value::Array(list)) if (1..=NAMES_MAX).contains(&list.len()) => {
             let text = |value: &Value| match value {
-                Value::String(text) if fits(text, TEXT_MAX) => Some(text.clone()),
+                Value::String(text) if fits(text, ID_MAX) => Some(text.clone()),
                 _ => None,
             };
             list.iter().map(text).collect::<Option<Vec<String>>>().map(Given::Texts)

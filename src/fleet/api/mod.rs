@@ -44,7 +44,7 @@ use crate::io::serve::{Answer, Request, Response};
 
 /// Where it begins.
 pub const BASE: &str = "/api/v1/";
-/// Longest request: a roll-out that names a thousand Directors.
+/// Longest request: a roll-out that names hundreds of Directors.
 pub const BODY_MAX: usize = 64 << 10;
 /// Longest answer of one command: ten times the 100,000 rows that a server may have, no more than a wrong program would need.
 const ANSWER_MAX: u64 = 256 << 20;
@@ -69,9 +69,9 @@ impl Drop for Place {
 }
 
 impl Api {
-    /// Longest body of a request that is the API's.
-    pub fn body_limit(&self, method: &str, path: &str) -> Option<usize> {
-        (path.starts_with(BASE) && matches!(method, "POST" | "PUT" | "PATCH")).then_some(BODY_MAX)
+    /// Longest body of a request that is the API's, whatever its method: a wrong one is told so, not that it has a body.
+    pub fn body_limit(&self, path: &str) -> Option<usize> {
+        path.starts_with(BASE).then_some(BODY_MAX)
     }
 
     /// Answers a request, if its path is the API's.
