@@ -1,6 +1,6 @@
 //! What a version has changed in the configuration by itself, so that a rollback knows which of its bytes nobody has touched.
 //!
-//! A migration goes through [`write`]: first the note, then the file. After a rollback the version that came back calls
+//! A migration goes through [`write()`]: first the note, then the file. After a rollback the version that came back calls
 //! [`undo`]: a file that is still what the migration wrote gets the backup's bytes again; one that was edited since stays, is
 //! reported, and its bytes are put beside the old ones in the backup.
 

@@ -122,6 +122,7 @@ fn of(bytes: u64, files: u64) -> Unpacked {
     Unpacked { bytes, files }
 }
 
+#[cfg(feature = "release")]
 /// A folder with a bit of everything.
 fn folder(dir: &Path) -> PathBuf {
     let folder = dir.join("in");
@@ -136,6 +137,7 @@ fn folder(dir: &Path) -> PathBuf {
 }
 
 #[test]
+#[cfg(feature = "release")]
 fn what_is_packed_unpacks_to_the_same_and_is_the_same_bytes_twice() {
     let other = tempfile::tempdir().unwrap();
     let input = folder(other.path());
