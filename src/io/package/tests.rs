@@ -122,8 +122,8 @@ fn of(bytes: u64, files: u64) -> Unpacked {
     Unpacked { bytes, files }
 }
 
-#[cfg(feature = "release")]
 /// A folder with a bit of everything.
+#[cfg(feature = "release")]
 fn folder(dir: &Path) -> PathBuf {
     let folder = dir.join("in");
     fs::create_dir_all(folder.join("lookups/empty")).unwrap();
