@@ -190,7 +190,7 @@ impl Registry {
 
     /// The same for a step of this Director's own update.
     #[cfg(unix)]
-    pub fn own_step(&mut self, step: &super::own::journal::StepWire) {
+    pub fn own_step(&mut self, step: &super::own::journal::StepWire, update: Option<String>) {
         self.note(Event {
             time: step.ended.unwrap_or(step.began),
             code: step.code.clone(),
@@ -201,6 +201,7 @@ impl Registry {
             began: Some(step.began),
             result: step.result.clone(),
             reason: step.reason.clone(),
+            update,
             ..Default::default()
         });
     }

@@ -195,7 +195,8 @@ fn health(view: &HealthView) -> String {
         say("step", format!("{step}{percent}: {} ({}){until}", or_dash(&h.detail), or_dash(&h.code)));
     }
     let counts: Vec<String> = h.agents.iter().flatten().map(|c| format!("{} {}", c.count, c.state)).collect();
-    say("agents", format!("{} ({} online): {}", view.agents, h.agents_online.unwrap_or(0), counts.join(", ")));
+    let counts = if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) };
+    say("agents", format!("{} ({} online){counts}", view.agents, h.agents_online.unwrap_or(0)));
     h.metadata.iter().flatten().for_each(|m| say(&m.of, metadata(m)));
     say("disk", h.disk_free.map_or("-".into(), |free| format!("{} MiB free", free >> 20)));
     if let Some(clock) = &h.clock {

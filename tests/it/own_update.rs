@@ -192,7 +192,12 @@ fn a_director_updates_itself_in_eight_steps_and_keeps_its_agents() {
     assert_eq!(text(&status, "own.pid"), own.pid().to_string(), "the switch keeps the process");
     assert_eq!(fs::read(own.path("state/slots/a/vmetric-director")).unwrap(), new);
     assert_eq!(own.steps(), all_steps_ok(), "{:#?}", own.activity());
-    assert!(own.activity().iter().any(|e| e.code == "confirmed" && e.version == "2.0.0" && e.agent.is_empty()));
+    let events = own.activity();
+    let last = events.iter().find(|e| e.code == "confirmed" && e.version == "2.0.0" && e.agent.is_empty()).unwrap();
+    // The id under which Fleet has its part of the story.
+    let update = last.update.as_deref().unwrap();
+    assert!(own.fleet.good("activity --json").contains(&format!("\"update\":\"{update}\"")), "{update}");
+    assert!(events.iter().filter(|e| e.step.is_some()).all(|e| e.update.as_deref() == Some(update)), "{events:#?}");
     assert!(said(&own.run(&["-version"])).contains("running: 2.0.0 (slot a, confirmed)"), "{}", said(&own.run(&["-version"])));
     let orderly = Command::new("kill").args(["-TERM", &own.pid().to_string()]).status().unwrap();
     assert!(orderly.success());

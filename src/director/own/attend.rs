@@ -1,7 +1,6 @@
 //! The main loop's side: the alarm, the activity, the drain.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Own;
@@ -10,6 +9,7 @@ use super::shared::{Quiet, Shared, Word};
 use crate::agent::{duties, fault};
 use crate::core::product::DIRECTOR;
 use crate::core::reason::Reason;
+use crate::core::relay::update_id;
 use crate::director::backup::note;
 use crate::director::site::Site;
 use crate::director::uplink;
@@ -40,7 +40,7 @@ pub async fn heart(own: Rc<Own>) {
 pub async fn attend(own: Rc<Own>, site: Rc<Site>) {
     let shared = own.shared.clone();
     let state = State::look_of(&DIRECTOR, &own.started.state.path(""));
-    take_steps(&shared, &site).await;
+    take_steps(&own, &site).await;
     note::tell(&state, &site).await;
     loop {
         let waiting = shared.wants_quiet();
@@ -54,7 +54,7 @@ pub async fn attend(own: Rc<Own>, site: Rc<Site>) {
         };
         match smol::future::or(shared.hear(), pause).await {
             Some(Word::Steps) => {
-                take_steps(&shared, &site).await;
+                take_steps(&own, &site).await;
                 note::tell(&state, &site).await;
             }
             Some(Word::Relaunch(reason)) => own.ask_to_leave(reason),
@@ -87,12 +87,14 @@ async fn look(site: &Site) -> Quiet {
 }
 
 /// The activity takes the steps that are over; only then the journal forgets them.
-async fn take_steps(shared: &Arc<Shared>, site: &Site) {
+async fn take_steps(own: &Own, site: &Site) {
+    let shared = &own.shared;
     let steps = shared.journal().ended();
     if steps.is_empty() {
         return;
     }
-    steps.iter().for_each(|step| tell(site, step));
+    let node = own.node();
+    steps.iter().for_each(|step| tell(site, step, &node));
     site.flush();
     // The committer says what fails; the journal keeps the steps, and the next start brings them again.
     if site.store.durable().await.is_ok() {
@@ -101,7 +103,7 @@ async fn take_steps(shared: &Arc<Shared>, site: &Site) {
     }
 }
 
-fn tell(site: &Site, step: &StepWire) {
+fn tell(site: &Site, step: &StepWire, node: &str) {
     let mut registry = site.registry.borrow_mut();
     let same = |e: &&crate::director::records::Event| {
         e.code == step.code && e.began == Some(step.began) && e.generation == step.generation && e.version == step.version
@@ -110,5 +112,7 @@ fn tell(site: &Site, step: &StepWire) {
     if registry.recent.iter().any(|e| same(&e)) {
         return;
     }
-    registry.own_step(step);
+    // Fleet's part of the story and this one are one list there.
+    let update = step.update.rsplit_once('/').map(|(issuer, _)| update_id(node, step.generation, issuer));
+    registry.own_step(step, update);
 }

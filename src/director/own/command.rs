@@ -123,7 +123,8 @@ pub fn text(own: &Value) -> String {
     let place = |running: &str| if running == "factory" { "factory image".into() } else { format!("slot {running}") };
     line("runs from", format!("{}, {}", place(&word("running")), word("running_as")));
     match fields.get("enrolled") {
-        Some(Value::Bool(true)) => line("fleet", format!("{} as {}", word("director"), word("agent_id"))),
+        // How it stands with Fleet is the uplink's to say.
+        Some(Value::Bool(true)) => {}
         _ => line("fleet", "none; `vmetric-director enroll` makes this Director known to one".into()),
     }
     if !word("contact_code").is_empty() {

@@ -176,6 +176,11 @@ impl Own {
         status::look(&self.started.state, Some(std::process::id()), build::VERSION)
     }
 
+    /// This Director's name at Fleet; empty = it has none.
+    pub fn node(&self) -> String {
+        self.started.state.config().ok().flatten().map_or(String::new(), |(config, _)| config.agent_id)
+    }
+
     /// The version that it is ordered to run; absent when there is none.
     pub fn scheduled_version(&self) -> Option<String> {
         let accepted: Option<AcceptedWire> = self.started.state.read("order.json").ok().flatten();
