@@ -92,6 +92,28 @@ fn resources_go_live_with_the_switch_and_stay_behind_with_the_rollback() {
     assert!(!refused.status.success() && said(&refused).contains("director_runs"), "{}", said(&refused));
 }
 
+/// The eighth of the failures that `own_update` injects: what goes wrong with the Resource Update shows at the start after it.
+#[test]
+fn resources_damaged_after_their_check_go_back_with_their_version() {
+    use std::os::unix::fs::PermissionsExt;
+    let fleet = fleet(&[]);
+    release(&fleet, "2.0.0", &variant("two"), &[("lookups/a.csv", "good")]);
+    let mut own = Own::enrolled(&fleet);
+    own.start(true);
+    own.wait("contact", |s| text(s, "own.last_contact") != "null");
+    // It waits before its stop, everything staged and checked.
+    let image = |mode: u32| fs::set_permissions(own.path("image/vmetric-director"), fs::Permissions::from_mode(mode)).unwrap();
+    image(0o644);
+    own.order("2.0.0");
+    own.wait("staged", |_| last_event(&own, "service_stop").contains("executable"));
+    fs::write(own.path("state/slots/a/package/lookups/a.csv"), "evil").unwrap();
+    image(0o755);
+    let status = own.ended("rolled_back", "2.0.0");
+    assert_eq!((text(&status, "own.running"), text(&status, "own.last_result.code")), ("factory".into(), "package_damaged".into()));
+    let why: String = text(&status, "own.last_result.detail").chars().take(30).collect();
+    own.wait("Fleet's knowledge of it", |_| fleet.good("activity").contains(&why));
+}
+
 #[test]
 fn an_operator_updates_from_a_bundle_without_any_network_and_restores() {
     let fleet = fleet(&[]);

@@ -265,7 +265,7 @@ fn mode(own: &Own, mode: u32) {
 
 const NOTHING: fn(&Own, &str) = |_, _| {};
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     Case {
         step: "Version Check",
         injure: |own, _| flip_bit(&role(own)),
@@ -293,6 +293,14 @@ const CASES: [Case; 6] = [
         file: variant,
         code: "file_hash",
         waits: false,
+    },
+    Case {
+        step: "Backup",
+        injure: |own, _| fs::File::create(own.path("state/config/large")).unwrap().set_len(17 << 20).unwrap(),
+        heal: |own, _| fs::remove_file(own.path("state/config/large")).unwrap(),
+        file: variant,
+        code: "backup_too_large",
+        waits: true,
     },
     Case {
         step: "Service Stop",

@@ -21,7 +21,7 @@ use crate::wire::agent_api::{AnswerWire, ReportWire};
 /// A drain is looked at again so soon: the agents on trial report within seconds.
 const DRAIN_AGAIN_S: u64 = 2;
 /// What an operator has to put right is looked at again so soon.
-const REPAIR_AGAIN_S: u64 = 60;
+const REPAIR_AGAIN_S: u64 = 10;
 
 /// The Director, as its engine knows it.
 pub struct Guard {
