@@ -65,6 +65,11 @@ pub fn page(site: &Site) -> Page {
     page.single("parked_polls", "Polls that wait for news: the push channel.", site.parked() as u64);
     page.single("downloads", "Downloads under way.", site.downloads.get() as u64);
     mirror(&mut page, site);
+    // A Director that is known to no Fleet has no such line.
+    if let Some(fleet) = &*site.uplink.view.borrow() {
+        page.single("fleet_connected", "1 while Fleet answers this Director.", u64::from(fleet.state == "connected"));
+        page.single("fleet_answered_seconds", "When Fleet answered last, seconds since 1970; 0 = never.", fleet.answered_at.unwrap_or(0));
+    }
     page
 }
 

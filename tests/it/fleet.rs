@@ -96,7 +96,7 @@ fn what_fleet_has_not_is_said() {
 }
 
 /// What the API answers to a `GET`.
-fn get(site: &Site, path: &str, token: Option<&str>) -> (u16, String) {
+pub fn get(site: &Site, path: &str, token: Option<&str>) -> (u16, String) {
     let http = site.http();
     let mut download = http.get(&format!("{}{path}", site.url), token, None, 1 << 20, LIMIT).unwrap();
     let (mut text, mut piece) = (Vec::new(), [0; 4096]);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use miniserde::json;
 use vmetric::core::product::DIRECTOR;
+use vmetric::director::api_tokens::ApiTokenView;
 use vmetric::director::uplink::FleetView;
 use vmetric::director::views::StatusView;
 use vmetric::fleet::intake::Told;
@@ -14,6 +15,7 @@ use vmetric::io::tls::pin_text;
 use vmetric::wire::config::ConfigWire;
 
 use crate::director_bench::Site;
+use crate::fleet::get;
 
 /// Longest wait for something that is expected.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -114,8 +116,12 @@ fn fleet_away_is_shown_and_the_site_goes_on() {
     let id = join(&fleet, &director);
     let mut agent = director.enroll("edge");
     until("the first contact", || fleet_of(&director).state == "connected");
+    let token = director.json::<ApiTokenView>("api-token create --role viewer --json").token;
+    let metrics = || get(&director, "/metrics", Some(&token)).1;
+    assert!(metrics().contains("\nvmetric_fleet_connected 1\n"), "{}", metrics());
     fleet.kill();
     until("the loss", || fleet_of(&director).state == "unreachable");
+    assert!(metrics().contains("\nvmetric_fleet_connected 0\n"), "{}", metrics());
     let status = director.good("status");
     assert!(status.contains("UNREACHABLE since") && status.contains("events wait"), "{status}");
     // Roll-outs go on meanwhile.
