@@ -217,8 +217,7 @@ fn a_version_that_does_not_start_is_rolled_back_with_its_reason() {
     assert_eq!((text(&status, "own.running"), text(&status, "own.last_result.code")), ("factory".into(), "crashed_or_hung".into()));
     let steps = own.steps();
     assert_eq!(steps.last().unwrap(), &("Service Start".to_string(), "failed".to_string()), "{steps:?}");
-    let told = own.fleet.good("activity --json");
-    assert!(told.contains("ended 2 times without a word"), "{told}");
+    own.wait("Fleet's knowledge of it", |_| own.fleet.good("activity --json").contains("ended 2 times without a word"));
 }
 
 /// What goes wrong at one step of an update, and what it leaves.
@@ -380,7 +379,7 @@ fn what_the_file_at_the_site_forbids_is_not_done_for_fleet() {
     let status = own.ended("refused", "2.0.0");
     assert_eq!((text(&status, "own.last_result.code"), text(&status, "own.running")), ("file_manual".into(), "factory".into()));
     fs::write(own.path("state/vmetric.yml"), "update:\n  mode: auto\n  method: immediate\n  version: \"2.0.0\"\n").unwrap();
-    vmetric::io::process::sleep(Duration::from_secs(3));
+    own.wait("the new settings", |_| own.activity().iter().any(|e| e.code == "config_changed"));
     fleet.good("retry --all");
     own.ended("updated", "2.0.0");
 }

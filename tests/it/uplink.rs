@@ -28,7 +28,7 @@ use vmetric::wire::agent_api::EnrollWire;
 use vmetric::wire::config::ConfigWire;
 
 /// Longest wait for something that is expected; nothing waits this long when all is well.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What Fleet's network does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -324,6 +324,8 @@ fn health_agents_and_activity_reach_fleet_each_under_its_director() {
     }
     world.until("both", |w| w.is_level(0) && w.is_level(1) && w.intake().agents_of("director0") + w.intake().agents_of("director1") == 2);
     (0..2).for_each(|n| world.same(n));
+    // The first health may be older than the agent.
+    world.until("its health", |w| w.intake().health_of("director0").is_some_and(|(h, _)| h.agents_online == Some(1)));
     let row = |n: usize| (format!("director{n}"), "edge-1".to_string(), Some(format!("edge-1-of-{n}")));
     assert_eq!(world.agents(), [row(0), row(1)]);
     let (health, _) = world.intake().health_of("director0").unwrap();
