@@ -1,5 +1,7 @@
 //! A real Director's resources: live with the switch, back with the rollback; backups; the operator's own ways to update.
 
+#![allow(clippy::disallowed_methods, reason = "tests write files")]
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
