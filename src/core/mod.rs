@@ -3,6 +3,8 @@
 //! **Invariant.** Nothing here reads a file, a socket, a clock, the environment or a random source, starts a thread or
 //! writes a log line. Time and seeds are arguments. So each decision is tested exhaustively, without a process or a sleep.
 
+#[cfg(feature = "director")]
+pub mod access;
 pub mod backoff;
 #[cfg(feature = "director")]
 pub mod backup;

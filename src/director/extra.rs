@@ -17,7 +17,7 @@ use crate::io::serve::{Answer, Request};
 pub type Commanded<'a> = Pin<Box<dyn Future<Output = Result<(), Reason>> + 'a>>;
 
 /// Everything is optional: what an addition does not know is the server's own.
-pub trait Extra {
+pub trait Extra: std::any::Any {
     /// Longest body of a request that is this addition's.
     fn body_limit(&self, _method: &str, _path: &str) -> Option<usize> {
         None

@@ -19,6 +19,9 @@
 //! | `uplink` | `cursor`, `settings` | a Director's [`super::uplink`] to Fleet |
 //! | `intake` | Director's id | Fleet: how far it is with each Director, and its health |
 //! | `inventory` | `<Director>/<agent>` | Fleet: the Directors' agents |
+//! | `users` | name | Fleet: who may log in |
+//! | `sessions` | SHA-256 of the cookie | Fleet: who has |
+//! | `audit` | number, 20 digits | Fleet: what people did, each row with the hash of the one before |
 //! | `relayed` | `<Director>/<position, 20 digits>` | Fleet: the Directors' activity |
 
 use std::cell::{Cell, RefCell};
@@ -78,10 +81,16 @@ pub enum Table {
     Grants,
     /// Bytes that were sent today.
     Spent,
+    /// Who may log in.
+    Users,
+    /// Who has.
+    Sessions,
+    /// What people did.
+    Audit,
 }
 
 impl Table {
-    const ALL: [Table; 16] = [
+    const ALL: [Table; 19] = [
         Table::Meta,
         Table::Agents,
         Table::Tokens,
@@ -98,6 +107,9 @@ impl Table {
         Table::Policies,
         Table::Grants,
         Table::Spent,
+        Table::Users,
+        Table::Sessions,
+        Table::Audit,
     ];
 
     /// Bytes, not `str`: redb panics on a damaged `str`, while bytes are ours to check.
@@ -119,6 +131,9 @@ impl Table {
             Table::Policies => "policies",
             Table::Grants => "grants",
             Table::Spent => "spent",
+            Table::Users => "users",
+            Table::Sessions => "sessions",
+            Table::Audit => "audit",
         })
     }
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use smol::LocalExecutor;
 use smol::net::unix::UnixStream;
 
+use super::access::{Access, doors};
 use super::api::Api;
 use super::intake::Intake;
 use super::told;
@@ -24,6 +25,8 @@ pub struct FleetExtra {
     /// There from the start on.
     intake: RefCell<Option<Rc<Intake>>>,
     api: Api,
+    /// Who gets in.
+    pub access: Rc<Access>,
 }
 
 impl FleetExtra {
@@ -35,11 +38,12 @@ impl FleetExtra {
 
 impl Extra for FleetExtra {
     fn body_limit(&self, method: &str, path: &str) -> Option<usize> {
-        self.api.body_limit(path).or_else(|| self.intake()?.body_limit(method, path))
+        self.api.body_limit(path).or_else(|| doors::body_limit(path)).or_else(|| self.intake()?.body_limit(method, path))
     }
 
     fn call(&self, site: &Rc<Site>, request: &Request) -> Option<Answer> {
-        self.api.call(site, request, self.intake()).or_else(|| self.intake()?.call(site, request))
+        let answer = self.api.call(site, request, self.intake()).or_else(|| doors::call(&self.access, site, request));
+        answer.or_else(|| self.intake()?.call(site, request))
     }
 
     fn metrics(&self, site: &Rc<Site>, page: &mut Page) {
@@ -60,6 +64,6 @@ impl Extra for FleetExtra {
         let intake = Rc::new(Intake::load(&site.store)?);
         executor.spawn(intake.clone().keep_house(site.clone())).detach();
         *self.intake.borrow_mut() = Some(intake);
-        Ok(())
+        self.access.start(site)
     }
 }

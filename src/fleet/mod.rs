@@ -4,8 +4,10 @@
 //! a poll, is ordered from one version to the next by roll-outs, and confirms each with Fleet. So the server is the
 //! Director's own ([`crate::director`]) under another [`role`]; here is what only Fleet has.
 
+pub mod access;
 pub mod api;
 pub mod extra;
+pub mod form;
 pub mod intake;
 pub mod role;
 pub mod told;
