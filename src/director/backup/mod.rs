@@ -251,13 +251,20 @@ fn keep_package(slot: &Path, to: &Path) -> Result<String, Reason> {
     keep(&slot.join(LIST), to, LIST, false)?;
     let tree = to.join(TREE);
     if let Err(e) = link_tree(&slot.join(TREE), &tree) {
-        if e.kind() == io::ErrorKind::StorageFull {
+        // Any other error is the disk's: a backup without its resources would be called whole.
+        if !has_no_links(&e) {
             return Err(failed(&tree)(e));
         }
         log::info!("{}: {e}; the backup names its resources without holding them", tree.display());
         remove_all(&tree).map_err(failed(&tree))?;
     }
     Ok(hex::encode(&hash))
+}
+
+/// What a file system says that has no second names, or no more of them.
+fn has_no_links(error: &io::Error) -> bool {
+    use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
+    [PermissionDenied, Unsupported, CrossesDevices, TooManyLinks].contains(&error.kind())
 }
 
 /// The same tree with second names for its files.

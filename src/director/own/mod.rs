@@ -93,6 +93,13 @@ pub fn begin(args: RunArgs) -> Result<Begun, String> {
     }
 }
 
+/// Whether a disk said this, full, broken or read-only: nothing about the version that met it. The system's number stands in
+/// the text of every error of a file.
+fn is_of_the_disk(error: &str) -> bool {
+    let numbers = [libc::ENOSPC, libc::EDQUOT, libc::EIO, libc::EROFS, libc::EMFILE, libc::ENFILE];
+    numbers.iter().any(|number| error.contains(&format!("(os error {number})")))
+}
+
 /// Whether `run` watches over itself where no service manager does: once there is something to go back to.
 pub fn wants_supervisor(state: &Path) -> bool {
     let state = State::look_of(&DIRECTOR, state);
@@ -210,7 +217,8 @@ impl Own {
         if loaded.marks.slot(slot).condition != Condition::Trial {
             return false;
         }
-        let (ended, code) = if self.outside.get() { (Ended::NoContact, "start_refused") } else { (Ended::SelfCheckFailed, "start_failed") };
+        let outside = self.outside.get() || is_of_the_disk(error);
+        let (ended, code) = if outside { (Ended::NoContact, "start_refused") } else { (Ended::SelfCheckFailed, "start_failed") };
         let marks = loaded.marks.clone().end_trial(slot, ended, Reason::new(code, error));
         self.started.state.save_marks(marks, loaded.from, loaded.marks.sequence).is_ok()
     }
@@ -231,5 +239,17 @@ impl Own {
         let ended = process::exec(&self.started.image, &self.args.raw, &env, &[ENV_RUNNING, ENV_IMAGE]);
         let error = ended.err().map_or(String::new(), |e| e.to_string());
         Err(format!("{}: {error}; it must be there and executable", self.started.image.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_says_nothing_of_a_version() {
+        let said = |number| format!("director.redb cannot be opened: {}; check the folder", std::io::Error::from_raw_os_error(number));
+        assert!([libc::ENOSPC, libc::EIO, libc::EROFS].into_iter().all(|number| is_of_the_disk(&said(number))));
+        assert!(!is_of_the_disk(&said(libc::ENOENT)) && !is_of_the_disk("the row 'x' of Agents does not parse"));
     }
 }
