@@ -81,6 +81,8 @@ mod serve;
 #[cfg(unix)]
 mod service;
 mod tidy;
+#[cfg(unix)]
+mod transcript;
 mod trust;
 #[cfg(unix)]
 mod trust_advisories;

@@ -1,7 +1,7 @@
 //! The HTTPS server against raw clients: every limit, every odd peer.
 
 mod park;
-mod site;
+pub mod site;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
