@@ -7,11 +7,11 @@ use std::process::Command;
 
 use crate::device::{Device, Flow};
 use crate::matrix::flow_word;
-use crate::stage::{NEW, Stage};
+use crate::stage::Stage;
 use crate::{Ended, tracer};
 
 /// Calls that are not cut, and why a cut there would show nothing.
-const NOT_CUT: [(&str, &str); 6] = [
+const NOT_CUT: [(&str, &str); 7] = [
     (
         "read pread64 readv lseek close stat fstat lstat newfstatat statx statfs fstatfs readlink readlinkat getdents64 access faccessat \
          faccessat2 getcwd",
@@ -30,7 +30,12 @@ const NOT_CUT: [(&str, &str); 6] = [
     ),
     ("flock", "a lock in memory, gone with the process"),
     (
-        "socket connect bind getsockname getpeername setsockopt getsockopt shutdown sendto recvfrom sendmsg recvmsg sendmmsg",
+        "epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd2 timerfd_create timerfd_settime",
+        "the event loop of a Director: memory",
+    ),
+    (
+        "socket socketpair connect bind listen accept accept4 getsockname getpeername setsockopt getsockopt shutdown sendto recvfrom \
+         sendmsg recvmsg sendmmsg",
         "network: a cut connection is in the demo and in the tests of the client",
     ),
     ("umask", "is not called between a file's making and its mode"),
@@ -42,7 +47,7 @@ pub fn compare(stage: &Stage) -> Result<Vec<String>, Ended> {
         return Err(Ended::DidNotRun("needs strace".into()));
     }
     let mut notes = Vec::new();
-    for flow in [Flow::File, Flow::Online] {
+    for flow in stage.flows.iter().copied() {
         let seen = seen(stage, flow)?;
         let covered = |name: &str| tracer::is_counted(name);
         let excused = |name: &str| NOT_CUT.iter().any(|(names, _)| names.split_whitespace().any(|n| n == name));
@@ -61,7 +66,7 @@ fn seen(stage: &Stage, flow: Flow) -> Result<BTreeMap<String, u64>, String> {
     let mut device = Device::of_seed(stage, &folder, &folder.join("state"), flow)?;
     let out = folder.join("counts");
     device.below = ["strace", "-f", "-c", "-o", &out.display().to_string()].map(String::from).to_vec();
-    device.update_to(stage, flow, NEW, "boot-2", None)?;
+    device.update_to(stage, flow, stage.new, "boot-2", None)?;
     let text = fs::read_to_string(&out).map_err(|e| format!("{}: {e}", out.display()))?;
     let lines = text.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use miniserde::{Deserialize, json};
 use vmetric::agent::command::running_agent;
+use vmetric::core::product::Product;
 use vmetric::core::slots::{Condition, Image};
 use vmetric::io::clock;
 use vmetric::io::state::State;
 use vmetric::wire::agent_api::ResultWire;
 use vmetric::wire::records::{AcceptedWire, ResultsWire, StatusWire};
 
-use crate::build::FACTORY;
+use crate::director;
 use crate::mount::Mount;
 use crate::stage::Stage;
 use crate::{pause, signal};
@@ -24,8 +25,6 @@ const TIMES: &str = "liveness=10,contact=10,cooldown=1,fresh=60,recheck=1,settle
 const STARTS_MAX: u32 = 12;
 /// Orders given in one case before nothing is called to come of it.
 const ORDERS_MAX: u32 = 6;
-/// Seconds for a whole case; an undisturbed one takes under one.
-const CASE_S: u64 = 14;
 
 /// Who orders the update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +72,10 @@ impl Story {
     }
 }
 
-/// A device.
+/// A device, or a Director's machine.
 pub struct Device {
+    /// What runs on it.
+    pub product: &'static Product,
     /// Its folder; holds `image`, `state`, logs.
     pub folder: PathBuf,
     /// Its state folder.
@@ -87,8 +88,9 @@ pub struct Device {
     pub below: Vec<String>,
 }
 
+/// What `status --json` says of the program and its slots.
 #[derive(Deserialize, Debug)]
-struct Status {
+pub struct Status {
     version: String,
     runs: bool,
     running: String,
@@ -101,9 +103,11 @@ impl Device {
         let told = |e: std::io::Error| format!("{}: {e}", folder.display());
         let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder.join("image")).map_err(told)?;
-        fs::hard_link(stage.builds.agent(FACTORY), folder.join("image/vmetric-agent")).map_err(told)?;
+        let product = stage.product;
+        fs::hard_link(stage.factory(), folder.join("image").join(product.name)).map_err(told)?;
         fs::copy(&stage.release.root, folder.join("image/root.json")).map_err(told)?;
-        Ok(Device { folder: folder.to_path_buf(), state: folder.join("state"), id: String::new(), mount: None, below: Vec::new() })
+        let (folder, state) = (folder.to_path_buf(), folder.join("state"));
+        Ok(Device { product, folder, state, id: String::new(), mount: None, below: Vec::new() })
     }
 
     /// A device in the state of the seed; on-line ones have an identity of their own. `state` may be a mount point.
@@ -137,7 +141,7 @@ impl Device {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(self.folder.join("image/vmetric-agent"));
+        let mut command = Command::new(self.folder.join("image").join(self.product.name));
         command.args(args).arg("--state").arg(&self.state).stdin(Stdio::null()).env("VMETRIC_TEST_TIMES", TIMES);
         command
     }
@@ -195,9 +199,14 @@ impl Device {
         }
     }
 
-    /// The running agent.
+    /// The state folder as it is.
+    pub fn look_at_state(&self) -> State {
+        State::look_of(self.product, &self.state)
+    }
+
+    /// The running program.
     pub fn pid(&self) -> Option<u32> {
-        running_agent(&State::look(&self.state))
+        running_agent(&self.look_at_state())
     }
 
     /// Waits until the agent runs and says what it is; the version that it says and is. The rest of the question, what
@@ -220,7 +229,7 @@ impl Device {
 
     /// Waits for the first word of the running program, which comes after the launcher.
     pub fn until_it_speaks(&self) {
-        let spoken = || State::look(&self.state).status::<StatusWire>().filter(|s| Some(s.pid) == self.pid());
+        let spoken = || self.look_at_state().status::<StatusWire>().filter(|s| Some(s.pid) == self.pid());
         crate::wait(10, spoken);
     }
 
@@ -229,27 +238,31 @@ impl Device {
         let exe = PathBuf::from(format!("/proc/{pid}/exe"));
         let is = stage.version_of(&exe).ok_or("the running file is none of the published ones")?;
         // Asked of a copy of the program: the device's own may be on a file system that forbids it.
-        let text = self.status_of(&["status", "--json"], stage.builds.agent(FACTORY))?;
-        let status: Status = json::from_str(&text).map_err(|_| format!("status --json is not understood: {text}"))?;
-        let version = self.status_of(&["-version"], stage.builds.agent(FACTORY))?;
+        let text = self.status_of(&["status", "--json"], stage.factory())?;
+        let unclear = |_| format!("status --json is not understood: {text}");
+        let status: Status = match stage.is_director() {
+            true => director::own_status(&text)?,
+            false => json::from_str(&text).map_err(unclear)?,
+        };
+        let version = self.status_of(&["-version"], stage.factory())?;
         if self.pid() != Some(pid) || stage.version_of(&exe).as_ref() != Some(&is) {
             return Err("it changed while it was looked at".into());
         }
         let place = if status.running == "factory" { "factory image".to_string() } else { format!("slot {}", status.running) };
         let line = format!("running: {is} ({place}, {})", status.running_as);
         match status.runs && status.version == is && version.lines().nth(1) == Some(&line) {
-            true => Ok(is),
+            true => director::has_its_package(self, &status.running, &is).map(|()| is),
             false => Err(format!("{is} runs, but status says {status:?} and -version says: {version}")),
         }
     }
 
     fn last_result(&self) -> Option<ResultWire> {
-        State::look(&self.state).read("last-result.json").ok().flatten()
+        self.look_at_state().read("last-result.json").ok().flatten()
     }
 
     /// The wanted version runs, confirmed, the order has ended, and whoever ordered it knows.
     pub fn is_done(&self, version: &str) -> bool {
-        let state = State::look(&self.state);
+        let state = self.look_at_state();
         let marks = state.load_marks().marks;
         let Image::Slot(slot) = marks.active else { return false };
         let order: Option<AcceptedWire> = state.read("order.json").ok().flatten();
@@ -265,7 +278,7 @@ impl Device {
     /// back, and returns when it is done. Everything else is an error: nothing runs, an untruth, a loop, a standstill.
     pub fn update_to(&self, stage: &Stage, flow: Flow, version: &str, boot_id: &str, cut: Option<&Cut>) -> Result<Story, String> {
         let mut update = Update::begin(self, stage, flow, version, boot_id, cut)?;
-        let result = update.run();
+        let result = update.run().and_then(|()| if stage.is_director() { director::is_intact(stage, self) } else { Ok(()) });
         update.end_operator();
         let mut agent = update.agent;
         self.stop(&mut agent);
@@ -340,7 +353,7 @@ impl<'a> Update<'a> {
             if age > Duration::from_secs(3) && self.story.hit && !self.device.until_file().exists() {
                 let _ = fs::write(self.device.until_file(), b"");
             }
-            if age > Duration::from_secs(CASE_S) {
+            if age > Duration::from_secs(self.stage.case_s) {
                 let now = self.device.agent(&["status"]).unwrap_or_else(|e| e);
                 return Err(format!("stands still; {} starts, codes {:?}; status:\n{now}", self.story.starts, self.story.codes));
             }
@@ -386,8 +399,8 @@ impl<'a> Update<'a> {
                 if self.story.orders > ORDERS_MAX * 2 {
                     return Err(format!("nothing came of {} orders: {:?}", self.story.orders, self.story.codes));
                 }
-                let tree = self.stage.release.tree.display().to_string();
-                let mut command = self.device.command(&["update", "--file", &tree, "--version", self.version]);
+                let source = self.stage.source.display().to_string();
+                let mut command = self.device.command(&["update", "--file", &source, "--version", self.version]);
                 let out = File::create(self.device.folder.join("operator")).map_err(|e| e.to_string())?;
                 let err = out.try_clone().map_err(|e| e.to_string())?;
                 self.operator = Some(command.stdout(out).stderr(err).spawn().map_err(|e| e.to_string())?);

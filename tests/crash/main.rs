@@ -9,6 +9,7 @@
 mod build;
 mod covered;
 mod device;
+mod director;
 mod disk;
 #[path = "../demo/guard.rs"]
 #[allow(dead_code, reason = "the demo's module: some of it is the demo's only")]
@@ -31,6 +32,8 @@ mod stage;
 mod table;
 mod tracer;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,7 +56,11 @@ Usage: tests/crash-matrix [GROUP...] [--all] [--deep] [--only CASE] [--seed N] [
               whole update, by `update --file` and by an order of a Director: SIGKILL, ENOSPC, EIO, EROFS, short write;
               and the list of covered calls against `strace -c`. A run takes every k-th of these cases, from an offset
               that its seed says
-  power-loss  ext4 on a loop mount loses everything that was not synced, at cut points in every phase of the update
+  crash-director
+              the same for `vmetric-director update --file BUNDLE`, a release with a package: the calls of the store and the backup
+              are among them; `vmetric.yml`, `user/`, rows of the store and backups have to be as they were
+  power-loss, power-loss-director
+              ext4 on a loop mount loses everything that was not synced, at cut points in every phase of the update
   bit-rot     random damage to files and folders of the state folder
   disk        full to many levels, without inodes, read-only, noexec
 
@@ -90,7 +97,7 @@ pub struct Args {
     keep: bool,
 }
 
-const GROUPS: [&str; 4] = ["crash", "power-loss", "bit-rot", "disk"];
+const GROUPS: [&str; 6] = ["crash", "crash-director", "power-loss", "power-loss-director", "bit-rot", "disk"];
 
 fn parse(words: &[String]) -> Result<Args, String> {
     let mut args = Args { jobs: thread::available_parallelism().map_or(2, usize::from), seed: 1, ..Args::default() };
@@ -185,20 +192,30 @@ fn guarded(words: &[String], keep: bool) -> ExitCode {
 fn inner(work: &Path, args: &Args) -> ExitCode {
     guard::without_guard(|| guard::end_group(process::id()));
     let (mut failed, mut left_out) = (0, Vec::new());
-    let stage = match stage::Stage::set_up(work, args.deep) {
-        Ok(stage) => stage,
-        Err(why) => {
-            println!("crash-matrix: {why}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let mut stages = HashMap::new();
     for group in &args.groups {
+        let name = group.strip_suffix("-director").unwrap_or(group);
+        let of_director = name != group;
+        // What no group needs is not built.
+        let stage = match stages.entry(of_director) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(place) => {
+                let made = if of_director { director::set_up(work, args.deep) } else { stage::Stage::set_up(work, args.deep) };
+                match made {
+                    Ok(stage) => place.insert(stage),
+                    Err(why) => {
+                        println!("crash-matrix: {why}");
+                        return ExitCode::FAILURE;
+                    }
+                }
+            }
+        };
         let began = clock::monotonic();
-        let done = match group.as_str() {
-            "crash" => matrix::run(&stage, args),
-            "power-loss" => power::run(&stage, args),
-            "bit-rot" => rot::run(&stage, args),
-            "disk" => disk::run(&stage, args),
+        let done = match name {
+            "crash" => matrix::run(stage, args),
+            "power-loss" => power::run(stage, args),
+            "bit-rot" => rot::run(stage, args),
+            "disk" => disk::run(stage, args),
             other => Err(Ended::Failed(format!("there is no group {other}"))),
         };
         let seconds = clock::monotonic().saturating_sub(began).as_secs();

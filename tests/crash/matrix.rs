@@ -7,17 +7,20 @@ use std::sync::PoisonError;
 
 use crate::covered;
 use crate::device::{Cut, Device, Flow};
-use crate::stage::{NEW, Stage};
+use crate::stage::Stage;
 use crate::table::Table;
 use crate::tracer::KINDS;
 use crate::{Args, Ended, each};
 
 /// Cases of a run that is no `--all`: two or three minutes.
 const SAMPLE: usize = 300;
+/// The same for a Director, whose start reads a store and makes keys.
+const SAMPLE_DIRECTOR: usize = 200;
 
 /// One cut.
 #[derive(Clone, Debug)]
 struct Case {
+    group: String,
     flow: Flow,
     kind: String,
     at: u64,
@@ -29,14 +32,14 @@ struct Case {
 impl Case {
     fn name(&self) -> String {
         let boot = if self.reboot { "reboot" } else { "restart" };
-        format!("crash:{}:{}:{}:{}:{boot}", flow_word(self.flow), self.kind, self.at, self.act)
+        format!("{}:{}:{}:{}:{}:{boot}", self.group, flow_word(self.flow), self.kind, self.at, self.act)
     }
 
     fn parse(name: &str) -> Option<Case> {
         let words: Vec<&str> = name.split(':').collect();
-        let ["crash", flow, kind, at, act, boot] = words[..] else { return None };
+        let [group, flow, kind, at, act, boot] = words[..] else { return None };
         let flow = if flow == "file" { Flow::File } else { Flow::Online };
-        Some(Case { flow, kind: kind.into(), at: at.parse().ok()?, act: act.into(), reboot: boot == "reboot" })
+        Some(Case { group: group.into(), flow, kind: kind.into(), at: at.parse().ok()?, act: act.into(), reboot: boot == "reboot" })
     }
 }
 
@@ -57,7 +60,7 @@ pub fn count(stage: &Stage, flow: Flow) -> Result<Counts, String> {
     let device = Device::of_seed(stage, &folder, &folder.join("state"), flow)?;
     let log = folder.join("calls");
     let cut = Cut { kind: "any".into(), at: 0, act: "count".into(), log: Some(log.clone()) };
-    let story = device.update_to(stage, flow, NEW, "boot-2", Some(&cut))?;
+    let story = device.update_to(stage, flow, stage.new, "boot-2", Some(&cut))?;
     if !story.codes.is_empty() || story.starts != 1 {
         return Err(format!("an update that nobody disturbed: {story:?}"));
     }
@@ -73,11 +76,11 @@ pub fn count(stage: &Stage, flow: Flow) -> Result<Counts, String> {
     Ok(counts)
 }
 
-fn plan(counts: &Counts, flow: Flow, deep: bool) -> Vec<Case> {
+fn plan(counts: &Counts, flow: Flow, deep: bool, group: &str) -> Vec<Case> {
     let mut cases = Vec::new();
     for ((kind, act), count) in counts {
         for at in 1..=*count {
-            let case = |act: &str, reboot| Case { flow, kind: kind.to_string(), at, act: act.into(), reboot };
+            let case = |act: &str, reboot| Case { group: group.into(), flow, kind: kind.to_string(), at, act: act.into(), reboot };
             cases.push(case(act, at % 2 == 0));
             if deep {
                 cases.push(case(act, at % 2 == 1));
@@ -91,8 +94,8 @@ fn plan(counts: &Counts, flow: Flow, deep: bool) -> Vec<Case> {
 }
 
 /// Every k-th case; runs with one seed after the other come by all of them. Every k-th of each kind of call, with each act.
-fn sample(cases: Vec<Case>, seed: u64) -> Vec<Case> {
-    let step = (cases.len() / SAMPLE).max(1);
+fn sample(cases: Vec<Case>, seed: u64, of: usize) -> Vec<Case> {
+    let step = (cases.len() / of).max(1);
     let offset = seed as usize % step;
     cases.into_iter().enumerate().filter(|(n, _)| n % step == offset).map(|(_, case)| case).collect()
 }
@@ -104,17 +107,17 @@ pub fn run(stage: &Stage, args: &Args) -> Result<Table, Ended> {
     match &args.only {
         Some(name) => cases.push(Case::parse(name).ok_or(format!("'{name}' is no case"))?),
         None => {
-            for flow in [Flow::File, Flow::Online] {
+            for flow in stage.flows.iter().copied() {
                 let counts = count(stage, flow)?;
                 let calls: Vec<String> =
                     counts.iter().filter(|((_, act), _)| act == "kill").map(|((kind, _), n)| format!("{kind} {n}")).collect();
                 notes.push(format!("calls of an undisturbed update ({}): {}", flow_word(flow), calls.join(", ")));
                 println!("{}", notes[notes.len() - 1]);
-                cases.extend(plan(&counts, flow, args.deep));
+                cases.extend(plan(&counts, flow, args.deep, &stage.group("crash")));
             }
             println!("{} cases", cases.len());
             if !args.all {
-                cases = sample(cases, args.seed);
+                cases = sample(cases, args.seed, if stage.is_director() { SAMPLE_DIRECTOR } else { SAMPLE });
                 println!("of them, from seed {}: {} (--all for all)", args.seed, cases.len());
             }
             notes.extend(covered::compare(stage)?);
@@ -134,7 +137,7 @@ fn play(stage: &Stage, case: &Case, folder: &Path) -> Result<String, String> {
     let cut = Cut { kind: case.kind.clone(), at: case.at, act: case.act.clone(), log: None };
     let boot = if case.reboot { "boot-2/boot-3" } else { "boot-2" };
     let told = |why: String| format!("{why}\n  log: {}", tail(&folder.join("log")));
-    device.update_to(stage, case.flow, NEW, boot, Some(&cut)).map(|story| story.outcome()).map_err(told)
+    device.update_to(stage, case.flow, stage.new, boot, Some(&cut)).map(|story| story.outcome()).map_err(told)
 }
 
 /// The end of a log.

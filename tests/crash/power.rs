@@ -9,7 +9,7 @@ use std::sync::PoisonError;
 use crate::device::{Cut, Device, Flow, copy_folder};
 use crate::matrix::flow_word;
 use crate::mount::{Mount, own_namespace, run as system};
-use crate::stage::{NEW, Stage};
+use crate::stage::Stage;
 use crate::table::Table;
 use crate::{Args, Ended, each};
 
@@ -19,8 +19,11 @@ const CUTS: usize = 4;
 const CUTS_DEEP: usize = 60;
 /// Two slots, a part, and what the agent wants to be free.
 const DISK: &str = "128M";
+/// The same for a Director, with its backups.
+const DISK_DIRECTOR: &str = "256M";
 
 struct Case {
+    group: String,
     flow: Flow,
     phase: String,
     at: usize,
@@ -28,14 +31,14 @@ struct Case {
 
 impl Case {
     fn name(&self) -> String {
-        format!("power-loss:{}:{}:{}", flow_word(self.flow), self.phase, self.at)
+        format!("{}:{}:{}:{}", self.group, flow_word(self.flow), self.phase, self.at)
     }
 
     fn parse(name: &str) -> Option<Case> {
         let words: Vec<&str> = name.split(':').collect();
-        let ["power-loss", flow, phase, at] = words[..] else { return None };
+        let [group, flow, phase, at] = words[..] else { return None };
         let flow = if flow == "file" { Flow::File } else { Flow::Online };
-        Some(Case { flow, phase: phase.into(), at: at.parse().ok()? })
+        Some(Case { group: group.into(), flow, phase: phase.into(), at: at.parse().ok()? })
     }
 }
 
@@ -47,7 +50,7 @@ pub fn run(stage: &Stage, args: &Args) -> Result<Table, Ended> {
     match &args.only {
         Some(name) => cases.push(Case::parse(name).ok_or(format!("'{name}' is no case"))?),
         None => {
-            for flow in [Flow::File, Flow::Online] {
+            for flow in stage.flows.iter().copied() {
                 cases.extend(plan(stage, flow, if args.deep { CUTS_DEEP } else { CUTS })?);
             }
         }
@@ -63,7 +66,7 @@ pub fn run(stage: &Stage, args: &Args) -> Result<Table, Ended> {
 fn base(stage: &Stage) -> Result<std::path::PathBuf, String> {
     let image = stage.work.join("base.img");
     let path = image.display().to_string();
-    system("truncate", &["-s", DISK, &path])?;
+    system("truncate", &["-s", if stage.is_director() { DISK_DIRECTOR } else { DISK }, &path])?;
     system("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", &path])?;
     let mount = Mount::ext4(&image, &stage.work.join("base"))?;
     copy_folder(&stage.seed, &mount.at.join("state")).map_err(|e| e.to_string())?;
@@ -77,6 +80,10 @@ fn phase<'a>(what: &str, before: &'a str, execs: usize) -> &'a str {
     match () {
         () if is(&["request.json", "order.json", "tree.json"]) && execs == 0 => "order",
         () if is(&["/trust/"]) && execs == 0 => "metadata",
+        () if is(&["/backup/"]) && execs == 0 && before != "start" => "backup",
+        () if is(&["/package"]) && execs == 0 => "package",
+        () if is(&["director.redb"]) && before == "marks" => "drain",
+        () if is(&["director.redb"]) && execs > 0 => "store",
         () if is(&[".part"]) => "download",
         () if is(&["slot.json"]) && before != "start" => "slot.json",
         () if is(&["confirmed"]) && execs > 0 => "confirm",
@@ -92,12 +99,12 @@ fn plan(stage: &Stage, flow: Flow, cuts: usize) -> Result<Vec<Case>, String> {
     let device = Device::of_seed(stage, &folder, &folder.join("state"), flow)?;
     let log = folder.join("calls");
     let cut = Cut { kind: "any".into(), at: 0, act: "count".into(), log: Some(log.clone()) };
-    device.update_to(stage, flow, NEW, "boot-2", Some(&cut))?;
+    device.update_to(stage, flow, stage.new, "boot-2", Some(&cut))?;
     let text = fs::read_to_string(&log).map_err(|e| e.to_string())?;
     let (mut now, mut execs, mut of) = ("start", 0, BTreeMap::<&str, Vec<usize>>::new());
     for (n, line) in text.lines().enumerate() {
         let what = line.splitn(5, ' ').nth(4).unwrap_or_default();
-        if line.contains(" execve ") && now != "start" && what.ends_with("/image/vmetric-agent") {
+        if line.contains(" execve ") && now != "start" && what.contains("/image/vmetric-") {
             (now, execs) = ("switch", execs + 1);
         } else if line.contains(" execve ") && execs > 0 {
             now = "trial";
@@ -110,7 +117,7 @@ fn plan(stage: &Stage, flow: Flow, cuts: usize) -> Result<Vec<Case>, String> {
         let n = all.len().min(cuts);
         (0..n).map(|i| all[i * all.len() / n]).collect()
     };
-    let case = |phase: &str, at| Case { flow, phase: phase.into(), at };
+    let case = |phase: &str, at| Case { group: stage.group("power-loss"), flow, phase: phase.into(), at };
     Ok(of.iter().flat_map(|(phase, all)| spread(all).into_iter().map(|at| case(phase, at)).collect::<Vec<_>>()).collect())
 }
 
@@ -127,5 +134,5 @@ fn play(stage: &Stage, case: &Case, folder: &Path, base: &Path) -> Result<String
     let cut = Cut { kind: "any".into(), at: case.at as u64, act: format!("power={}", mount.at.display()), log: None };
     let told = |why: String| format!("{why}\n  log: {}", crate::matrix::tail(&folder.join("log")));
     device.mount = Some(mount);
-    device.update_to(stage, case.flow, NEW, "boot-2/boot-3", Some(&cut)).map(|story| story.outcome()).map_err(told)
+    device.update_to(stage, case.flow, stage.new, "boot-2/boot-3", Some(&cut)).map(|story| story.outcome()).map_err(told)
 }

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use vmetric::agent::trial::hash_file;
 use vmetric::core::hex;
+use vmetric::core::product::{AGENT, Product};
 use vmetric::director::commands::TokenView;
 
 use crate::build::{self, Builds, FACTORY, GOOD, RAISED, Variant};
 use crate::device::{Device, Flow};
+use crate::director;
 use crate::kept;
 use crate::release::{self, Release};
 use crate::show::Show;
@@ -21,10 +23,24 @@ pub const OLD: &str = GOOD;
 /// What the update brings; it raises the security counter, too.
 pub const NEW: &str = RAISED;
 /// A large artifact: every slice of a real download.
-const LARGE: usize = 24 << 20;
+pub const LARGE: usize = 24 << 20;
+/// Seconds for a whole case; an undisturbed one takes under one.
+const CASE_S: u64 = 14;
 
 /// Everything that cases share.
 pub struct Stage {
+    /// What is updated, and cut.
+    pub product: &'static Product,
+    /// What runs before the update, from slot a.
+    pub old: &'static str,
+    /// What the update brings.
+    pub new: &'static str,
+    /// Who orders updates.
+    pub flows: &'static [Flow],
+    /// What `update --file` is given: a tree, or a bundle of one.
+    pub source: PathBuf,
+    /// Seconds for a whole case.
+    pub case_s: u64,
     /// Work folder.
     pub work: PathBuf,
     /// The programs.
@@ -37,7 +53,8 @@ pub struct Stage {
     pub token: Option<TokenView>,
     /// State folder of a device that runs [`OLD`] from slot a, confirmed.
     pub seed: PathBuf,
-    versions: HashMap<String, String>,
+    /// Versions of program files by their hashes.
+    pub versions: HashMap<String, String>,
 }
 
 impl Stage {
@@ -54,9 +71,43 @@ impl Stage {
             let hash = hash_file(&builds.agent(version)).map_err(|e| e.to_string())?;
             versions.insert(hex::encode(&hash), version.to_string());
         }
-        let mut stage = Stage { work: work.to_path_buf(), builds, release, site, token, seed: work.join("seed/state"), versions };
+        let stage = Stage {
+            product: &AGENT,
+            old: OLD,
+            new: NEW,
+            flows: &[Flow::File, Flow::Online],
+            source: release.tree.clone(),
+            case_s: CASE_S,
+            work: work.to_path_buf(),
+            builds,
+            release,
+            site,
+            token,
+            seed: work.join("seed/state"),
+            versions,
+        };
         stage.make_seed()?;
         Ok(stage)
+    }
+
+    /// The program of a version; of the factory's, too.
+    pub fn program(&self, version: &str) -> PathBuf {
+        if self.is_director() { self.builds.director_of(version) } else { self.builds.agent(version) }
+    }
+
+    /// The program of the factory image.
+    pub fn factory(&self) -> PathBuf {
+        self.program(if self.is_director() { director::FACTORY } else { FACTORY })
+    }
+
+    /// A Director updates itself here.
+    pub fn is_director(&self) -> bool {
+        self.product != &AGENT
+    }
+
+    /// A group's name for this product.
+    pub fn group(&self, name: &str) -> String {
+        if self.is_director() { format!("{name}-director") } else { name.into() }
     }
 
     /// The version of a program file, by its hash.
@@ -66,15 +117,22 @@ impl Stage {
     }
 
     /// A device that has made one update and has been started once since.
-    fn make_seed(&mut self) -> Result<(), String> {
+    pub fn make_seed(&self) -> Result<(), String> {
         let device = Device::bare(self, &self.work.join("seed"))?;
-        device.update_to(self, Flow::File, OLD, "boot-0", None)?;
+        if self.is_director() {
+            director::furnish(self, &device.state)?;
+        }
+        device.update_to(self, Flow::File, self.old, "boot-0", None)?;
         let mut agent = device.spawn("boot-1", None)?;
         let settled = device.truth(self, &mut agent);
+        if self.is_director() {
+            director::use_it(&device)?;
+        } else {
+            // Each copy has an identity of its own, or none.
+            fs::remove_dir_all(self.seed.join("config")).map_err(|e| e.to_string())?;
+        }
         device.stop(&mut agent);
-        // Each copy has an identity of its own, or none.
-        fs::remove_dir_all(self.seed.join("config")).map_err(|e| e.to_string())?;
-        if settled? == OLD { Ok(()) } else { Err("the seed does not run its version".into()) }
+        if settled? == self.old { Ok(()) } else { Err("the seed does not run its version".into()) }
     }
 }
 
