@@ -8,6 +8,7 @@ pub mod access;
 pub mod api;
 pub mod extra;
 pub mod form;
+pub mod gui;
 pub mod intake;
 pub mod role;
 pub mod told;
