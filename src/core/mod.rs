@@ -14,6 +14,8 @@ pub mod bundle;
 pub mod canonical;
 pub mod clock;
 #[cfg(feature = "director")]
+pub mod cluster;
+#[cfg(feature = "director")]
 pub mod contact;
 pub mod copies;
 pub mod first_boot;

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | built-in | this program: `manual`, `user_action`, `latest`, 30 s, the manager's zone |
 //! | organization | Fleet, for all of its Directors, and for all agents |
+//! | cluster | the policy of a cluster of Directors, for its members |
 //! | director | a Director's default for its agents |
 //! | director file | the `agents:` section of its `vmetric.yml` |
 //! | node | Custom Policy of one Director or agent |
@@ -17,14 +18,17 @@
 //! A tier whose Custom Policy is off keeps what was typed and counts as empty. What to do with the effective values is
 //! [`decide`]'s.
 
+mod check;
 mod decide;
+mod never;
 mod windows;
 
+pub use check::{Typed, Wrong, check, check_all, check_complete};
 pub use decide::{AUTHORIZATION_TTL_S, Candidate, Decision, Facts, Failed, Granted, Kept, Standing, Wish, decide, wish};
+pub use never::{Group, RARE_S, Warning, warnings};
 pub use windows::{FETCH_AHEAD_S, Firing, Schedule, WINDOW_MAX_S, WINDOW_MIN_S, Window};
 
-use super::reason::Reason;
-use super::schedule::{Cron, INTERVAL_DEFAULT_S, Interval, Zone};
+use super::schedule::INTERVAL_DEFAULT_S;
 use super::version::Version;
 
 /// Longest text of a value: a cron line with lists in each field fits.
@@ -133,6 +137,8 @@ pub enum Tier {
     BuiltIn,
     /// Fleet's default.
     Organization,
+    /// A cluster's policy, in the place of its members' own.
+    Cluster,
     /// A Director's default for its agents.
     Director,
     /// The same, from its `vmetric.yml`.
@@ -147,14 +153,15 @@ pub enum Tier {
 
 impl Tier {
     /// Each of them, highest first.
-    pub const ALL: [Tier; 7] =
-        [Tier::BuiltIn, Tier::Organization, Tier::Director, Tier::DirectorFile, Tier::Node, Tier::File, Tier::Authorization];
+    pub const ALL: [Tier; 8] =
+        [Tier::BuiltIn, Tier::Organization, Tier::Cluster, Tier::Director, Tier::DirectorFile, Tier::Node, Tier::File, Tier::Authorization];
 
     /// Stable word.
     pub fn word(self) -> &'static str {
         match self {
             Tier::BuiltIn => "built_in",
             Tier::Organization => "organization",
+            Tier::Cluster => "cluster",
             Tier::Director => "director",
             Tier::DirectorFile => "director_file",
             Tier::Node => "node",
@@ -238,116 +245,6 @@ fn take<T: Clone>(into: &mut Set<T>, value: &Option<T>, tier: Tier) {
     if let Some(value) = value {
         *into = Set { value: value.clone(), tier };
     }
-}
-
-/// Values as they were typed, before anybody looked at them; the names are those of the specification.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Typed<'a> {
-    /// `manual`, `auto`.
-    pub mode: Option<&'a str>,
-    /// `user_action`, `immediate`, `schedule`.
-    pub method: Option<&'a str>,
-    /// `latest` or a version.
-    pub version: Option<&'a str>,
-    /// Crontab.
-    pub cron: Option<&'a str>,
-    /// `30s`, `5m`, `1h`, `1d`, or seconds.
-    pub interval: Option<&'a str>,
-    /// IANA name or `local`.
-    pub zone: Option<&'a str>,
-}
-
-/// What is wrong with a value: the field's name, and a sentence with what is allowed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wrong {
-    /// The specification's name of the field.
-    pub field: &'static str,
-    /// One sentence, without the field's name.
-    pub what: String,
-}
-
-impl Wrong {
-    fn new(field: &'static str, what: impl Into<String>) -> Wrong {
-        Wrong { field, what: what.into() }
-    }
-}
-
-impl From<Wrong> for Reason {
-    fn from(wrong: Wrong) -> Reason {
-        Reason::new("settings_invalid", format!("{}: {}", wrong.field, wrong.what))
-    }
-}
-
-/// The one check of settings: for the GUI, the API, the command line and `vmetric.yml` alike.
-///
-/// # Errors
-/// The first field that is wrong, and what is allowed.
-pub fn check(typed: &Typed) -> Result<Settings, Wrong> {
-    let fields = [typed.mode, typed.method, typed.version, typed.cron, typed.interval, typed.zone];
-    for (name, value) in ["mode", "method", "version", "cron", "interval", "zone"].into_iter().zip(fields) {
-        if value.is_some_and(|v| v.len() > TEXT_MAX) {
-            return Err(Wrong::new(name, format!("longer than {TEXT_MAX} bytes")));
-        }
-    }
-    let mode = typed.mode.map(|t| Mode::ALL.into_iter().find(|m| m.word() == t).ok_or_else(|| unknown("mode", t, "manual or auto")));
-    let method = typed.method.map(|t| {
-        let found = Method::ALL.into_iter().find(|m| m.word() == t);
-        found.ok_or_else(|| unknown("method", t, "user_action, immediate or schedule"))
-    });
-    let (mode, method) = (mode.transpose()?, method.transpose()?);
-    let version = typed.version.map(wanted).transpose()?;
-    for (name, value) in [("cron", typed.cron), ("interval", typed.interval)] {
-        if value.is_some() && method != Some(Method::Schedule) {
-            return Err(Wrong::new(name, "belongs to method: schedule, which has to be said beside it"));
-        }
-    }
-    let of = |field| move |reason: Reason| Wrong::new(field, reason.detail.clone());
-    let interval = typed.interval.map(Interval::parse).transpose().map_err(of("interval"))?;
-    let cron = typed.cron.map(Cron::parse).transpose().map_err(of("cron"))?;
-    // Whether `local` can be read is the manager's business, and its name is good everywhere.
-    let zone = typed.zone.map(|text| Zone::parse(text, &Zone::utc()).map(|_| text.trim().to_string()));
-    let zone = zone.transpose().map_err(of("zone"))?;
-    // The specification: the interval is the fallback when there is no cron; without either, 30 s.
-    let timing = match (cron, interval) {
-        (Some(cron), _) => Some(Timing::Cron(cron.text().to_string())),
-        (None, Some(interval)) => Some(Timing::Interval(interval.seconds())),
-        (None, None) => None,
-    };
-    Ok(Settings { mode, method, version, timing, zone })
-}
-
-/// The same for a section that stands alone, as `update:` of `vmetric.yml`: what the specification requires must be there.
-///
-/// # Errors
-/// As [`check`], and a required field that is missing.
-pub fn check_complete(typed: &Typed) -> Result<Settings, Wrong> {
-    let mut settings = check(typed)?;
-    let missing = |field, allowed: &str| Wrong::new(field, format!("is required; expected {allowed}"));
-    match settings.mode {
-        None => return Err(missing("mode", "manual or auto")),
-        Some(Mode::Manual) => return Ok(settings),
-        Some(Mode::Auto) => {}
-    }
-    let method = settings.method.ok_or_else(|| missing("method", "user_action, immediate or schedule, with mode: auto"))?;
-    // A person's authorization names the version.
-    if settings.version.is_none() && method != Method::UserAction {
-        return Err(missing("version", "a version such as 2.5.0, or latest, with mode: auto"));
-    }
-    if method == Method::Schedule && settings.timing.is_none() {
-        settings.timing = Some(Timing::Interval(INTERVAL_DEFAULT_S));
-    }
-    Ok(settings)
-}
-
-fn unknown(field: &'static str, text: &str, allowed: &str) -> Wrong {
-    Wrong::new(field, format!("'{text}' is not known; expected {allowed}"))
-}
-
-fn wanted(text: &str) -> Result<Wanted, Wrong> {
-    if text == "latest" {
-        return Ok(Wanted::Latest);
-    }
-    text.parse().map(Wanted::Exact).map_err(|e: super::version::NotAVersion| Wrong::new("version", format!("{e}, or latest")))
 }
 
 #[cfg(test)]

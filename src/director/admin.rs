@@ -110,6 +110,16 @@ pub struct AdminWire {
     pub scope: Option<String>,
     /// The revision that a change of settings was made from.
     pub expected: Option<u64>,
+    /// What is not set is forgotten.
+    pub replace: Option<bool>,
+    /// A cluster, by id or name.
+    pub cluster: Option<String>,
+    /// Its members.
+    pub members: Option<Vec<String>>,
+    /// A name for people.
+    pub name: Option<String>,
+    /// Only what is older than this number.
+    pub before: Option<u64>,
 }
 
 /// First line of each answer.

@@ -103,6 +103,8 @@ Act
       --custom off  inherit everything, and keep what was typed; --revision N  only if nobody changed it since
   policy unset [--agent ID | --default]  [--mode] [--method] [--version] [--cron] [--interval] [--zone] [--json]
       Inherits these again; without any, all of them.
+  policy check [--agent ID | --default] [--mode M] ... [--json]      what `set` would do: problems, what can never act, next times
+  policy history [--agent ID | --default] [--limit N] [--before REVISION] [--json]      who changed what, when, before and after
   authorize AGENT VERSION | authorize --all VERSION  [--ttl 24h] [--json]
       Lets agents whose method is user_action take this version, once. It names version and file, and expires.
   authorize --revoke AGENT | --revoke --all [--json]

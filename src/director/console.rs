@@ -88,7 +88,11 @@ fn print(ask: &Ask, role: &Role, line: &str, out: &mut impl Write) -> Result<io:
         "reject" => shown::rejected(&parse(line)?, role),
         "allow" => shown::allowed(&parse(line)?, role),
         "rollouts" => rollouts(&parse(line)?, role),
-        "policy" => super::policing::show::text(&parse(line)?),
+        "policy" => match ask.request.act.as_deref() {
+            Some("history") => super::policing::history::text(&parse(line)?),
+            Some("check") => super::policing::scopes::text(&parse(line)?),
+            _ => super::policing::show::text(&parse(line)?),
+        },
         "authorize" => super::policing::ask::authorized(&parse(line)?),
         "activity" => event(&parse(line)?),
         "token" if ask.request.list == Some(true) || ask.request.revoke.is_some() => tokens(&parse(line)?, role),

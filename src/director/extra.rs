@@ -9,12 +9,17 @@ use smol::net::unix::UnixStream;
 
 use super::admin::AdminWire;
 use super::metrics::Page;
+use super::policing::rows::Scope;
+use super::policing::scopes::Concerned;
 use super::site::Site;
 use crate::core::reason::Reason;
 use crate::io::serve::{Answer, Request};
 
 /// The answer to a command, under way.
 pub type Commanded<'a> = Pin<Box<dyn Future<Output = Result<(), Reason>> + 'a>>;
+
+/// Nodes that were looked up.
+pub type Looked<'a> = Pin<Box<dyn Future<Output = Result<Vec<Concerned>, Reason>> + 'a>>;
 
 /// Everything is optional: what an addition does not know is the server's own.
 pub trait Extra: std::any::Any {
@@ -37,6 +42,14 @@ pub trait Extra: std::any::Any {
         _out: &'a mut UnixStream,
     ) -> Option<Commanded<'a>> {
         None
+    }
+
+    /// Nodes of other servers that settings are for, as far as they were told of.
+    ///
+    /// # Errors
+    /// `store_unavailable`, `agent_unknown`.
+    fn concerned<'a>(&'a self, _site: &'a Rc<Site>, _scope: &'a Scope) -> Looked<'a> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
     /// Adds to what Prometheus gathers.

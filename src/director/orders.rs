@@ -216,7 +216,7 @@ impl Registry {
             }
             Err(reason) => facts.no_artifact = Some(reason.clone()),
         }
-        facts.busy = self.busy(&row.agent);
+        facts.busy = self.busy(&row.agent).or_else(|| self.cluster_turn(&row.agent, now));
         facts
     }
 
@@ -229,6 +229,10 @@ impl Registry {
 
     fn apply(&mut self, id: u64, agent: &str, decision: Decision, releases: &Releases, now: u64, wake: &mut Vec<String>) {
         let row = &self.orders[&(id, agent.to_string())];
+        // Another member of its cluster may have been ordered in this very plan.
+        let turn = if decision == Decision::Proceed { self.cluster_turn(agent, now) } else { None };
+        let until = self.rollouts.get(&id).map(Rollout::expires_at);
+        let decision = turn.map_or(decision, |reason| Decision::Wait { reason, until });
         match decision {
             Decision::Proceed => {
                 self.issue(row.clone(), releases, now);

@@ -247,9 +247,10 @@ impl Registry {
     /// Refuses an agent from now on.
     ///
     /// # Errors
-    /// `agent_unknown`.
+    /// `agent_unknown`, `cluster_member`.
     pub fn remove(&mut self, id: &str, now: u64) -> Result<(), Reason> {
         self.known(id)?;
+        self.may_leave(id)?;
         self.cancel_agents(&[id.to_string()], &super::cancel::Cancel::new(&format!("the {} was removed", self.role.node)), now);
         if let Some(agent) = self.agents.get_mut(id) {
             agent.removed_at = Some(now);

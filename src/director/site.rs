@@ -356,6 +356,8 @@ pub fn load(store: &Store, now: u64) -> Result<Registry, String> {
     let rows = |table| -> Result<Vec<_>, String> { Ok(store.load(table)?.into_iter().map(|(_, row)| row).collect()) };
     let grants = store.load::<GrantRow>(Table::Grants)?.into_iter().map(|(_, row)| row).collect();
     registry.load_policies(rows(Table::Policies)?, grants);
+    registry.load_changes(store.load(Table::PolicyChanges)?.into_iter().map(|(_, row)| row).collect());
+    registry.load_clusters(store.load(Table::Clusters)?.into_iter().map(|(_, row)| row).collect());
     registry.policing.clock_floor = env!("VMETRIC_BUILT_TIME").parse().unwrap_or(0);
     registry.policing.zone = Some(crate::io::zone::local());
     registry.index();

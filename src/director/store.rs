@@ -14,6 +14,8 @@
 //! | `quarantine` | `<sha256>/<agent id, nothing, or #roll-out>` | [`super::records::Quarantine`] |
 //! | `approvals` | a device's public key | [`super::records::Pending`] |
 //! | `policies` | [`super::policing::rows::Scope`] | [`super::policing::rows::PolicyRow`] |
+//! | `policy_changes` | revision, 20 digits | [`super::policing::history::ChangeRow`] |
+//! | `clusters` | cluster's id | Fleet: [`super::policing::clusters::ClusterRow`] |
 //! | `grants` | agent id | [`super::policing::rows::GrantRow`] |
 //! | `activity` | sequence, 20 digits | [`super::records::Event`] |
 //! | `uplink` | `cursor`, `settings` | a Director's [`super::uplink`] to Fleet |
@@ -77,6 +79,16 @@ pub enum Table {
     Relayed,
     /// Update settings.
     Policies,
+    /// Changes of update settings.
+    PolicyChanges,
+    /// Clusters of Directors.
+    Clusters,
+    /// Enrollment templates.
+    Templates,
+    /// Where notices go.
+    Webhooks,
+    /// Notices that wait.
+    Notices,
     /// Authorizations of updates.
     Grants,
     /// Bytes that were sent today.
@@ -90,7 +102,7 @@ pub enum Table {
 }
 
 impl Table {
-    const ALL: [Table; 19] = [
+    const ALL: [Table; 24] = [
         Table::Meta,
         Table::Agents,
         Table::Tokens,
@@ -105,6 +117,11 @@ impl Table {
         Table::Inventory,
         Table::Relayed,
         Table::Policies,
+        Table::PolicyChanges,
+        Table::Clusters,
+        Table::Templates,
+        Table::Webhooks,
+        Table::Notices,
         Table::Grants,
         Table::Spent,
         Table::Users,
@@ -129,6 +146,11 @@ impl Table {
             Table::Inventory => "inventory",
             Table::Relayed => "relayed",
             Table::Policies => "policies",
+            Table::PolicyChanges => "policy_changes",
+            Table::Clusters => "clusters",
+            Table::Templates => "templates",
+            Table::Webhooks => "webhooks",
+            Table::Notices => "notices",
             Table::Grants => "grants",
             Table::Spent => "spent",
             Table::Users => "users",

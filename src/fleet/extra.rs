@@ -8,15 +8,23 @@ use smol::net::unix::UnixStream;
 
 use super::access::{Access, doors};
 use super::api::Api;
-use super::gui::Gui;
+use super::clusters;
 use super::intake::Intake;
 use super::told;
+use crate::core::reason::Reason;
 use crate::director::admin::AdminWire;
-use crate::director::extra::{Commanded, Extra};
+use crate::director::commands::store_error;
+use crate::director::extra::{Commanded, Extra, Looked};
 use crate::director::metrics::Page;
+use crate::director::policing::rows::Scope;
+use crate::director::policing::scopes::Concerned;
+use crate::director::records::{NAME_MAX, clean};
 use crate::director::site::Site;
+use crate::io::clock;
 use crate::io::serve::{Answer, Request};
 
+/// Agents that are looked at for warnings before a policy is saved: platforms are few, however many agents there are.
+const CONCERNED_MAX: usize = 20_000;
 /// Directors that have a series of their own in `/metrics`.
 const DIRECTORS_MAX: usize = 1_000;
 
@@ -28,7 +36,6 @@ pub struct FleetExtra {
     api: Api,
     /// Who gets in.
     pub access: Rc<Access>,
-    gui: Rc<Gui>,
 }
 
 impl FleetExtra {
@@ -40,14 +47,19 @@ impl FleetExtra {
 
 impl Extra for FleetExtra {
     fn body_limit(&self, method: &str, path: &str) -> Option<usize> {
-        let limit = self.api.body_limit(path).or_else(|| doors::body_limit(path)).or_else(|| self.intake()?.body_limit(method, path));
-        limit.or_else(|| self.gui.body_limit(method, path))
+        self.api.body_limit(path).or_else(|| doors::body_limit(path)).or_else(|| self.intake()?.body_limit(method, path))
     }
 
     fn call(&self, site: &Rc<Site>, request: &Request) -> Option<Answer> {
         let answer = self.api.call(site, request, self.intake()).or_else(|| doors::call(&self.access, site, request));
-        let answer = answer.or_else(|| self.intake()?.call(site, request));
-        answer.or_else(|| self.gui.call(site, request, &self.intake()?))
+        answer.or_else(|| self.intake()?.call(site, request))
+    }
+
+    fn concerned<'a>(&'a self, site: &'a Rc<Site>, scope: &'a Scope) -> Looked<'a> {
+        match self.intake() {
+            Some(intake) => Box::pin(agents_concerned(intake, site, scope)),
+            None => Box::pin(std::future::ready(Ok(Vec::new()))),
+        }
     }
 
     fn metrics(&self, site: &Rc<Site>, page: &mut Page) {
@@ -59,7 +71,10 @@ impl Extra for FleetExtra {
         }
     }
 
-    fn command<'a>(&'a self, site: &'a Rc<Site>, request: &'a AdminWire, _who: &'a str, out: &'a mut UnixStream) -> Option<Commanded<'a>> {
+    fn command<'a>(&'a self, site: &'a Rc<Site>, request: &'a AdminWire, who: &'a str, out: &'a mut UnixStream) -> Option<Commanded<'a>> {
+        if request.command == clusters::COMMAND {
+            return Some(Box::pin(clusters::run(site, request, who, clock::unix(), out)));
+        }
         let intake = self.intake()?;
         told::COMMANDS.contains(&request.command.as_str()).then(|| -> Commanded<'a> { Box::pin(told::run(intake, site, request, out)) })
     }
@@ -67,8 +82,31 @@ impl Extra for FleetExtra {
     fn start(&self, site: &Rc<Site>, executor: &Rc<LocalExecutor<'static>>) -> Result<(), String> {
         let intake = Rc::new(Intake::load(&site.store)?);
         executor.spawn(intake.clone().keep_house(site.clone())).detach();
-        executor.spawn(self.gui.live.clone().run(site.clone())).detach();
         *self.intake.borrow_mut() = Some(intake);
         self.access.start(site)
     }
+}
+
+/// The Directors' agents that settings are for, as they told of them. A single one that nobody told of is refused: it is
+/// mistyped, or gone.
+async fn agents_concerned(intake: Rc<Intake>, site: &Rc<Site>, scope: &Scope) -> Result<Vec<Concerned>, Reason> {
+    let director = match scope {
+        Scope::AgentsOf(director) | Scope::AgentOf(director, _) => Some(director.as_str()),
+        _ => None,
+    };
+    if let Scope::AgentOf(director, agent) = scope
+        && !intake.knows(director, agent)
+    {
+        let agent = clean(agent, NAME_MAX);
+        let detail = format!("Director {director} has told of no agent '{agent}'; `agents --director {director}` lists them");
+        return Err(Reason::new("agent_unknown", detail));
+    }
+    site.store.durable().await.map_err(store_error)?;
+    let agents = intake.agents(site, director, None, CONCERNED_MAX).await.map_err(store_error)?;
+    let wanted = |id: &str| !matches!(scope, Scope::AgentOf(_, agent) if agent != id);
+    let text = |text: Option<String>| text.unwrap_or_default();
+    let seen = agents.into_iter().filter(|a| wanted(&a.id));
+    Ok(seen
+        .map(|a| Concerned { os: text(a.os), arch: text(a.architecture), version: text(a.version), sha256: text(a.running_sha256) })
+        .collect())
 }

@@ -49,8 +49,13 @@ Act
       [--max-in-flight N|P%] [--max-failures N] [--contact-deadline 5m]
       [--unattended [--trial-max 24h]] [--end-probation] [--retry] [--switch-in 0s] [--life 30d] [--json]
       First one Director, then at most --max-in-flight (10%); more than --max-failures (2) halt it.
-  policy show [DIRECTOR] | set | unset [--director ID | --default] [--mode M] [--method M] [--version V] [--cron C | --interval I]
-      [--zone Z] [--custom on|off] [--revision N] [--json]     update settings, by default or one Director's own
+  policy show [WHOSE] | set | check | unset [WHOSE] [--mode M] [--method M] [--version V] [--cron C | --interval I] [--zone Z]
+      [--custom on|off] [--replace] [--revision N] [--json]    update settings; check says what set would do, and does nothing
+      WHOSE: --default (every Director), --director ID, --cluster NAME, --agents (every agent), --agents --director ID (that
+      Director's agents), --agents --director ID --agent ID. Lower wins; --custom off inherits again and keeps what was typed.
+  policy history [WHOSE] [--limit N] [--before REVISION] [--json]    who changed what, when, before and after
+  cluster create NAME --member DIRECTOR... | list | show NAME | change NAME [--name N] [--member DIRECTOR...] | remove NAME
+      [--revision N] [--json]       3 to 15 Directors, an odd number, with one policy; updated one member at a time
   authorize DIRECTOR VERSION | --all VERSION [--ttl 24h] | --revoke DIRECTOR [--json]
   cancel --all | --director ID... | --rollout N  [--roll-back] [--reason TEXT] [--json]
   retry --all | --director ID... | --rollout N  [--reason TEXT] [--json]

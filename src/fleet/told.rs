@@ -5,6 +5,7 @@ use std::rc::Rc;
 use miniserde::{Deserialize, Serialize};
 use smol::net::unix::UnixStream;
 
+use super::clusters;
 use super::intake::{Asked, Intake, SiteAgent, Told};
 use crate::core::reason::Reason;
 use crate::director::admin::{AdminWire, line, status};
@@ -59,6 +60,7 @@ pub fn asks(word: &str, words: &mut Words, request: &mut AdminWire) -> Result<bo
             Ok(true)
         }
         "health" => Ok(true),
+        clusters::COMMAND => clusters::asks(words, request).map(|()| true),
         "activity" => {
             let update = words.option("--update")?;
             if update.is_none() && !words.flag("--told") {
@@ -131,6 +133,7 @@ pub fn shown(ask: &Ask, text: &str) -> Result<String, String> {
         "site-agents" => Ok(agents(&parse(text)?)),
         "told" => Ok(event(&parse(text)?)),
         "health" => Ok(health(&parse(text)?)),
+        clusters::COMMAND => Ok(clusters::shown(&parse(text)?)),
         _ => Ok(format!("{text}\n")),
     }
 }

@@ -6,7 +6,7 @@
 use miniserde::json::{self, Number, Value};
 use miniserde::{Deserialize, Serialize};
 
-use crate::core::policy::{Settings, Typed, Wrong, check, check_complete};
+use crate::core::policy::{Settings, Typed, Wrong, check, check_all, check_complete};
 use crate::core::reason::Reason;
 
 /// The specification's `update` section, and a time zone. Absent = not said at this tier.
@@ -48,6 +48,14 @@ impl SettingsWire {
     /// The first field that is wrong, and what is allowed.
     pub fn check(&self) -> Result<Settings, Wrong> {
         check(&self.typed())
+    }
+
+    /// The same, with every problem.
+    ///
+    /// # Errors
+    /// Each field that is wrong, and what is allowed.
+    pub fn check_all(&self) -> Result<Settings, Vec<Wrong>> {
+        check_all(&self.typed())
     }
 
     /// The same for a section that stands alone (`update:` of `vmetric.yml`): what is required must be there.

@@ -13,7 +13,7 @@ use crate::director_orders::{World, all};
 const HOUR: u64 = 3_600;
 
 /// `mode=auto;method=immediate` as settings.
-fn settings(text: &str) -> SettingsWire {
+pub fn settings(text: &str) -> SettingsWire {
     let mut out = SettingsWire { ..Default::default() };
     for pair in text.split(';').filter(|p| !p.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap();
@@ -23,17 +23,17 @@ fn settings(text: &str) -> SettingsWire {
 }
 
 /// The scope's settings are these from now on, and the manager acts.
-fn set(world: &mut World, scope: &Scope, text: &str) {
+pub fn set(world: &mut World, scope: &Scope, text: &str) {
     let change = PolicyChange { set: settings(text), replace: true, custom: Some(true), ..Default::default() };
     world.registry.set_policy(scope, &change, world.now).unwrap();
     world.plan();
 }
 
-fn node(id: &str) -> Scope {
+pub fn node(id: &str) -> Scope {
     Scope::Node(id.to_string())
 }
 
-fn policy(world: &World, id: &str) -> NodePolicyView {
+pub fn policy(world: &World, id: &str) -> NodePolicyView {
     world.registry.node_policy(id, &world.releases, world.now).unwrap()
 }
 

@@ -21,7 +21,7 @@ use crate::fleet::get;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Enrolls a Director at a Fleet, as `vmetric-director enroll` does; its id there.
-fn join(fleet: &Site, director: &Site) -> String {
+pub fn join(fleet: &Site, director: &Site) -> String {
     let enrolled = fleet.try_enroll(&fleet.token(""), "site-one").unwrap();
     let config = ConfigWire {
         format: 1,
@@ -36,7 +36,7 @@ fn join(fleet: &Site, director: &Site) -> String {
     enrolled.agent_id
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let end = clock::monotonic() + PATIENCE;
     while !holds() {
         assert!(clock::monotonic() < end, "{what} did not come");

@@ -41,6 +41,7 @@ mod first_boot;
 #[cfg(all(unix, feature = "fleet"))]
 mod fleet;
 #[cfg(all(unix, feature = "fleet"))]
+mod fleet_policy;
 mod fleet_told;
 mod frozen;
 mod http_client;

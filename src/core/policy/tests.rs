@@ -1,4 +1,5 @@
 use super::*;
+use crate::core::reason::Reason;
 
 fn typed(text: &str) -> Typed<'_> {
     let mut out = Typed::default();

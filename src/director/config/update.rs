@@ -60,8 +60,8 @@ impl Update {
     /// The one check of settings has the last word, here as in Fleet and on the command line.
     fn check(&self, complete: bool, s: &Section<'_>, problems: &mut Vec<Problem>) {
         let wire = self.wire();
-        let checked = if complete { wire.check_complete() } else { wire.check() };
-        let Err(wrong) = checked else { return };
+        let complete = || if complete { wire.check_complete().map(drop) } else { Ok(()) };
+        let all = wire.check_all().err().or_else(|| Some(vec![complete().err()?])).unwrap_or_default();
         let at = [
             ("mode", &self.mode),
             ("method", &self.method),
@@ -69,9 +69,11 @@ impl Update {
             ("cron", &self.cron),
             ("interval", &self.interval),
         ];
-        let at = at.iter().find(|(name, _)| *name == wrong.field).and_then(|(_, at)| at.as_ref());
-        let (line, found) = at.map_or((s.line, "nothing".into()), |at| (at.line, shown(&at.value)));
-        problems.push(Problem::new(line, &s.path(wrong.field), &found, &wrong.what));
+        for wrong in all {
+            let at = at.iter().find(|(name, _)| *name == wrong.field).and_then(|(_, at)| at.as_ref());
+            let (line, found) = at.map_or((s.line, "nothing".into()), |at| (at.line, shown(&at.value)));
+            problems.push(Problem::new(line, &s.path(wrong.field), &found, &wrong.what));
+        }
     }
 
     /// As it travels and as policies keep it.

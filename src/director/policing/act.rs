@@ -114,7 +114,9 @@ impl Registry {
 
     fn has_own_settings(&self, node: &str) -> bool {
         let p = &self.policing;
-        (!p.files.is_empty() && p.files.contains_key(node)) || p.layers.contains_key(&format!("node/{node}"))
+        (!p.files.is_empty() && p.files.contains_key(node))
+            || p.layers.contains_key(&format!("node/{node}"))
+            || p.cluster_of.contains_key(node)
     }
 
     /// Makes a roll-out, unless one of the same version is still busy: a device that comes back later does not start

@@ -6,6 +6,7 @@ use smol::net::unix::UnixStream;
 
 use super::grants::{Authorize, AuthorizeView};
 use super::rows::{PolicyChange, Scope};
+use super::scopes::Concerned;
 use super::show::PolicyView;
 use crate::core::reason::Reason;
 use crate::director::admin::AdminWire;
@@ -28,42 +29,34 @@ pub fn parse(command: &str, words: &mut Words, node: &str, request: &mut AdminWi
     Ok(true)
 }
 
+/// Acts of `policy`.
+const ACTS: [&str; 5] = ["show", "set", "unset", "check", "history"];
+
 fn policy(words: &mut Words, node: &str, request: &mut AdminWire) -> Result<(), String> {
     let node = format!("--{node}");
-    let act = words.word()?.filter(|act| matches!(act.as_str(), "show" | "set" | "unset"));
-    let act = act.ok_or("expected `policy show`, `policy set` or `policy unset`")?;
-    let handed = node == "--director" && words.flag("--agents");
+    let act = words.word()?.filter(|act| ACTS.contains(&act.as_str()));
+    let act = act.ok_or("expected `policy show`, `policy set`, `policy unset`, `policy check` or `policy history`")?;
+    let fleet = node == "--director";
+    let handed = fleet && words.flag("--agents");
     let (one, agent) = (words.option(&node)?, if handed { words.option("--agent")? } else { None });
+    let cluster = if fleet { words.option("--cluster")? } else { None };
     let everybody = words.flag("--default");
-    if one.is_some() && everybody {
-        return Err(format!("either {node} ID or --default"));
+    if usize::from(one.is_some() || handed) + usize::from(everybody) + usize::from(cluster.is_some()) > 1 {
+        return Err(format!("either {node} ID or --default{}", if fleet { ", or --agents, or --cluster CLUSTER" } else { "" }));
     }
-    if act == "set" {
-        let mut settings = SettingsWire { ..Default::default() };
-        for name in FIELDS {
-            if let Some(field) = settings.field(name) {
-                *field = words.option(&format!("--{name}"))?;
-            }
+    match act.as_str() {
+        "set" | "check" => settings(words, &act, request)?,
+        "unset" => {
+            let named: Vec<String> = FIELDS.iter().filter(|name| words.flag(&format!("--{name}"))).map(|name| name.to_string()).collect();
+            request.clear = Some(if named.is_empty() { FIELDS.map(String::from).to_vec() } else { named });
         }
-        settings.check_values().map_err(|wrong| format!("--{}: {}", wrong.field, wrong.what))?;
-        let custom = words.option("--custom")?.map(|text| match text.as_str() {
-            "on" => Ok(true),
-            "off" => Ok(false),
-            other => Err(format!("--custom {other}: expected on or off")),
-        });
-        (request.custom, request.settings) = (custom.transpose()?, Some(settings));
-        let nothing = request.custom.is_none() && request.settings.as_ref().is_some_and(SettingsWire::is_empty);
-        if nothing {
-            return Err(format!("policy set needs something to set: --{}, or --custom on|off", FIELDS.join(", --")));
-        }
+        "history" => (request.limit, request.before) = (words.number("--limit")?, words.number("--before")?),
+        _ => {}
     }
-    if act == "unset" {
-        let named: Vec<String> = FIELDS.iter().filter(|name| words.flag(&format!("--{name}"))).map(|name| name.to_string()).collect();
-        request.clear = Some(if named.is_empty() { FIELDS.map(String::from).to_vec() } else { named });
-    }
-    if act != "show" {
+    if matches!(act.as_str(), "set" | "unset") {
         request.expected = words.number("--revision")?;
     }
+    request.cluster = cluster;
     if handed {
         let scope = match (one, agent) {
             (None, None) => Scope::Agents,
@@ -76,10 +69,36 @@ fn policy(words: &mut Words, node: &str, request: &mut AdminWire) -> Result<(), 
     }
     request.agents = match one {
         Some(id) => Some(vec![id]),
-        None if act == "show" && !everybody => words.word()?.map(|id| vec![id]),
+        None if act == "show" && !everybody && request.cluster.is_none() => words.word()?.map(|id| vec![id]),
         None => None,
     };
+    // The history of everything, unless somebody names whose.
+    request.all = (act == "history" && !everybody).then_some(true);
     request.act = Some(act);
+    Ok(())
+}
+
+fn settings(words: &mut Words, act: &str, request: &mut AdminWire) -> Result<(), String> {
+    let mut settings = SettingsWire { ..Default::default() };
+    for name in FIELDS {
+        if let Some(field) = settings.field(name) {
+            *field = words.option(&format!("--{name}"))?;
+        }
+    }
+    let custom = words.option("--custom")?.map(|text| match text.as_str() {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        other => Err(format!("--custom {other}: expected on or off")),
+    });
+    request.replace = words.flag("--replace").then_some(true);
+    if act == "set" {
+        settings.check_values().map_err(|wrong| format!("--{}: {}", wrong.field, wrong.what))?;
+    }
+    (request.custom, request.settings) = (custom.transpose()?, Some(settings));
+    let nothing = request.custom.is_none() && request.settings.as_ref().is_some_and(SettingsWire::is_empty);
+    if nothing && act == "set" {
+        return Err(format!("policy set needs something to set: --{}, or --custom on|off", FIELDS.join(", --")));
+    }
     Ok(())
 }
 
@@ -108,44 +127,85 @@ fn authorize(words: &mut Words, node: &str, request: &mut AdminWire) -> Result<(
 /// # Errors
 /// The reason.
 pub async fn run_policy(site: &Rc<Site>, request: &AdminWire, who: &str, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
-    let node = match request.agents.as_ref().and_then(|a| a.first()) {
-        Some(word) => Some(site.registry.borrow().named_agent(word)?),
-        None => None,
+    let scope = scope_of(site, request)?;
+    let change = PolicyChange {
+        set: request.settings.clone().unwrap_or(SettingsWire { ..Default::default() }),
+        clear: request.clear.clone().unwrap_or_default(),
+        replace: request.replace == Some(true),
+        custom: request.custom,
+        expected: request.expected,
     };
-    if request.act.as_deref() != Some("show") {
-        let scope = match &request.scope {
-            Some(key) => Scope::of(key)?,
-            None => node.clone().map_or_else(|| default_scope(site), Scope::Node),
-        };
-        if let Scope::AgentsOf(director) | Scope::AgentOf(director, _) = &scope {
-            site.registry.borrow().known(director)?;
+    let tree = site.tree.borrow().clone();
+    match request.act.as_deref() {
+        Some("history") => {
+            let key = scope.key();
+            let limit = request.limit.unwrap_or(HISTORY_SHOWN);
+            let key = (request.all != Some(true) || request.agents.is_some()).then_some(key.as_str());
+            let view = site.registry.borrow().history(key, request.before, limit, now);
+            return reply(out, &view).await;
         }
-        let change = PolicyChange {
-            set: request.settings.clone().unwrap_or(SettingsWire { ..Default::default() }),
-            clear: request.clear.clone().unwrap_or_default(),
-            replace: false,
-            custom: request.custom,
-            expected: request.expected,
-        };
-        site.acting(who, |registry| registry.set_policy(&scope, &change, now))?;
-        site.decide_now(now).await?;
+        Some("check") => {
+            let concerned = concerned(site, &scope).await?;
+            let view = site.registry.borrow().check_policy(&scope, &change, &concerned, &tree.releases, now)?;
+            return reply(out, &view).await;
+        }
+        Some("show") => {}
+        _ => {
+            // Whoever is named has to be there.
+            concerned(site, &scope).await?;
+            site.acting(who, |registry| registry.set_policy(&scope, &change, now))?;
+            site.decide_now(now).await?;
+        }
     }
-    let view = show(site, node.as_deref(), now)?;
+    let concerned = concerned(site, &scope).await?;
+    let view = {
+        let registry = site.registry.borrow();
+        let view = match &scope {
+            Scope::Node(id) => registry.policy_view(id, &tree.releases, now)?,
+            _ => registry.policies_view(now),
+        };
+        PolicyView { scope: Some(registry.scope_view(&scope, &concerned, &tree.releases, now)?), ..view }
+    };
     reply(out, &view).await
+}
+
+/// Changes shown without `--limit`.
+const HISTORY_SHOWN: u64 = 50;
+
+/// Whose settings are meant; words become ids.
+fn scope_of(site: &Site, request: &AdminWire) -> Result<Scope, Reason> {
+    let registry = site.registry.borrow();
+    if let Some(word) = &request.cluster {
+        return Ok(Scope::Cluster(registry.named_cluster(word)?.id.clone()));
+    }
+    let scope = match (&request.scope, request.agents.as_ref().and_then(|a| a.first())) {
+        (Some(key), _) => Scope::of(key)?,
+        (None, Some(word)) => Scope::Node(word.clone()),
+        (None, None) => default_scope(site),
+    };
+    Ok(match scope {
+        Scope::Node(word) => Scope::Node(registry.named_agent(&word)?),
+        Scope::AgentsOf(word) => Scope::AgentsOf(registry.named_agent(&word)?),
+        Scope::AgentOf(word, agent) => Scope::AgentOf(registry.named_agent(&word)?, agent),
+        other => other,
+    })
+}
+
+/// The nodes that settings are for: this server's, or what others told.
+async fn concerned(site: &Rc<Site>, scope: &Scope) -> Result<Vec<Concerned>, Reason> {
+    if let Some(own) = site.registry.borrow().concerned(scope) {
+        return Ok(own);
+    }
+    let extra = site.extra.borrow().clone();
+    match &extra {
+        Some(extra) => extra.concerned(site, scope).await,
+        None => Ok(Vec::new()),
+    }
 }
 
 /// What a server says for all that it manages: Fleet's word is the organization's.
 pub fn default_scope(site: &Site) -> Scope {
     if site.role.configured { Scope::Default } else { Scope::Organization }
-}
-
-fn show(site: &Site, node: Option<&str>, now: u64) -> Result<PolicyView, Reason> {
-    let tree = site.tree.borrow().clone();
-    let registry = site.registry.borrow();
-    match node {
-        Some(id) => registry.policy_view(id, &tree.releases, now),
-        None => Ok(registry.policies_view(now)),
-    }
 }
 
 /// Runs `authorize`.

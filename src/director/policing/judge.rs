@@ -90,7 +90,8 @@ impl<'a> Shelf<'a> {
     }
 }
 
-fn candidates(product: &str, releases: &Releases, os: &str, arch: &str) -> Vec<Candidate> {
+/// What there is of a product for a platform.
+pub(super) fn candidates(product: &str, releases: &Releases, os: &str, arch: &str) -> Vec<Candidate> {
     let platform = Platform { os: os.to_string(), arch: arch.to_string() };
     let file = platform.program(product);
     let ours = |path: &crate::core::release::TargetPath| path.product == product && path.platform == platform && path.file == file;

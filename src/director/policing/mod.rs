@@ -16,16 +16,21 @@
 mod act;
 #[cfg(unix)]
 pub mod ask;
+pub mod clusters;
 pub mod grants;
 #[cfg(unix)]
 pub mod hand;
+pub mod history;
 mod judge;
 pub mod rows;
+pub mod scopes;
 pub mod show;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use self::act::BY_POLICY;
+use self::clusters::ClusterRow;
+use self::history::ChangeRow;
 use self::judge::Clockwork;
 use self::rows::{GrantRow, PolicyChange, PolicyRow, Scope};
 use super::registry::Registry;
@@ -75,6 +80,12 @@ pub struct Policing {
     pub rows: BTreeMap<String, PolicyRow>,
     /// By node.
     pub grants: BTreeMap<String, GrantRow>,
+    /// By id.
+    pub clusters: BTreeMap<String, ClusterRow>,
+    /// The cluster that a node is in.
+    cluster_of: BTreeMap<String, String>,
+    /// Changes that are kept, by revision.
+    changes: BTreeMap<u64, ChangeRow>,
     /// The same rows, read.
     layers: BTreeMap<String, Layer>,
     /// The `agents:` section of this Director's `vmetric.yml`.
@@ -156,17 +167,19 @@ impl Registry {
 
     /// The highest revision of settings in this store.
     pub fn policy_revision(&self) -> u64 {
-        self.policing.rows.values().map(|r| r.revision).max().unwrap_or(0)
+        let p = &self.policing;
+        // The newest change is never forgotten: the revision of a cluster that was removed does not come again.
+        let rows = p.rows.values().map(|r| r.revision).chain(p.clusters.values().map(|c| c.revision));
+        rows.chain(p.changes.keys().next_back().copied()).max().unwrap_or(0)
     }
 
     /// Changes a scope's settings; returns the row as it is now. What changes nothing makes no revision.
     ///
     /// # Errors
-    /// `settings_invalid`, `revision_conflict`, `agent_unknown`, `agent_removed`, `policies_full`.
+    /// `settings_invalid`, `revision_conflict`, `agent_unknown`, `agent_removed`, `policies_full`, `cluster_unknown`,
+    /// `policy_of_cluster`.
     pub fn set_policy(&mut self, scope: &Scope, change: &PolicyChange, now: u64) -> Result<PolicyRow, Reason> {
-        if let Scope::Node(id) = scope {
-            self.known(id)?;
-        }
+        self.may_have_policy(scope)?;
         if let Some(name) = change.clear.iter().find(|name| !FIELDS.contains(&name.as_str())) {
             let detail = format!("{name}: no such field; allowed: {}", FIELDS.join(", "));
             return Err(Reason::new("settings_invalid", detail));
@@ -174,16 +187,13 @@ impl Registry {
         let key = scope.key();
         let before = self.policing.rows.get(&key).cloned().unwrap_or_default();
         if let Some(expected) = change.expected.filter(|expected| *expected != before.revision) {
-            let who = if before.by.is_empty() { "nobody" } else { &before.by };
-            let detail =
-                format!("the settings of {key} are at revision {} (by {who}), not {expected}; look at them again", before.revision);
-            return Err(Reason::new("revision_conflict", detail));
+            return Err(self.conflict(&key, before.revision, expected));
         }
         if self.policing.rows.len() >= ROWS_MAX && !self.policing.rows.contains_key(&key) {
             return Err(Reason::new("policies_full", format!("{ROWS_MAX} settings are kept; remove some")));
         }
         let settings = change.apply(&before.settings);
-        settings.check()?;
+        settings.check_all()?;
         let custom = change.custom.unwrap_or(if change.set.is_empty() { before.custom } else { true });
         let row = PolicyRow {
             scope: key.clone(),
@@ -198,8 +208,9 @@ impl Registry {
             return Ok(if before.scope.is_empty() { PolicyRow { revision: 0, ..row } } else { before });
         }
         let node = if let Scope::Node(id) = scope { id.clone() } else { String::new() };
-        let detail = format!("{key}: {}; revision {}", difference(&before, &row), row.revision);
-        self.event(now, &node, "policy_changed", detail, None);
+        let what = history::difference(&before, &row);
+        self.event(now, &node, "policy_changed", format!("{key}: {what}; revision {}", row.revision), None);
+        self.keep_change(&before, &row, what);
         self.put(Table::Policies, key.clone(), &row);
         match layer_of(scope, &row) {
             Some(layer) => drop(self.policing.layers.insert(key.clone(), layer)),
@@ -208,6 +219,7 @@ impl Registry {
         self.policing.rows.insert(key, row.clone());
         match scope {
             Scope::Node(id) => self.policing.mark(id),
+            Scope::Cluster(id) => self.mark_members(id),
             Scope::Organization | Scope::Default => self.policing.mark_all(),
             Scope::Agents | Scope::AgentsOf(_) | Scope::AgentOf(..) => self.hand_out = true,
         }
@@ -268,7 +280,11 @@ impl Registry {
     pub fn effective(&self, node: &str) -> Effective {
         let p = &self.policing;
         let shared = [p.layers.get("organization"), p.layers.get("default"), p.file_default.as_ref()];
-        let own = [p.layers.get(&Scope::Node(node.to_string()).key()), p.files.get(node).map(|(_, layer)| layer)];
+        let own = match p.cluster_of.get(node) {
+            Some(cluster) => Scope::Cluster(cluster.clone()),
+            None => Scope::Node(node.to_string()),
+        };
+        let own = [p.layers.get(&own.key()), p.files.get(node).map(|(_, layer)| layer)];
         let layers: Vec<Layer> = shared.into_iter().chain(own).flatten().cloned().collect();
         effective(&layers)
     }
@@ -279,26 +295,10 @@ fn layer_of(scope: &Scope, row: &PolicyRow) -> Option<Layer> {
         Scope::Organization => Tier::Organization,
         Scope::Default => Tier::Director,
         Scope::Node(_) => Tier::Node,
+        Scope::Cluster(_) => Tier::Cluster,
         Scope::Agents | Scope::AgentsOf(_) | Scope::AgentOf(..) => return None,
     };
     // What an older version wrote and this one does not take counts as nothing; `policy show` says so.
     let settings = row.settings.check().unwrap_or_else(|_| Settings::default());
     Some(Layer { tier, on: row.custom, settings, changed_at: row.changed_at })
-}
-
-/// Before and after, field by field.
-fn difference(before: &PolicyRow, after: &PolicyRow) -> String {
-    let (mut old, mut new) = (before.settings.clone(), after.settings.clone());
-    let mut out = Vec::new();
-    if before.custom != after.custom {
-        out.push(format!("custom policy {}", if after.custom { "on" } else { "off" }));
-    }
-    for name in FIELDS {
-        let (was, is) = (old.field(name).and_then(Option::take), new.field(name).and_then(Option::take));
-        if was != is {
-            let text = |value: Option<String>| value.unwrap_or_else(|| "inherited".into());
-            out.push(format!("{name} {} -> {}", text(was), text(is)));
-        }
-    }
-    out.join(", ")
 }

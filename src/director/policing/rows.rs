@@ -15,6 +15,8 @@ pub enum Scope {
     Default,
     /// One node.
     Node(String),
+    /// The members of a cluster, each of which has no settings of its own meanwhile.
+    Cluster(String),
     /// Kept for another server and handed on, not evaluated here: all agents.
     Agents,
     /// The same: the agents of one Director.
@@ -30,6 +32,7 @@ impl Scope {
             Scope::Organization => "organization".into(),
             Scope::Default => "default".into(),
             Scope::Node(id) => format!("node/{id}"),
+            Scope::Cluster(id) => format!("cluster/{id}"),
             Scope::Agents => "agents".into(),
             Scope::AgentsOf(director) => format!("agents/{director}"),
             Scope::AgentOf(director, agent) => format!("agents/{director}/{agent}"),
@@ -41,8 +44,12 @@ impl Scope {
     /// # Errors
     /// `scope_unknown`.
     pub fn of(key: &str) -> Result<Scope, Reason> {
-        let unknown =
-            || Reason::new("scope_unknown", "expected organization, default, node/ID, agents, agents/DIRECTOR or agents/DIRECTOR/AGENT");
+        let unknown = || {
+            Reason::new(
+                "scope_unknown",
+                "expected organization, default, node/ID, cluster/ID, agents, agents/DIRECTOR or agents/DIRECTOR/AGENT",
+            )
+        };
         let parts: Vec<&str> = key.split('/').collect();
         let named = parts.iter().skip(1).all(|part| is_name(part));
         match parts.as_slice() {
@@ -50,6 +57,7 @@ impl Scope {
             ["default"] => Ok(Scope::Default),
             ["agents"] => Ok(Scope::Agents),
             ["node", id] if named => Ok(Scope::Node(id.to_string())),
+            ["cluster", id] if named => Ok(Scope::Cluster(id.to_string())),
             ["agents", director] if named => Ok(Scope::AgentsOf(director.to_string())),
             ["agents", director, agent] if named => Ok(Scope::AgentOf(director.to_string(), agent.to_string())),
             _ => Err(unknown()),

@@ -4,6 +4,7 @@ use miniserde::{Deserialize, Serialize};
 
 use super::judge::{Judgement, Shelf};
 use super::rows::{GrantRow, PolicyRow, Scope};
+use super::scopes::{ScopeView, scope_text};
 use super::{BY_POLICY, Verdict};
 use crate::core::owner::Owner;
 use crate::core::policy::{Decision, Effective, Method, Mode, Set, Timing};
@@ -64,6 +65,8 @@ pub struct PolicyView {
     pub revision: u64,
     /// Server's time.
     pub time: u64,
+    /// The settings that were asked for, as a form needs them.
+    pub scope: Option<ScopeView>,
 }
 
 impl Registry {
@@ -112,6 +115,7 @@ impl Registry {
             effective: NodePolicyView { values: values(&self.effective("")), ..Default::default() },
             revision: self.policy_revision(),
             time: now,
+            scope: None,
         }
     }
 
@@ -120,11 +124,15 @@ impl Registry {
     /// # Errors
     /// `agent_unknown`, `agent_removed`.
     pub fn policy_view(&self, id: &str, releases: &Releases, now: u64) -> Result<PolicyView, Reason> {
-        let key = Scope::Node(id.to_string()).key();
+        let own = match self.cluster_of(id) {
+            Some(row) => Scope::Cluster(row.id.clone()),
+            None => Scope::Node(id.to_string()),
+        };
+        let key = own.key();
         let rows = ["organization", "default", &key].into_iter().filter_map(|key| self.policing.rows.get(key).cloned()).collect();
         let authorizations = self.policing.grants.get(id).cloned().into_iter().collect();
         let effective = self.node_policy(id, releases, now)?;
-        Ok(PolicyView { rows, authorizations, effective, revision: self.policy_revision(), time: now })
+        Ok(PolicyView { rows, authorizations, effective, revision: self.policy_revision(), time: now, scope: None })
     }
 
     /// A person's order beside an automatic policy.
@@ -229,12 +237,16 @@ pub fn text(view: &PolicyView) -> String {
         out += &table.text();
         out.push('\n');
     }
-    if !view.effective.node.is_empty() {
-        out += &format!("{} has:\n", view.effective.node);
-    } else {
-        out += "whoever has nothing of its own has:\n";
+    match &view.scope {
+        // Of one node more is known: what follows, and when.
+        Some(scope) if view.effective.node.is_empty() => out += &scope_text(scope),
+        _ if view.effective.node.is_empty() => {
+            out += &format!("whoever has nothing of its own has:\n{}", node_text(&view.effective, view.time))
+        }
+        _ => out += &format!("{} has:\n{}", view.effective.node, node_text(&view.effective, view.time)),
     }
-    out += &node_text(&view.effective, view.time);
+    let warnings = view.scope.iter().filter(|_| !view.effective.node.is_empty()).flat_map(|scope| &scope.warnings);
+    warnings.for_each(|w| out += &format!("warning: {}: {} ({})\n", w.field, w.detail, w.code));
     if view.effective.node.is_empty() && !view.authorizations.is_empty() {
         let mut table = Table::new(&["AUTHORIZED", "VERSION", "FILE", "UNTIL", "BY", "USED BY"]);
         for grant in &view.authorizations {

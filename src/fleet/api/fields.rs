@@ -120,6 +120,7 @@ pub fn parse(route: &Route, place: Option<String>, request: &Request) -> Result<
     if let Some(fields) = route.body {
         body(fields, &request.body, &mut parsed)?;
     }
+    (route.then)(&mut parsed)?;
     Ok(parsed)
 }
 

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::fields::{Field, Parsed, decoded};
 use super::lists;
+use super::policies;
 use super::values::*;
 use crate::core::reason::Reason;
 use crate::director::api_tokens::Need;
@@ -45,6 +46,8 @@ pub struct Route {
     pub body: Option<&'static [Field]>,
     /// What the path says already.
     pub base: fn(&mut Parsed),
+    /// What several values of it together mean.
+    pub then: fn(&mut Parsed) -> Result<(), Reason>,
     /// Who answers.
     pub command: Command,
     /// Status of a good answer.
@@ -95,8 +98,8 @@ fn matches(pattern: &str, path: &str) -> Option<Option<String>> {
 }
 
 const VIEWER: Option<Need> = Some(Need::Viewer);
-const ADMIN: Option<Need> = Some(Need::Admin);
-const PLAIN: Route = Route {
+pub(super) const ADMIN: Option<Need> = Some(Need::Admin);
+pub(super) const PLAIN: Route = Route {
     method: "GET",
     path: "",
     id: "",
@@ -106,6 +109,7 @@ const PLAIN: Route = Route {
     query: &[],
     body: None,
     base: |_| {},
+    then: |_| Ok(()),
     command: Command::Document,
     success: 200,
     answer: "",
@@ -305,9 +309,21 @@ pub static ROUTES: &[Route] = &[
         answer: "Policy",
         ..PLAIN
     },
+    policies::AGENTS_POLICY,
+    policies::SET_AGENTS_POLICY,
+    policies::POLICY_HISTORY,
+    policies::CHECK_POLICY,
+    policies::CLUSTERS,
+    policies::CREATE_CLUSTER,
+    policies::CLUSTER,
+    policies::CHANGE_CLUSTER,
+    policies::REMOVE_CLUSTER,
+    policies::CLUSTER_POLICY,
+    policies::SET_CLUSTER_POLICY,
     Route {
         method: "POST",
         path: "/api/v1/authorizations",
+
         id: "authorize",
         about: "Lets Directors whose method is user_action take one version, once.",
         need: ADMIN,

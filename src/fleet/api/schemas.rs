@@ -12,9 +12,12 @@ use crate::director::cancel::CancelView;
 use crate::director::commands::TokenView;
 use crate::director::enroll::{TokenRow, TokensView};
 use crate::director::explain::{ExplainView, LastResult, Remedy};
+use crate::director::policing::clusters::{ClusterView, ClustersView, MemberView};
 use crate::director::policing::grants::AuthorizeView;
+use crate::director::policing::history::{ChangeRow, HistoryView};
 use crate::director::policing::rows::{GrantRow, PolicyRow};
-use crate::director::policing::show::{NodePolicyView, PolicyView};
+use crate::director::policing::scopes::{CheckView, ProblemView, ScheduleView, ScopeView, WarningView};
+use crate::director::policing::show::{NodePolicyView, PolicyView, ValueView};
 use crate::director::quarantine::{AllowView, RejectView};
 use crate::director::records::{Event, Quarantine};
 use crate::director::releases::{ReleaseRow, ReleasesView};
@@ -22,6 +25,7 @@ use crate::director::retry::{Again, LeftOut, RetryView};
 use crate::director::views::{AgentView, RejectionsView, RolloutView, RolloutsView, StatusView};
 use crate::fleet::intake::{SiteAgent, Told};
 use crate::wire::agent_api::{ErrorWire, RejectWire};
+use crate::wire::settings::SettingsWire;
 
 /// A schema's name, what it is, and a default value of it as JSON.
 pub struct Schema {
@@ -74,6 +78,18 @@ pub static SCHEMAS: &[Schema] = &[
     schema!("Policy", PolicyView, "Update settings."),
     schema!("PolicyRow", PolicyRow, "Settings as they were typed."),
     schema!("NodePolicy", NodePolicyView, "What counts, what follows, and when."),
+    schema!("Scope", ScopeView, "Settings of one scope as a form needs them: typed, inherited, effective, what will not work."),
+    schema!("Settings", SettingsWire, "The specification's settings; null = inherited."),
+    schema!("Value", ValueView, "One setting that counts, and the tier that set it."),
+    schema!("Warning", WarningView, "A setting that will not do what it reads like."),
+    schema!("Problem", ProblemView, "A value that is not taken."),
+    schema!("Schedule", ScheduleView, "A schedule in words, and its next times."),
+    schema!("PolicyCheck", CheckView, "What a change would come to."),
+    schema!("PolicyHistory", HistoryView, "Changes of settings, newest first."),
+    schema!("PolicyChange", ChangeRow, "One change: who, when, before, after."),
+    schema!("Clusters", ClustersView, "Clusters, and what happens to members."),
+    schema!("Cluster", ClusterView, "One cluster."),
+    schema!("Member", MemberView, "A member of a cluster."),
     schema!("Authorization", GrantRow, "What one Director may take, and until when."),
     schema!("Authorized", AuthorizeView, "What was authorized, or taken back."),
     schema!("Activity", ActivityPage, "A page of Fleet's activity."),
@@ -100,6 +116,26 @@ pub const HOLDS: &[(&str, &str)] = &[
     ("Policy.rows", "PolicyRow"),
     ("Policy.authorizations", "Authorization"),
     ("Policy.effective", "NodePolicy"),
+    ("Policy.scope", "Scope"),
+    ("PolicyRow.settings", "Settings"),
+    ("NodePolicy.values", "Value"),
+    ("NodePolicy.authorization", "Authorization"),
+    ("Scope.typed", "Settings"),
+    ("Scope.inherited", "Value"),
+    ("Scope.effective", "Value"),
+    ("Scope.schedule", "Schedule"),
+    ("Scope.warnings", "Warning"),
+    ("Schedule.next", "integer"),
+    ("Schedule.next_local", "string"),
+    ("PolicyCheck.problems", "Problem"),
+    ("PolicyCheck.warnings", "Warning"),
+    ("PolicyCheck.effective", "Value"),
+    ("PolicyCheck.schedule", "Schedule"),
+    ("PolicyHistory.changes", "PolicyChange"),
+    ("PolicyChange.before", "Settings"),
+    ("PolicyChange.after", "Settings"),
+    ("Clusters.clusters", "Cluster"),
+    ("Cluster.members", "Member"),
     ("Authorized.authorized", "Authorization"),
     ("Authorized.left_out", "LeftOut"),
     ("Authorized.revoked", "string"),
@@ -160,6 +196,15 @@ const TEXTS: &[&str] = &[
     "next",
     "by",
     "update",
+    "mode",
+    "method",
+    "version",
+    "cron",
+    "interval",
+    "zone",
+    "cluster",
+    "cluster_name",
+    "note",
 ];
 
 /// A schema as JSON.

@@ -99,6 +99,11 @@ impl Intake {
         self.sources.borrow().get(director).map(|s| s.row.clone())
     }
 
+    /// Whether a Director told of this agent.
+    pub fn knows(&self, director: &str, agent: &str) -> bool {
+        self.sources.borrow().get(director).is_some_and(|s| s.table.holds(agent))
+    }
+
     /// How many agents a Director told of.
     pub fn agents_of(&self, director: &str) -> usize {
         self.sources.borrow().get(director).map_or(0, |s| s.table.count())

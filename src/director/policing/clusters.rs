@@ -1,0 +1,328 @@
+//! Clusters as records: a name, members, one policy in the place of the members' own.
+//!
+//! The rolling update of a cluster (leases, quorum, drain) is not built yet. Until then the members' orders keep two rules
+//! of it, whoever gives them: one member at a time, and none while another one is silent ([`Registry::cluster_turn`]).
+
+use miniserde::{Deserialize, Serialize};
+
+use super::rows::{PolicyRow, Scope};
+use crate::core::cluster;
+use crate::core::reason::Reason;
+use crate::core::rollout::OFFLINE_AFTER_S;
+use crate::director::records::{NAME_MAX, clean};
+use crate::director::registry::Registry;
+use crate::director::store::Table;
+
+/// Most clusters: as many as a thousand Directors can make.
+pub const CLUSTERS_MAX: usize = 333;
+/// What is told wherever a cluster is shown.
+pub const NOTE: &str = "Members are updated one at a time, and not while another member is silent. Quorum leases and draining come with \
+                        the rolling update, which is not built yet: no load balancer is told.";
+
+/// A cluster.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct ClusterRow {
+    /// Made by the server.
+    pub id: String,
+    /// For people; its own.
+    pub name: String,
+    /// Directors by id, sorted.
+    pub members: Vec<String>,
+    /// Rises with every change in this store, together with those of settings.
+    pub revision: u64,
+    /// Seconds since 1970.
+    pub created_at: u64,
+    /// Seconds since 1970.
+    pub changed_at: u64,
+    /// Who changed it last.
+    pub by: String,
+}
+
+/// What is to be changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterChange {
+    /// Another name.
+    pub name: Option<String>,
+    /// Other members.
+    pub members: Option<Vec<String>>,
+    /// The revision that the change was made from.
+    pub expected: Option<u64>,
+}
+
+/// A member as it is shown.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct MemberView {
+    /// Its id.
+    pub id: String,
+    /// Its host name.
+    pub hostname: String,
+    /// Running version.
+    pub version: String,
+    /// Heard of within the last minutes.
+    pub online: bool,
+    /// An order of its is under way.
+    pub updating: bool,
+}
+
+/// A cluster as it is shown.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct ClusterView {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// `2 up, 1 down`.
+    pub status: String,
+    /// More than half of the members are up.
+    pub quorum: bool,
+    /// Its members.
+    pub members: Vec<MemberView>,
+    /// Its Custom Policy is on.
+    pub custom: bool,
+    /// For changes.
+    pub revision: u64,
+    /// Seconds since 1970.
+    pub changed_at: u64,
+    /// Who changed it last.
+    pub by: String,
+}
+
+/// All of them, or one.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct ClustersView {
+    /// By name.
+    pub clusters: Vec<ClusterView>,
+    /// What happens to members.
+    pub note: String,
+    /// Server's time.
+    pub time: u64,
+}
+
+impl Registry {
+    /// Takes over what the store held.
+    pub fn load_clusters(&mut self, rows: Vec<ClusterRow>) {
+        self.policing.clusters = rows.into_iter().map(|row| (row.id.clone(), row)).collect();
+        self.index_clusters();
+    }
+
+    fn index_clusters(&mut self) {
+        let of = |row: &ClusterRow| row.members.iter().map(|m| (m.clone(), row.id.clone())).collect::<Vec<_>>();
+        self.policing.cluster_of = self.policing.clusters.values().flat_map(of).collect();
+    }
+
+    /// The cluster that a node is in.
+    pub fn cluster_of(&self, node: &str) -> Option<&ClusterRow> {
+        self.policing.clusters.get(self.policing.cluster_of.get(node)?)
+    }
+
+    /// A cluster by its id or name.
+    ///
+    /// # Errors
+    /// `cluster_unknown`.
+    pub fn named_cluster(&self, word: &str) -> Result<&ClusterRow, Reason> {
+        let all = &self.policing.clusters;
+        let found = all.get(word).or_else(|| all.values().find(|row| row.name.eq_ignore_ascii_case(word)));
+        found.ok_or_else(|| {
+            Reason::new("cluster_unknown", format!("there is no cluster '{}'; `cluster list` shows them", clean(word, NAME_MAX)))
+        })
+    }
+
+    /// Makes a cluster.
+    ///
+    /// # Errors
+    /// `name_invalid`, `name_taken`, `clusters_full`, and those of [`cluster::members`].
+    pub fn create_cluster(&mut self, id: &str, name: &str, members: &[String], now: u64) -> Result<ClusterRow, Reason> {
+        if self.policing.clusters.len() >= CLUSTERS_MAX {
+            return Err(Reason::new("clusters_full", format!("there are {CLUSTERS_MAX} clusters; remove some")));
+        }
+        let name = self.free_name(name, None)?;
+        let members = self.fit_members(members, None)?;
+        let row = ClusterRow { id: id.into(), name, members, created_at: now, ..Default::default() };
+        let what = format!("cluster '{}' made of {}", row.name, row.members.join(", "));
+        Ok(self.keep_cluster(row, "cluster_created", what, now))
+    }
+
+    /// Changes a cluster's name or members.
+    ///
+    /// # Errors
+    /// `cluster_unknown`, `revision_conflict`, and those of [`Registry::create_cluster`].
+    pub fn change_cluster(&mut self, word: &str, change: &ClusterChange, now: u64) -> Result<ClusterRow, Reason> {
+        let before = self.named_cluster(word)?.clone();
+        self.is_at(&before, change.expected)?;
+        let name = match &change.name {
+            Some(name) => self.free_name(name, Some(&before.id))?,
+            None => before.name.clone(),
+        };
+        let members = match &change.members {
+            Some(members) => self.fit_members(members, Some(&before.id))?,
+            None => before.members.clone(),
+        };
+        if name == before.name && members == before.members {
+            return Ok(before);
+        }
+        let named = if name == before.name { String::new() } else { format!("name '{}' -> '{name}' ", before.name) };
+        let gone = before.members.iter().filter(|m| !members.contains(m)).map(|m| format!("-{m}"));
+        let came = members.iter().filter(|m| !before.members.contains(m)).map(|m| format!("+{m}"));
+        let moved: Vec<String> = came.chain(gone).collect();
+        let moved = if moved.is_empty() { String::new() } else { format!("members {}", moved.join(" ")) };
+        self.mark_members(&before.id);
+        Ok(self.keep_cluster(ClusterRow { name, members, ..before }, "cluster_changed", format!("{named}{moved}"), now))
+    }
+
+    /// Dissolves a cluster; its members' own settings count again.
+    ///
+    /// # Errors
+    /// `cluster_unknown`, `revision_conflict`.
+    pub fn remove_cluster(&mut self, word: &str, expected: Option<u64>, now: u64) -> Result<ClusterRow, Reason> {
+        let row = self.named_cluster(word)?.clone();
+        self.is_at(&row, expected)?;
+        self.mark_members(&row.id);
+        let key = Scope::Cluster(row.id.clone()).key();
+        self.policing.clusters.remove(&row.id);
+        self.policing.layers.remove(&key);
+        self.policing.rows.remove(&key);
+        self.delete(Table::Policies, key.clone());
+        self.delete(Table::Clusters, row.id.clone());
+        self.index_clusters();
+        let by = self.by.clone().unwrap_or_default();
+        let gone = ClusterRow { revision: self.policy_revision() + 1, changed_at: now, by, ..row };
+        self.note_cluster(&gone, "cluster_removed", format!("cluster '{}' dissolved", gone.name), now);
+        Ok(gone)
+    }
+
+    fn is_at(&self, row: &ClusterRow, expected: Option<u64>) -> Result<(), Reason> {
+        match expected.filter(|expected| *expected != row.revision) {
+            Some(expected) => Err(self.conflict(&Scope::Cluster(row.id.clone()).key(), row.revision, expected)),
+            None => Ok(()),
+        }
+    }
+
+    fn free_name(&self, text: &str, of: Option<&str>) -> Result<String, Reason> {
+        let name = cluster::name(text)?;
+        let taken = |row: &&ClusterRow| Some(row.id.as_str()) != of && (row.name.eq_ignore_ascii_case(&name) || row.id == name);
+        match self.policing.clusters.values().find(taken) {
+            Some(_) => Err(Reason::new("name_taken", format!("name: there is a cluster '{name}' already"))),
+            None => Ok(name),
+        }
+    }
+
+    fn fit_members(&self, words: &[String], of: Option<&str>) -> Result<Vec<String>, Reason> {
+        let named = |word: &String| self.named_agent(word).unwrap_or_else(|_| clean(word, NAME_MAX));
+        let mut members: Vec<String> = words.iter().take(cluster::MEMBERS_MAX + 1).map(named).collect();
+        let other = |id: &str| self.cluster_of(id).filter(|row| Some(row.id.as_str()) != of).map(|row| row.name.clone());
+        cluster::members(&members, &|id| self.known(id).is_ok().then(|| other(id)))?;
+        members.sort();
+        Ok(members)
+    }
+
+    fn keep_cluster(&mut self, row: ClusterRow, code: &str, what: String, now: u64) -> ClusterRow {
+        let row = ClusterRow { changed_at: now, by: self.by.clone().unwrap_or_default(), revision: self.policy_revision() + 1, ..row };
+        self.put(Table::Clusters, row.id.clone(), &row);
+        self.policing.clusters.insert(row.id.clone(), row.clone());
+        self.index_clusters();
+        self.mark_members(&row.id);
+        self.note_cluster(&row, code, what, now);
+        row
+    }
+
+    /// A change of members is a change of what counts for them: it is in the history of settings, too.
+    fn note_cluster(&mut self, row: &ClusterRow, code: &str, what: String, now: u64) {
+        self.event(now, "", code, what.clone(), None);
+        let scope = Scope::Cluster(row.id.clone()).key();
+        let settings = self.policing.rows.get(&scope).cloned().unwrap_or_default();
+        let after = PolicyRow { scope, revision: row.revision, changed_at: now, by: row.by.clone(), ..settings };
+        self.keep_change(&after.clone(), &after, what);
+    }
+
+    /// Its members' decisions may be others now.
+    pub(super) fn mark_members(&mut self, cluster: &str) {
+        let members = self.policing.clusters.get(cluster).map(|row| row.members.clone()).unwrap_or_default();
+        members.iter().for_each(|member| self.policing.mark(member));
+    }
+
+    /// Whether a scope may have settings of its own.
+    ///
+    /// # Errors
+    /// `agent_unknown`, `agent_removed`, `cluster_unknown`, `policy_of_cluster`.
+    pub(super) fn may_have_policy(&self, scope: &Scope) -> Result<(), Reason> {
+        match scope {
+            Scope::Cluster(id) => self.named_cluster(id).map(drop),
+            Scope::Node(id) => {
+                self.known(id)?;
+                self.is_free(id)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_free(&self, node: &str) -> Result<(), Reason> {
+        let Some(row) = self.cluster_of(node) else { return Ok(()) };
+        let how = self.role.command(&format!("policy set --cluster {}", row.id));
+        let detail = format!("{node} is a member of cluster '{}': its policy belongs to the cluster; change it there: `{how}`", row.name);
+        Err(Reason::new("policy_of_cluster", detail))
+    }
+
+    /// Whether a node may be removed or replaced by itself.
+    ///
+    /// # Errors
+    /// `cluster_member`.
+    pub fn may_leave(&self, node: &str) -> Result<(), Reason> {
+        let Some(row) = self.cluster_of(node) else { return Ok(()) };
+        let detail = format!("{node} is a member of cluster '{}'; take it out of the cluster first, or remove the cluster", row.name);
+        Err(Reason::new("cluster_member", detail))
+    }
+
+    /// Why a member of a cluster is not ordered now: another one is under way, or silent.
+    pub fn cluster_turn(&self, node: &str, now: u64) -> Option<Reason> {
+        let row = self.cluster_of(node)?;
+        let others = || row.members.iter().filter(|member| *member != node && self.known(member).is_ok());
+        if let Some(other) = others().find(|other| self.is_moving(other)) {
+            let detail = format!("{other} of cluster '{}' is being updated; one member at a time", row.name);
+            return Some(Reason::new("cluster_turn", detail));
+        }
+        let silent = |other: &&String| now.saturating_sub(self.last_contact(other)) > OFFLINE_AFTER_S;
+        others().find(silent).map(|other| {
+            let detail = format!("{other} of cluster '{}' is silent: without this member, too, the cluster may lose its quorum", row.name);
+            Reason::new("cluster_member_silent", detail)
+        })
+    }
+
+    fn is_moving(&self, node: &str) -> bool {
+        self.order_in_force(node).is_some_and(|(order, _)| order.step().is_some())
+    }
+
+    /// Clusters for people and programs; `word` = only this one.
+    ///
+    /// # Errors
+    /// `cluster_unknown`.
+    pub fn clusters_view(&self, word: Option<&str>, now: u64) -> Result<ClustersView, Reason> {
+        let rows: Vec<&ClusterRow> = match word {
+            Some(word) => vec![self.named_cluster(word)?],
+            None => self.policing.clusters.values().collect(),
+        };
+        let mut clusters: Vec<ClusterView> = rows.into_iter().map(|row| self.cluster_view(row, now)).collect();
+        clusters.sort_by(|a, b| (a.name.to_lowercase(), &a.id).cmp(&(b.name.to_lowercase(), &b.id)));
+        Ok(ClustersView { clusters, note: NOTE.into(), time: now })
+    }
+
+    fn cluster_view(&self, row: &ClusterRow, now: u64) -> ClusterView {
+        let member = |id: &String| {
+            let agent = self.agents.get(id).cloned().unwrap_or_default();
+            let online = now.saturating_sub(self.last_contact(id)) <= OFFLINE_AFTER_S;
+            MemberView { id: id.clone(), hostname: agent.hostname, version: agent.version, online, updating: self.is_moving(id) }
+        };
+        let members: Vec<MemberView> = row.members.iter().map(member).collect();
+        let up = members.iter().filter(|m| m.online).count();
+        ClusterView {
+            id: row.id.clone(),
+            name: row.name.clone(),
+            status: format!("{up} up, {} down", members.len() - up),
+            quorum: up > members.len() / 2,
+            members,
+            custom: self.policing.rows.get(&Scope::Cluster(row.id.clone()).key()).is_some_and(|policy| policy.custom),
+            revision: row.revision,
+            changed_at: row.changed_at,
+            by: row.by.clone(),
+        }
+    }
+}

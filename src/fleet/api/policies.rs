@@ -1,0 +1,152 @@
+//! Routes of policies and clusters, beside those of [`super::routes`].
+
+use super::fields::Parsed;
+use super::routes::{ADMIN, Command, PLAIN, Route};
+use super::values::*;
+use crate::core::reason::Reason;
+use crate::director::policing::rows::Scope;
+
+pub(super) const AGENTS_POLICY: Route = Route {
+    path: "/api/v1/agents/policy",
+    id: "agentsPolicy",
+    about: "Update settings for agents: of all, of those of one Director, or of a single one, as Fleet hands them down.",
+    query: WHOSE,
+    base: |p| p.wire.act = Some("show".into()),
+    then: for_agents,
+    command: Command::Admin("policy"),
+    answer: "Policy",
+    ..PLAIN
+};
+pub(super) const SET_AGENTS_POLICY: Route = Route {
+    method: "PATCH",
+    path: "/api/v1/agents/policy",
+    id: "setAgentsPolicy",
+    about: "Sets what is named for agents: of all, of those of one Director, or of a single one; it is in force there at once.",
+    need: ADMIN,
+    query: WHOSE,
+    body: Some(POLICY),
+    base: |p| p.wire.act = Some("set".into()),
+    then: for_agents,
+    command: Command::Admin("policy"),
+    answer: "Policy",
+    ..PLAIN
+};
+pub(super) const POLICY_HISTORY: Route = Route {
+    path: "/api/v1/policy/history",
+    id: "policyHistory",
+    about: "Who changed which settings, when, before and after; newest first.",
+    query: HISTORY,
+    base: |p| p.wire.act = Some("history".into()),
+    then: |p| {
+        p.wire.all = p.wire.scope.is_none().then_some(true);
+        Ok(())
+    },
+    command: Command::Admin("policy"),
+    answer: "PolicyHistory",
+    ..PLAIN
+};
+pub(super) const CHECK_POLICY: Route = Route {
+    method: "POST",
+    path: "/api/v1/policy/check",
+    id: "checkPolicy",
+    about: "What a change would come to: every problem, what will never act, the next times. Nothing is changed.",
+    need: ADMIN,
+    query: WOULD,
+    body: Some(POLICY),
+    base: |p| p.wire.act = Some("check".into()),
+    command: Command::Admin("policy"),
+    answer: "PolicyCheck",
+    ..PLAIN
+};
+pub(super) const CLUSTERS: Route = Route {
+    path: "/api/v1/clusters",
+    id: "clusters",
+    about: "Clusters of Directors, by name.",
+    base: |p| p.wire.act = Some("list".into()),
+    command: Command::Admin("cluster"),
+    answer: "Clusters",
+    ..PLAIN
+};
+pub(super) const CREATE_CLUSTER: Route = Route {
+    method: "POST",
+    path: "/api/v1/clusters",
+    id: "createCluster",
+    about: "Makes a cluster; its members' policy is the cluster's from now on.",
+    need: ADMIN,
+    body: Some(NEW_CLUSTER),
+    base: |p| p.wire.act = Some("create".into()),
+    command: Command::Admin("cluster"),
+    success: 201,
+    answer: "Clusters",
+    ..PLAIN
+};
+pub(super) const CLUSTER: Route = Route {
+    path: "/api/v1/clusters/{cluster}",
+    id: "cluster",
+    about: "One cluster and its members.",
+    place: Some(OF_CLUSTER),
+    base: |p| p.wire.act = Some("show".into()),
+    command: Command::Admin("cluster"),
+    answer: "Clusters",
+    ..PLAIN
+};
+pub(super) const CHANGE_CLUSTER: Route = Route {
+    method: "PATCH",
+    path: "/api/v1/clusters/{cluster}",
+    id: "changeCluster",
+    about: "Another name or other members.",
+    need: ADMIN,
+    place: Some(OF_CLUSTER),
+    body: Some(CLUSTER_CHANGES),
+    base: |p| p.wire.act = Some("change".into()),
+    command: Command::Admin("cluster"),
+    answer: "Clusters",
+    ..PLAIN
+};
+pub(super) const REMOVE_CLUSTER: Route = Route {
+    method: "DELETE",
+    path: "/api/v1/clusters/{cluster}",
+    id: "removeCluster",
+    about: "Dissolves a cluster; its members' own settings count again. Answers what is left.",
+    need: ADMIN,
+    place: Some(OF_CLUSTER),
+    base: |p| p.wire.act = Some("remove".into()),
+    command: Command::Admin("cluster"),
+    answer: "Clusters",
+    ..PLAIN
+};
+pub(super) const CLUSTER_POLICY: Route = Route {
+    path: "/api/v1/clusters/{cluster}/policy",
+    id: "clusterPolicy",
+    about: "What counts for the members of a cluster.",
+    place: Some(OF_CLUSTER),
+    base: |p| p.wire.act = Some("show".into()),
+    command: Command::Admin("policy"),
+    answer: "Policy",
+    ..PLAIN
+};
+pub(super) const SET_CLUSTER_POLICY: Route = Route {
+    method: "PATCH",
+    path: "/api/v1/clusters/{cluster}/policy",
+    id: "setClusterPolicy",
+    about: "Sets what is named for the members of a cluster; the rest stays.",
+    need: ADMIN,
+    place: Some(OF_CLUSTER),
+    body: Some(POLICY),
+    base: |p| p.wire.act = Some("set".into()),
+    command: Command::Admin("policy"),
+    answer: "Policy",
+    ..PLAIN
+};
+
+/// Which agents settings are for.
+fn for_agents(parsed: &mut Parsed) -> Result<(), Reason> {
+    let scope = match (parsed.director.take(), parsed.agent.take()) {
+        (None, None) => Scope::Agents,
+        (Some(director), None) => Scope::AgentsOf(director),
+        (Some(director), Some(agent)) => Scope::AgentOf(director, agent),
+        (None, Some(_)) => return Err(Reason::new("bad_request", "agent: needs its director beside it")),
+    };
+    parsed.wire.scope = Some(scope.key());
+    Ok(())
+}
