@@ -1,5 +1,7 @@
 //! An edge build has nothing around its engine: what [`duties`](super) a Director adds is nothing here.
 
+use std::time::Duration;
+
 use super::device::Device;
 use super::source::Source;
 use super::world::Fetched;
@@ -60,4 +62,10 @@ impl Device {
     }
 
     pub(super) fn take_identity(&mut self) {}
+
+    pub(super) fn program_looks_for_identity(&mut self, _: Duration) {}
+
+    pub(super) fn program_is_enrolled(&mut self) -> bool {
+        false
+    }
 }

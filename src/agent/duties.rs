@@ -12,12 +12,14 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::device::{Device, Slices};
 use super::download::Between;
 use super::link::{Link, tick};
 use super::source::Source;
 use super::world::{Fetched, World};
+use crate::core::first_boot::{self as first, Found, LOOK_S, Offer, Plan, Settings};
 use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::release::TargetPath;
@@ -90,6 +92,10 @@ pub trait Duties: Send {
     fn heard(&self, answer: &AnswerWire);
     /// Something happened.
     fn note(&mut self, note: Note);
+    /// With what a program without an identity enrolls by itself; `None`: it waits for `enroll`.
+    fn identity(&self) -> Option<Result<Settings, Reason>>;
+    /// It has an identity: what holds the token loses it. What could not be done.
+    fn enrolled(&mut self) -> Option<Reason>;
 }
 
 /// The stop record of a process with more than one thread: the marks and the record change together, and after a stop
@@ -163,6 +169,9 @@ impl Device {
     pub fn attend(&mut self, duties: Box<dyn Duties>, gate: StopGate) {
         duties.on_trial(self.on_trial());
         (self.duties, self.gate) = (Some(duties), Some(gate));
+        if self.agent_id.is_some() {
+            self.program_is_enrolled();
+        }
         self.prepare_stop();
     }
 
@@ -292,6 +301,36 @@ impl Device {
         }
     }
 
+    /// Without an identity, at most `left`: what the program's own configuration says, else a command that wakes it.
+    pub(super) fn program_looks_for_identity(&mut self, left: Duration) {
+        let own_file = Offer { source: first::Source::State, name: String::new(), found: Found::Absent };
+        // Written and not taken in: `take_identity` says what is wrong with it.
+        let written = self.state.path(self.state.product().config).exists();
+        match self.duties.as_ref().filter(|_| !written).and_then(|duties| duties.identity()) {
+            None => self.no_plan(None),
+            Some(Err(reason)) => self.no_plan(Some(&reason)),
+            Some(Ok(settings)) => {
+                let plan = Plan { settings, token_from: 0 };
+                self.ask_when_due(&plan, plan.clone(), &own_file);
+            }
+        }
+        if !self.state.path(self.state.product().config).exists() {
+            self.rest_before_next(left);
+        } else if written {
+            super::run::sleep(left.min(Duration::from_secs(LOOK_S)));
+        }
+    }
+
+    /// `false`: this is an agent, which has no program around it.
+    pub(super) fn program_is_enrolled(&mut self) -> bool {
+        let Some(duties) = &mut self.duties else { return false };
+        self.status.token_left = duties.enrolled().map(|reason| {
+            log::warn!("{reason}");
+            reason.to_string()
+        });
+        true
+    }
+
     /// A program around the engine does not begin anew for an identity: what the configuration says now is taken in, at the
     /// start of each turn. It has been written by a command, as a whole.
     pub(super) fn take_identity(&mut self) {
@@ -308,6 +347,8 @@ impl Device {
                 log::info!("{}: this Director is {} at {}", self.state.product().config, config.agent_id, config.director);
                 (self.link, self.agent_id, self.offline_grace_s) = (Some(link), Some(config.agent_id.clone()), config.offline_grace_s());
                 (self.failures, self.status.refused) = (0, None);
+                // By a command, perhaps, while a key waited in a file.
+                self.program_is_enrolled();
                 self.end_left_over().unwrap_or_else(|reason| log::warn!("{reason}"));
             }
             Err(reason) => log::error!("{reason}"),

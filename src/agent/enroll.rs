@@ -76,7 +76,7 @@ pub fn enroll(args: &EnrollArgs) -> Result<String, Reason> {
     crate::io::room::for_slots(&args.state)?;
     let key_file = if args.replace { KeyFile::New } else { KeyFile::Key };
     let key = device_key::read_or_make(&state, key_file)?;
-    let request = request(&key, &args.token, args.serial.clone().or_else(|| serial(None)));
+    let request = request(args.product, &key, &args.token, args.serial.clone().or_else(|| serial(None)));
     let enrolled = ask(&config, ca.as_deref(), &request, (None, || {})).map_err(|failed| failed.reason)?;
     take(&mut config, enrolled, &key);
     if cfg!(feature = "company-ca")
@@ -153,7 +153,7 @@ impl From<Reason> for Failed {
 }
 
 /// The first words of a device.
-pub(super) fn request(key: &DeviceKey, token: &str, serial: Option<String>) -> EnrollWire {
+pub(super) fn request(product: &Product, key: &DeviceKey, token: &str, serial: Option<String>) -> EnrollWire {
     let here = Platform::here();
     EnrollWire {
         protocol: PROTOCOL,
@@ -165,6 +165,7 @@ pub(super) fn request(key: &DeviceKey, token: &str, serial: Option<String>) -> E
         device_key: Some(key.public()),
         proof: Some(key.prove_enrollment(token)),
         serial,
+        product: Some(product.name.into()),
     }
 }
 

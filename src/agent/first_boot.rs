@@ -67,15 +67,12 @@ impl Device {
     /// Waits for an identity, at most `left`: looks at the sources, asks when it is time.
     pub(super) fn first_boot(&mut self, left: Duration) {
         if super::link::is_shared() {
-            // A Director is enrolled by a command, which wakes it.
-            super::run::sleep(left.min(Duration::from_secs(LOOK_S)));
-            return;
+            return self.program_looks_for_identity(left);
         }
         if self.state.path(self.state.product().config).exists() {
             return self.found_identity(left);
         }
         let (offers, choice) = self.look_for_settings();
-        let now = clock::monotonic();
         // Another address by DNS is the same plan: else its back-off would begin anew with every answer.
         let kept = |plan: &Plan| match offers.last() {
             Some(Offer { source: Source::Dns, .. }) => {
@@ -85,19 +82,45 @@ impl Device {
         };
         match &choice.plan {
             Ok(plan) => {
-                if self.first.plan.as_ref() != Some(&kept(plan)) {
-                    (self.first.plan, self.first.failures, self.first.next) = (Some(kept(plan)), 0, now);
-                }
-                if now >= self.first.next && !self.on_trial() {
-                    self.ask_for_identity(plan, &offers[plan.token_from]);
-                }
+                let kept = kept(plan);
+                self.ask_when_due(plan, kept, &offers[plan.token_from]);
             }
             Err(reason) => self.incomplete(reason, &offers),
         }
         if self.relaunch_for.is_none() {
-            let until = self.first.plan.as_ref().map_or(Duration::MAX, |_| self.first.next.saturating_sub(clock::monotonic()));
-            super::run::sleep(left.min(until).min(Duration::from_secs(self.times.recheck_s.min(LOOK_S))));
+            self.rest_before_next(left);
         }
+    }
+
+    /// Asks when it is time; with another plan (`kept`: what counts of it) the waits begin anew.
+    pub(super) fn ask_when_due(&mut self, plan: &Plan, kept: Plan, token_from: &Offer) {
+        let now = clock::monotonic();
+        if self.first.plan.as_ref() != Some(&kept) {
+            (self.first.plan, self.first.failures, self.first.next) = (Some(kept), 0, now);
+        }
+        if now >= self.first.next && !self.on_trial() {
+            self.ask_for_identity(plan, token_from);
+        }
+    }
+
+    /// Nothing can be asked now. Without a reason nobody wants it either.
+    #[cfg(feature = "director")]
+    pub(super) fn no_plan(&mut self, why: Option<&Reason>) {
+        self.first.plan = None;
+        match why {
+            Some(reason) => self.tell_no_contact(reason, None),
+            None if self.status.link_code.take().is_some() => {
+                self.status.link_detail = None;
+                self.publish_status();
+            }
+            None => {}
+        }
+    }
+
+    /// Until it is time to ask, or to look at the sources again.
+    pub(super) fn rest_before_next(&self, left: Duration) {
+        let until = self.first.plan.as_ref().map_or(Duration::MAX, |_| self.first.next.saturating_sub(clock::monotonic()));
+        super::run::sleep(left.min(until).min(Duration::from_secs(self.times.recheck_s.min(LOOK_S))));
     }
 
     /// An identity is there: of a command that could not reach this process, or one that could not be used when this process
@@ -151,8 +174,10 @@ impl Device {
             Ok(agent_id) => {
                 log::info!("enrolled at {} as {agent_id}", plan.settings.director.as_deref().unwrap_or_default());
                 self.status.note_contact();
-                forget(&self.state);
-                self.relaunch_for = Some(Reason::new("enrolled", "this device has an identity now"));
+                if !self.program_is_enrolled() {
+                    forget(&self.state);
+                    self.relaunch_for = Some(Reason::new("enrolled", "this device has an identity now"));
+                }
             }
             Err(failed) if failed.woken => {
                 process::drain_wake();
@@ -189,7 +214,7 @@ impl Device {
         let token = s.token.as_deref().unwrap_or_default();
         offers::note_shown(&self.state, token_from, token)?;
         let serial = s.serial.clone().or_else(|| enroll::serial(s.serial_file.as_deref()));
-        let enrolled = enroll::ask(&config, None, &enroll::request(&key, token, serial), (self.wake_fd, tick))?;
+        let enrolled = enroll::ask(&config, None, &enroll::request(self.state.product(), &key, token, serial), (self.wake_fd, tick))?;
         enroll::take(&mut config, enrolled, &key);
         self.state.write_config(&config)?;
         Ok(config.agent_id)

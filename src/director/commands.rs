@@ -146,6 +146,8 @@ fn view(site: &Site, now: u64) -> StatusView {
     let (registry, tree, here) = (site.registry.borrow(), site.tree.borrow(), Platform::here());
     let agents = || registry.agents.values().filter(|a| a.removed_at.is_none());
     let own = site.own.borrow().as_ref().and_then(|own| super::own::command::view(own));
+    let mut notes = site.settings.borrow().notes.clone();
+    notes.extend(site.own.borrow().as_ref().and_then(|own| own.fleet_note(&site.settings.borrow().config)));
     let scheduled = site.own.borrow().as_ref().and_then(|own| own.scheduled_version());
     StatusView {
         version: env!("VMETRIC_BUILT_VERSION").into(),
@@ -174,7 +176,7 @@ fn view(site: &Site, now: u64) -> StatusView {
         mirror_verified_at: tree.verified_at,
         config: site.settings.borrow().file.as_ref().map(|f| f.display().to_string()),
         config_error: site.settings.borrow().problem.as_ref().map(ToString::to_string),
-        config_notes: Some(site.settings.borrow().notes.clone()).filter(|n| !n.is_empty()),
+        config_notes: Some(notes).filter(|n| !n.is_empty()),
         mirror_error: site.last_refresh.borrow().error.clone(),
         mirror_note: site.last_refresh.borrow().note.clone(),
         fleet: site.uplink.view.borrow().clone(),

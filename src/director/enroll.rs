@@ -209,10 +209,25 @@ impl Registry {
         Ok(token)
     }
 
+    /// Only what this server can order updates for: an agent at Fleet, or a Director at a Director, would be enrolled and then
+    /// refuse every order. Who enrolls without a name is from before it was asked for.
+    fn manages(&self, wire: &EnrollWire) -> Result<(), Reason> {
+        let (role, wanted) = (self.role, self.role.product.name);
+        let Some(product) = wire.product.as_deref().filter(|product| *product != wanted) else { return Ok(()) };
+        let detail = format!(
+            "this is a {title}, whose {nodes} run {wanted}, and {} asks to enroll; nothing was spent: {remedy}",
+            clean(product, NAME_MAX),
+            title = role.title,
+            nodes = role.nodes,
+            remedy = role.others,
+        );
+        Err(Reason::new("wrong_program", detail))
+    }
+
     /// Enrolls a device and says under which id: a new one, or the one it has already.
     ///
     /// # Errors
-    /// `token_unknown`, `token_revoked`, `token_expired`, `token_used_up`, `serial_missing`, `serial_not_listed`,
+    /// `wrong_program`, `token_unknown`, `token_revoked`, `token_expired`, `token_used_up`, `serial_missing`, `serial_not_listed`,
     /// `serial_used`, `proof_invalid`, `site_full`, and those of [`super::approval`].
     pub fn enroll(&mut self, wire: &EnrollWire, new_id: &str, now: u64) -> Result<String, Reason> {
         self.enroll_from(wire, new_id, "", now)
@@ -224,6 +239,7 @@ impl Registry {
     /// See there.
     pub fn enroll_from(&mut self, wire: &EnrollWire, new_id: &str, peer: &str, now: u64) -> Result<String, Reason> {
         let device = device_of(wire)?;
+        self.manages(wire)?;
         let key = token_key(&wire.token);
         let known = device.and_then(|device| self.devices.get(device)).cloned();
         if let Some(id) = &known
@@ -311,6 +327,21 @@ mod tests {
 
     fn code(result: Result<String, Reason>) -> String {
         result.map_or_else(|r| r.code.to_string(), |id| format!("ok {id}"))
+    }
+
+    #[test]
+    fn another_program_is_refused_and_spends_nothing() {
+        use crate::director::role::DIRECTOR;
+        let mut registry = Registry::default();
+        registry.create_token("t1", 2, 3_600, 100).unwrap();
+        let of = |product: Option<&str>| EnrollWire { product: product.map(String::from), ..wire("t1") };
+        let refused = registry.enroll(&of(Some("vmetric-director")), "a1", 100).unwrap_err();
+        assert_eq!(refused.code, "wrong_program");
+        assert!(refused.detail.contains(DIRECTOR.others) && refused.detail.contains("vmetric-director asks"), "{refused}");
+        // Before the token is looked at: what it is worth is nobody else's business.
+        assert_eq!(code(registry.enroll(&EnrollWire { token: "t2".into(), ..of(Some("x")) }, "a1", 100)), "wrong_program");
+        assert_eq!(code(registry.enroll(&of(Some("vmetric-agent")), "a1", 100)), "ok a1");
+        assert_eq!(code(registry.enroll(&of(None), "a2", 100)), "ok a2", "from before the field");
     }
 
     #[test]

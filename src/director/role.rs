@@ -23,6 +23,8 @@ pub struct Role {
     pub node: &'static str,
     /// Several of them.
     pub nodes: &'static str,
+    /// Where a program that it does not manage belongs.
+    pub others: &'static str,
     /// What lets one enroll: `token`, `key`.
     pub token: &'static str,
     /// The command for tokens of the API: `api-token`, `token`.
@@ -64,6 +66,7 @@ pub static DIRECTOR: Role = Role {
     product: &AGENT,
     node: "agent",
     nodes: "agents",
+    others: "a Director enrolls at Fleet, with a key of `vmetric-fleet key create`",
     token: "token",
     api_token: "api-token",
     enroll_at: "--director",

@@ -6,7 +6,7 @@
 //! | 400 | `bad_request`, `protocol_unknown` | the body is not what the path wants |
 //! | 401 | those of [`super::caller`], `agent_removed` | who is that |
 //! | 401 | `token_unknown`, `token_other_site`, `proof_invalid` | enrollment |
-//! | 403 | `token_expired`, `token_used_up`, `token_revoked`, `serial_*`, `approval_*`, `agent_mismatch` | known, but not allowed |
+//! | 403 | `wrong_program`, `token_expired`, `token_used_up`, `token_revoked`, `serial_*`, `approval_*`, `agent_mismatch` | known, but not allowed |
 //! | 404 | `not_found` | no such path, or not in the mirror |
 //! | 405 | `method_not_allowed` | |
 //! | 409 | `identity_in_use` | another device speaks with this identity |
@@ -163,7 +163,9 @@ const REFUSED_S: u64 = 900;
 
 fn refused(reason: &Reason) -> Response {
     let (status, pause_s) = match reason.code.as_ref() {
-        "token_expired" | "token_used_up" | "token_revoked" | "serial_missing" | "serial_not_listed" | "serial_used" => (403, None),
+        "token_expired" | "token_used_up" | "token_revoked" | "serial_missing" | "serial_not_listed" | "serial_used" | "wrong_program" => {
+            (403, None)
+        }
         "token_unknown" | "token_other_site" | "proof_replayed" | "agent_unknown" => (401, None),
         "approval_denied" | "approval_expired" | "approval_needs_key" => (403, Some(REFUSED_S)),
         "site_full" | "approvals_full" => (503, Some(REFUSED_S)),

@@ -79,6 +79,7 @@ pub static FLEET: Role = Role {
     product: &DIRECTOR,
     node: "director",
     nodes: "directors",
+    others: "an agent enrolls at its site's Director, with a token of `vmetric-director token create`",
     token: "key",
     api_token: "token",
     enroll_at: "--fleet",

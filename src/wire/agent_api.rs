@@ -47,6 +47,8 @@ pub struct EnrollWire {
     pub proof: Option<String>,
     /// Serial number, for tokens that are bound to some.
     pub serial: Option<String>,
+    /// Which program enrolls, `vmetric-agent` or `vmetric-director`; absent: one from before this field.
+    pub product: Option<String>,
 }
 
 /// Code of the refusal to a device that an operator has to approve first (403 with `Retry-After`): it asks again, with the

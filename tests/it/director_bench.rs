@@ -91,8 +91,13 @@ impl Site {
     /// A Fleet over a release of Director 1.0.0 and 2.0.0 for linux-amd64.
     #[cfg(feature = "fleet")]
     pub fn fleet() -> Site {
-        let versions = [("1.0.0", agent_file("1.0.0")), ("2.0.0", agent_file("2.0.0"))];
-        let mut site = Site::released(&versions, &now(), Kind::Fleet);
+        Site::fleet_with(&[("1.0.0", agent_file("1.0.0")), ("2.0.0", agent_file("2.0.0"))])
+    }
+
+    /// A Fleet over these releases of the Director.
+    #[cfg(feature = "fleet")]
+    pub fn fleet_with(directors: &[(&str, Vec<u8>)]) -> Site {
+        let mut site = Site::released(directors, &now(), Kind::Fleet);
         site.start();
         site
     }

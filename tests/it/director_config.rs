@@ -94,7 +94,8 @@ fn a_change_takes_effect_without_a_restart_and_an_invalid_one_changes_nothing() 
     fs::write(site.state().join("4913"), &good).unwrap();
     fs::rename(site.state().join("4913"), file(&site)).unwrap();
     let told = wait_for_event(&site, "config_changed", 1);
-    assert!(told.contains("name, fleet, time_zone, retention; takes effect at the next start: name, fleet"), "{told}");
+    assert!(told.contains("name, fleet, time_zone, retention; takes effect at the next start: name"), "{told}");
+    assert!(status(&site).config_notes.unwrap().iter().any(|note| note.contains("no_key_file")), "what the section comes to");
     let view = status(&site);
     assert_eq!((view.config_error, view.config_notes.unwrap().len()), (None, 2));
 

@@ -52,9 +52,9 @@ mod launcher;
 mod lossy;
 #[cfg(target_os = "linux")]
 mod notify;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "fleet"))]
 mod own_resources;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "fleet"))]
 mod own_update;
 mod power_cut;
 #[cfg(unix)]

@@ -80,7 +80,7 @@ fn resources_go_live_with_the_switch_and_stay_behind_with_the_rollback() {
     let changed = "1 added (lookups/b.csv), 1 changed (lookups/a.csv), 1 removed (pipelines/p.yml)";
     assert!(last_event(&own, "resource_update").contains(changed), "{}", last_event(&own, "resource_update"));
 
-    fleet.good("assign --product vmetric-director --all --version 4.0.0 --end-probation");
+    fleet.good("assign --all --version 4.0.0 --end-probation");
     let status = own.ended("rolled_back", "4.0.0");
     assert_eq!(text(&status, "own.running"), "b");
     assert_eq!(resource(&own, "b", "lookups/a.csv").as_deref(), Some("new"), "binary and resources go back together");
@@ -172,4 +172,14 @@ fn the_documented_manual_steps_work_literally() {
     let version = said(&own.run(&["-version"]));
     assert!(version.starts_with("vmetric-director 0.1.0") && version.contains("running: 0.1.0 (factory image, manual)"), "{version}");
     assert_eq!(fs::read(own.path("state/slots/a/vmetric-director")).unwrap(), variant("two"), "the slots stay as fallback");
+
+    // Beside the image, too, damage is told: a file that is not what the list says.
+    let mut process = own.process.take().unwrap();
+    assert!(Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap().success());
+    process.wait().unwrap();
+    let list = "find package -type f -exec sha256sum {} + > package.sha256 && echo other > package/lookups/a.csv";
+    assert!(Command::new("sh").args(["-ec", list]).current_dir(own.path("image")).status().unwrap().success());
+    own.start(false);
+    let told = |e: &vmetric::director::records::Event| e.code == "package_damaged" && e.detail.contains("package/lookups/a.csv");
+    own.wait("the reason", |_| own.activity().iter().any(told));
 }

@@ -1,4 +1,4 @@
-//! A real Director that updates itself, with a second server in Fleet's place.
+//! A real Director that updates itself, with a real Fleet.
 //!
 //! The staged versions are the Director's own file with some bytes behind its end: other files, the same program.
 
@@ -32,9 +32,9 @@ pub fn variant(tail: &str) -> Vec<u8> {
     file
 }
 
-/// A server that orders updates of Directors, with these releases.
+/// A Fleet with these releases, and one that nobody asks for.
 pub fn fleet(releases: &[(&str, &[u8])]) -> Site {
-    let site = Site::with(&[("1.0.0", agent_file("1.0.0"))]);
+    let site = Site::fleet_with(&[("1.0.0", agent_file("1.0.0"))]);
     releases.iter().for_each(|(version, file)| release(&site, version, file));
     site
 }
@@ -148,7 +148,7 @@ impl<'a> Own<'a> {
     }
 
     pub fn order(&self, version: &str) {
-        self.fleet.good(&format!("assign --product vmetric-director --all --version {version}"));
+        self.fleet.good(&format!("assign --all --version {version}"));
     }
 
     pub fn ended(&self, outcome: &str, version: &str) -> Value {
@@ -346,7 +346,7 @@ fn a_failure_at_any_step_leaves_the_old_version_serving_and_is_told() {
         });
         let event = own.activity().into_iter().rfind(|e| e.version == version && e.step.as_deref() == Some(case.step)).unwrap();
         assert_eq!(event.reason.as_deref(), Some(case.code), "{what}: {event:?}");
-        let agents = || fleet.good("agents --json");
+        let agents = || fleet.good("directors --json");
         if case.waits {
             own.wait(&what, |_| agents().contains(case.code));
             fleet.good("cancel --all");
@@ -382,6 +382,65 @@ fn what_the_file_at_the_site_forbids_is_not_done_for_fleet() {
     own.wait("the new settings", |_| own.activity().iter().any(|e| e.code == "config_changed"));
     fleet.good("retry --all");
     own.ended("updated", "2.0.0");
+}
+
+/// `fleet:` of the file: nothing is asked while the key could have been read by anybody, then it enrolls, and the key is gone.
+#[test]
+fn a_director_enrolls_by_the_fleet_section_of_its_file_and_forgets_the_key() {
+    use std::os::unix::fs::PermissionsExt;
+    let fleet = fleet(&[("3.0.0", &variant("three"))]);
+    let mut own = Own::new(&fleet);
+    let (file, key_file, key) = (own.path("state/vmetric.yml"), own.path("fleet.key"), fleet.token(""));
+    let mode = |mode| fs::set_permissions(&key_file, PermissionsExt::from_mode(mode)).unwrap();
+    fs::create_dir_all(own.path("state")).unwrap();
+    fs::write(&key_file, format!("{key}\n")).unwrap();
+    mode(0o644);
+    let section = format!("fleet:\n  address: {}\n  pin: {}\n  key_file: {}\n", fleet.url, pin_text(&fleet.pin), key_file.display());
+    fs::write(&file, &section).unwrap();
+    let validate =
+        |own: &Own| said(&Command::new(DIRECTOR).arg("-validate").env("VMETRIC_DIRECTOR_STATE", own.path("state")).output().unwrap());
+    assert!(validate(&own).contains(": valid\n") && validate(&own).contains("key_file_open"), "{}", validate(&own));
+    own.start(false);
+    let status = own.wait("the refusal", |s| text(s, "own.contact_code") == "key_file_open");
+    assert_eq!(text(&status, "own.enrolled"), "false");
+    assert!(fleet.good("key list").contains("valid"), "nothing was asked");
+
+    mode(0o600);
+    own.wait("the identity", |s| text(s, "own.enrolled") == "true" && text(s, "fleet.state") == "connected");
+    let left = fs::read_to_string(&key_file).unwrap();
+    assert!(!left.contains(&key) && left.contains("# enrolled") && left.len() == key.len() + 1, "{left:?}");
+    assert!(validate(&own).contains("fleet: this Director is "), "{}", validate(&own));
+    // What was placed anew is overwritten at the next start; the file's other address moves nobody.
+    fs::write(&key_file, &key).unwrap();
+    fs::write(&file, section.replace("https://127.0.0.1", "https://other.example")).unwrap();
+    own.wait("the note", |s| text(s, "config_notes").contains("enroll --replace"));
+    let stopped = Command::new("kill").args(["-TERM", &own.pid().to_string()]).status().unwrap();
+    assert!(stopped.success());
+    own.process.take().unwrap().wait().unwrap();
+    own.start(false);
+    own.wait("contact", |s| text(s, "own.last_contact") != "null");
+    assert!(!fs::read_to_string(&key_file).unwrap().contains(&key));
+    own.order("3.0.0");
+    own.ended("updated", "3.0.0");
+    let everywhere = Command::new("grep").args(["-rlF", &key]).arg(own.path("")).output().unwrap();
+    assert_eq!(said(&everywhere), "", "files with the key");
+}
+
+#[test]
+fn an_agent_at_fleet_and_a_director_at_a_director_are_refused_before_anything_is_spent() {
+    let (fleet, site) = (fleet(&[]), Site::new());
+    let (key, token) = (fleet.token("--uses 1"), site.token("--uses 1"));
+    let enroll = |program: &str, at: &str, address: &Site, with: &str, secret: &str| {
+        let state = address.bench.path("strange");
+        let mut command = Command::new(program);
+        command.args(["enroll", at, &address.url, with, secret, "--pin", &pin_text(&address.pin), "--state"]).arg(state);
+        said(&command.output().unwrap())
+    };
+    let agent = enroll(env!("CARGO_BIN_EXE_vmetric-agent"), "--director", &fleet, "--token", &key);
+    assert!(agent.contains("wrong_program") && agent.contains("vmetric-director token create"), "{agent}");
+    let director = enroll(DIRECTOR, "--fleet", &site, "--key", &token);
+    assert!(director.contains("wrong_program") && director.contains("vmetric-fleet key create"), "{director}");
+    assert!(site.good("token list").contains("valid") && fleet.good("key list").contains("valid"), "both can be used still");
 }
 
 #[test]

@@ -52,12 +52,25 @@ impl Check {
                     let places: Vec<String> = find::places(state).iter().map(|p| p.display().to_string()).collect();
                     format!("no configuration: there is none of {}; name a file, or see -example", places.join(", "))
                 })?;
-                Config::read(&file).map_err(|problems| format!("not valid\n{}", listed(&file, &problems)))?;
-                format!("{}: valid\n", file.display())
+                let (config, _) = Config::read(&file).map_err(|problems| format!("not valid\n{}", listed(&file, &problems)))?;
+                format!("{}: valid\n{}", file.display(), about_fleet(&config, state))
             }
         };
         out.write_all(text.as_bytes()).map_err(|e| e.to_string())
     }
+}
+
+/// What the section `fleet:` comes to here; whoever asks may see less than the Director, and is told what it sees.
+#[cfg(unix)]
+fn about_fleet(config: &Config, state: &std::path::Path) -> String {
+    let known = crate::io::state::State::look_of(&crate::core::product::DIRECTOR, state).config().ok().flatten();
+    let enrolled = known.map(|(config, _)| (config.director, config.agent_id));
+    config.fleet.as_ref().map_or(String::new(), |fleet| super::key::outlook(fleet, enrolled.as_ref()) + "\n")
+}
+
+#[cfg(not(unix))]
+fn about_fleet(_: &Config, _: &std::path::Path) -> String {
+    String::new()
 }
 
 #[cfg(test)]

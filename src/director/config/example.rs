@@ -26,11 +26,12 @@ pub const TEXT: &str = r#"# vmetric.yml: the Director's configuration. `vmetric-
 #  from: https://releases.example.org
 #  pin: sha256:0000000000000000000000000000000000000000000000000000000000000000
 
-# The Fleet that manages this Director, for the record: `vmetric-director enroll --fleet` makes it known there.
+# The Fleet that manages this Director, which enrolls there by itself with the key in that file (mode 0600, of the service's
+# user; below its state folder, so that it can be overwritten afterwards) or by `vmetric-director enroll --fleet`.
 #fleet:
 #  address: https://fleet.example.org:8443
 #  pin: sha256:0000000000000000000000000000000000000000000000000000000000000000
-#  key_file: /etc/vmetric/fleet.key
+#  key_file: /var/lib/vmetric-director/fleet.key
 
 # Zone of all schedules below: Europe/Berlin, UTC, or local (the system's).
 #time_zone: local

@@ -16,6 +16,8 @@ pub mod command;
 pub mod example;
 pub mod fields;
 pub mod find;
+#[cfg(unix)]
+pub mod key;
 pub mod problem;
 pub mod start;
 pub mod update;

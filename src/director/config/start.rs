@@ -111,7 +111,7 @@ pub fn changed(before: &Config, now: &Config) -> Vec<(&'static str, bool)> {
         ("listen", before.listen != now.listen, true),
         ("root", before.root != now.root, true),
         ("tls", before.tls != now.tls, true),
-        ("fleet", before.fleet != now.fleet, true),
+        ("fleet", before.fleet != now.fleet, false),
         ("mirror", before.mirror != now.mirror, false),
         ("time_zone", before.time_zone != now.time_zone, false),
         ("update", before.update != now.update, false),

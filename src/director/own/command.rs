@@ -127,6 +127,9 @@ pub fn text(own: &Value) -> String {
         Some(Value::Bool(true)) => {}
         _ => line("fleet", "none; `vmetric-director enroll` makes this Director known to one".into()),
     }
+    if !word("token_left").is_empty() {
+        line("key", word("token_left"));
+    }
     if !word("contact_code").is_empty() {
         line("no contact", format!("{} ({})", word("contact_detail"), word("contact_code")));
     }

@@ -10,10 +10,12 @@ use crate::agent::duties::{Duties, Note, Package, Pause};
 use crate::agent::fault;
 use crate::agent::link::tick;
 use crate::agent::world::Fetched;
+use crate::core::first_boot::Settings;
 use crate::core::reason::Reason;
 use crate::core::slots::Slot;
 use crate::core::stage::Stage;
 use crate::core::update::{Order, SelfCheck};
+use crate::director::config::key;
 use crate::io::clock;
 use crate::io::state::State;
 use crate::wire::agent_api::{AnswerWire, ReportWire};
@@ -152,5 +154,13 @@ impl Duties for Guard {
         }
         self.shared.journal().note(note, clock::unix());
         self.shared.tell(Word::Steps);
+    }
+
+    fn identity(&self) -> Option<Result<Settings, Reason>> {
+        self.shared.fleet().map(|fleet| key::settings(&fleet))
+    }
+
+    fn enrolled(&mut self) -> Option<Reason> {
+        key::forget(&self.shared.fleet()?.key_file?.value).err()
     }
 }

@@ -38,6 +38,7 @@ use self::guard::Guard;
 use self::shared::{Shared, Word};
 use super::bell::Bell;
 use super::config::start::Settings;
+use super::config::{Config, key};
 use super::site::Site;
 use crate::agent::run::{self, ENV_IMAGE, ENV_LOCK, ENV_RUNNING, ENV_SWITCHED, EXIT_RUNS_ALREADY, RunArgs, Started};
 use crate::agent::{build, duties, handover, link, status};
@@ -124,7 +125,9 @@ impl Own {
                 Ok(device) => device,
                 Err(reason) => return log::error!("this Director does not update itself: {reason}"),
             };
-            resources::look(&state);
+            resources::look(&state, &image);
+            // What was noted is told now, not at the next start.
+            shared.tell(Word::Steps);
             let guard = Guard::new(shared.clone(), state, image, config);
             device.attend(Box::new(guard), shared.gate.clone());
             let reason = device.work_on();
@@ -134,9 +137,9 @@ impl Own {
                 run::rest();
             }
         };
+        self.obey_file(&site.settings.borrow());
         std::thread::Builder::new().name("engine".into()).spawn(engine).map_err(|e| format!("the engine's thread: {e}"))?;
         *site.own.borrow_mut() = Some(self.clone());
-        self.obey_file(&site.settings.borrow());
         executor.spawn(attend::heart(self.clone())).detach();
         executor.spawn(attend::attend(self.clone(), site.clone())).detach();
         Ok(())
@@ -155,6 +158,7 @@ impl Own {
         let config = settings.config.clone();
         let veto = move |order: &Order| config.local_policy(&file, &order.target.version).err().filter(|_| !order.is_local());
         self.shared.forbid(Box::new(veto));
+        self.shared.fleet_is(settings.config.fleet.clone());
     }
 
     /// The engine wants the launcher.
@@ -181,6 +185,14 @@ impl Own {
     /// `running: 2.5.0 (slot b, confirmed)` and the rest, as `status` shows it.
     pub fn status(&self) -> status::StatusReport {
         status::look(&self.started.state, Some(std::process::id()), build::VERSION)
+    }
+
+    /// What the file's `fleet:` comes to, where that is not what runs.
+    pub fn fleet_note(&self, config: &Config) -> Option<String> {
+        let known = self.started.state.config().ok().flatten().map(|(config, _)| (config.director, config.agent_id));
+        let fleet = config.fleet.as_ref()?;
+        let moved = known.as_ref().is_none_or(|(address, _)| address.trim_end_matches('/') != fleet.address.value.trim_end_matches('/'));
+        moved.then(|| key::outlook(fleet, known.as_ref()))
     }
 
     /// This Director's name at Fleet; empty = it has none.

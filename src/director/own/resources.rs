@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::agent::build;
 use crate::agent::duties::Package;
+use crate::agent::link::tick;
 use crate::agent::world::Fetched;
 use crate::core::backup::Retention;
 use crate::core::reason::Reason;
@@ -14,6 +15,7 @@ use crate::director::backup::{self, Source, migrated, note};
 use crate::director::config::Config;
 use crate::director::resources;
 use crate::io::clock;
+use crate::io::package::beside;
 use crate::io::state::State;
 
 /// Fetches, verifies and unpacks the package of the ordered version into the inactive slot; nothing where there is none.
@@ -63,11 +65,26 @@ pub fn check(state: &State) -> SelfCheck {
     }
 }
 
-/// At each start: damage of a confirmed version's resources is told; it goes on serving.
-pub fn look(state: &State) {
+/// At each start: damage of a confirmed version's resources is told, or of those beside the factory image; it goes on serving.
+pub fn look(state: &State, image: &Path) {
+    if running(state).is_none() {
+        return look_beside(state, image);
+    }
     if let SelfCheck::Failed(reason) = check(state) {
         log::error!("{reason}");
         note::leave(state, &reason.code, &reason.detail);
+    }
+}
+
+fn look_beside(state: &State, image: &Path) {
+    match image.parent().map_or(Ok(None), |folder| beside::check(folder, &mut tick)) {
+        Ok(None) => {}
+        Ok(Some(files)) => log::info!("{files} files of resources beside the factory image are as their list says"),
+        Err(reason) if reason.code == "package_unlisted" => log::warn!("{reason}"),
+        Err(reason) => {
+            log::error!("{reason}");
+            note::leave(state, &reason.code, &reason.detail);
+        }
     }
 }
 

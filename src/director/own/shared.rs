@@ -10,6 +10,7 @@ use super::journal::{Journal, StepWire};
 use crate::agent::duties::StopGate;
 use crate::core::reason::Reason;
 use crate::core::update::Order;
+use crate::director::config::Fleet;
 use crate::io::state::State;
 use crate::io::{clock, process};
 use crate::wire::agent_api::{AnswerWire, ReportWire};
@@ -75,6 +76,7 @@ pub struct Shared {
     answered: Condvar,
     main_beat: AtomicU64,
     veto: Mutex<Option<Veto>>,
+    fleet: Mutex<Option<Fleet>>,
     words: (Sender<Word>, Receiver<Word>),
 }
 
@@ -98,6 +100,7 @@ impl Shared {
             answered: Condvar::new(),
             main_beat: AtomicU64::new(now_ms()),
             veto: Mutex::new(None),
+            fleet: Mutex::new(None),
             words: unbounded(),
         }
     }
@@ -127,6 +130,17 @@ impl Shared {
     pub fn forbid(&self, veto: Veto) {
         *lock(&self.veto) = Some(veto);
         process::wake_self();
+    }
+
+    /// `fleet:` of the operator's file, from now on.
+    pub fn fleet_is(&self, fleet: Option<Fleet>) {
+        *lock(&self.fleet) = fleet;
+        process::wake_self();
+    }
+
+    /// That section.
+    pub fn fleet(&self) -> Option<Fleet> {
+        lock(&self.fleet).clone()
     }
 
     /// Why this order is not wanted here.

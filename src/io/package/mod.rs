@@ -13,6 +13,8 @@ use crate::core::package::{BLOCK, Entry, Format, Kind, PADDING_MAX, Tally, Unpac
 use crate::core::reason::Reason;
 
 #[cfg(feature = "release")]
+#[cfg(feature = "director")]
+pub mod beside;
 pub mod pack;
 #[cfg(test)]
 mod tests;

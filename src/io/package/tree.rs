@@ -65,7 +65,7 @@ fn same(path: &Path, line: &Line, tick: &mut dyn FnMut()) -> io::Result<()> {
     }
 }
 
-fn hash(from: &mut dyn Read, tick: &mut dyn FnMut()) -> io::Result<Sha256> {
+pub(super) fn hash(from: &mut dyn Read, tick: &mut dyn FnMut()) -> io::Result<Sha256> {
     let (mut piece, mut hash, mut out) = (vec![0; PIECE], Context::new(&SHA256), [0; 32]);
     loop {
         match from.read(&mut piece)? {
@@ -152,7 +152,7 @@ pub(super) fn sync(root: &Path, tick: &mut dyn FnMut()) -> Result<(), Reason> {
 }
 
 /// Every file and folder of a tree, the top one last; anything else in it is damage.
-fn for_each(root: &Path, each: &mut dyn FnMut(&Path, bool) -> Result<(), Reason>) -> Result<(), Reason> {
+pub(super) fn for_each(root: &Path, each: &mut dyn FnMut(&Path, bool) -> Result<(), Reason>) -> Result<(), Reason> {
     let unreadable = |path: &Path, e: &io::Error| damaged(&e.to_string()).of(path.display());
     let (mut folders, mut next) = (vec![root.to_path_buf()], 0);
     while next < folders.len() {
