@@ -103,7 +103,7 @@ const ADD: Command = Command {
     more: "\
 A DIR has the form <version>/<os>-<arch>/<file>, as cross/build leaves it. Either every file is added or none. Where there
 is a <version>/SHA256SUMS, every file has to be in it, and as it says.
-The programs vmetric-agent and vmetric-director are looked at first ('inspect' shows the same): whole, for that os and arch, signed
+The programs vmetric-agent, vmetric-director and vmetric-fleet are looked at first ('inspect' shows the same): whole, for that os and arch, signed
 where macOS wants it, of the product and version that they are published as; an agent is static, or --allow-dynamic.
 package.tar.zst or package.tar.gz beside vmetric-director is its resources: looked through whole, and signed with what it unpacks to.
 

@@ -21,7 +21,7 @@ pub const STAMP: &str = "vmetric-build-stamp: ";
 /// The longest stamp: three names.
 const STAMP_MAX: usize = 256;
 /// The products whose program carries a stamp.
-const STAMPED: [&str; 2] = ["vmetric-agent", "vmetric-director"];
+const STAMPED: [&str; 3] = ["vmetric-agent", "vmetric-director", "vmetric-fleet"];
 /// The product that has to start on devices nobody has seen.
 const DEVICES: &str = "vmetric-agent";
 

@@ -41,6 +41,8 @@ pub struct Product {
     pub open_files: &'static str,
     /// Most memory, as systemd writes it; empty = no limit.
     pub memory: &'static str,
+    /// It starts programs from slots in its state folder.
+    pub slots: bool,
 }
 
 /// The agent. Its liveness alarm (180 s) comes first, under every service manager alike; systemd's watchdog is above it, for
@@ -56,6 +58,7 @@ pub const AGENT: Product = Product {
     stop_s: 30,
     open_files: "",
     memory: "256M",
+    slots: true,
 };
 
 /// The Director. Its store is verified at the start, and one commit may wait for a slow disk: three minutes. A stop waits up
@@ -69,13 +72,16 @@ pub const DIRECTOR: Product = Product {
     stop_s: 930,
     open_files: "65536",
     memory: "",
+    slots: true,
 };
 
-/// Fleet: a Director's server for Directors, so with its limits.
+/// Fleet: a Director's server for Directors, so with its limits. It has no slots: nobody is above it to order and acknowledge its
+/// updates, so another version comes with its package, by an operator's hand.
 pub const FLEET: Product = Product {
     name: "vmetric-fleet",
     about: "vmetric Fleet: decides for the Directors of an organization",
     state: "/var/lib/vmetric-fleet",
+    slots: false,
     ..DIRECTOR
 };
 

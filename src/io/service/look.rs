@@ -100,7 +100,7 @@ pub fn facts(spec: &Spec, root: &Path, live: bool) -> Facts {
         open_to_others: if live { open_to_others(&program) } else { None },
         program_noexec: live && room(&program).is_ok_and(|room| !room.exec),
         state_tmpfs: live && super::state::in_memory(there),
-        state_noexec: live && disk.is_some_and(|room| !room.exec),
+        state_noexec: live && spec.product.slots && disk.is_some_and(|room| !room.exec),
         state_read_only: live && disk.is_some_and(|room| room.read_only),
         // A Director's slots hold more than its program; its mirror looks for itself.
         no_room: file.ok().filter(|_| live && spec.product.name == "vmetric-agent").and_then(|f| slots(&state, f.len()).err()),
