@@ -70,6 +70,9 @@ pub struct InstallView {
     pub sha256: String,
 }
 
+/// Commands that decide by what the mirror holds.
+const NEEDS_RELEASES: [&str; 7] = ["assign", "retry", "reject", "allow", "authorize", "install-command", "releases"];
+
 fn wire_error(e: std::io::Error) -> Reason {
     Reason::new("connection_lost", e.to_string())
 }
@@ -83,6 +86,11 @@ pub(crate) fn store_error(e: String) -> Reason {
 /// # Errors
 /// The reason; nothing has been written yet then, unless the administrator left.
 pub async fn run(site: &Rc<Site>, request: AdminWire, who: &str, out: &mut UnixStream) -> Result<(), Reason> {
+    // Looks show what is known; whoever acts must not be told that a release does not exist.
+    match refresh::known(site).await {
+        Err(reason) if NEEDS_RELEASES.contains(&request.command.as_str()) => return Err(reason),
+        _ => {}
+    }
     let now = clock::unix();
     if site.draining.get() && matches!(request.command.as_str(), "assign" | "retry") {
         let (title, nodes) = (site.role.title, site.role.nodes);

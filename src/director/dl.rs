@@ -65,6 +65,9 @@ pub fn answer(site: &Site, request: &Request) -> Response {
         Err(reason) => return refused(request, &reason),
     };
     let tree = site.tree.borrow().clone();
+    if tree.checking {
+        return super::service::not_checked();
+    }
     let allowed = device.map(|id| site.registry.borrow().may_fetch(&id, version(request), &tree.releases, clock::unix())).transpose();
     let allowed = match allowed {
         Ok(version) => version.flatten(),

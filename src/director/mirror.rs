@@ -82,6 +82,18 @@ pub struct Renewed {
 }
 
 impl Mirror {
+    /// The metadata that is on the disk, verified, without any artifact: enough to serve agents while [`Self::from_disk`]
+    /// reads and verifies the rest.
+    ///
+    /// # Errors
+    /// The given root is none.
+    pub fn metadata_on_disk(&self) -> Result<Tree, Reason> {
+        let (_, trusted) = TrustStore::open(&self.trust, &self.root)?;
+        let mut tree = Tree { checking: true, ..bare(&trusted, 0) };
+        self.add_metadata(&trusted, &Tree::default(), &mut tree);
+        Ok(tree)
+    }
+
     /// What is on the disk already, verified again; used until the first refresh succeeds.
     ///
     /// # Errors
@@ -133,9 +145,7 @@ impl Mirror {
 
     /// Verifies (and fetches, where missing) every artifact and makes the index.
     fn build(&self, trusted: &Trusted, known: &Tree, now: u64, open: &mut Open<'_>) -> Renewed {
-        let [root, timestamp, snapshot, targets] = trusted.versions();
-        let mut tree = Tree { timestamp_version: timestamp, versions: [root, snapshot, targets], verified_at: now, ..Default::default() };
-        tree.expires = trusted.expiries();
+        let mut tree = bare(trusted, now);
         let (mut left_out, mut absent) = (Vec::new(), Vec::new());
         let listed: Vec<Artifact> = trusted.artifacts().filter_map(|(_, artifact)| artifact.ok()).collect();
         let kept = keep(&listed, &self.facts);
@@ -308,6 +318,13 @@ impl Mirror {
             }
         }
     }
+}
+
+/// A tree without files.
+fn bare(trusted: &Trusted, now: u64) -> Tree {
+    let [root, timestamp, snapshot, targets] = trusted.versions();
+    let (versions, expires) = ([root, snapshot, targets], trusted.expiries());
+    Tree { timestamp_version: timestamp, versions, expires, verified_at: now, ..Default::default() }
 }
 
 /// Opens an artifact by its path in the tree and its length, at an offset.

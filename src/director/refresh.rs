@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::mirror::{EVERY, Mirror, Renewed, Source};
 use super::site::Site;
@@ -66,11 +67,58 @@ pub async fn next(site: &Site, asked: bool) -> Result<(), Reason> {
     failure.map_or(Ok(()), |error| Err(Reason::new("mirror_refused", error)))
 }
 
+/// Longest wait of a person's command for the files on the disk: after that it says what is known.
+const KNOWN_MAX: Duration = Duration::from_secs(5);
+/// What those who come before that are told, seconds.
+pub const CHECKING_RETRY_S: u64 = 2;
+
+/// Verifies what is on the disk. Until then nothing of it is served, ordered or shown.
+async fn check(site: &Site, mirror: Arc<Mirror>) {
+    if !site.tree.borrow().checking {
+        return;
+    }
+    let tree = match smol::unblock(move || mirror.from_disk()).await {
+        Ok(found) => found.tree,
+        // Its metadata held a moment ago. The refresh brings what can be had.
+        Err(reason) => {
+            log::error!("the mirror on the disk is not used: {reason}");
+            Tree::default()
+        }
+    };
+    *site.tree.borrow_mut() = Arc::new(tree);
+    site.refreshed.ring();
+    site.planner.ring();
+}
+
+/// Waits until it is known what the mirror holds.
+///
+/// # Errors
+/// `mirror_checking`: that takes long.
+pub async fn known(site: &Site) -> Result<(), Reason> {
+    let found = async {
+        while site.tree.borrow().checking {
+            site.refreshed.wait().await;
+        }
+        Ok(())
+    };
+    let late = async {
+        smol::Timer::after(KNOWN_MAX).await;
+        Err(checking())
+    };
+    smol::future::or(found, late).await
+}
+
+/// Why nothing is said of releases yet.
+pub fn checking() -> Reason {
+    Reason::new("mirror_checking", "the mirror's files are still being verified after the start; try again in a moment")
+}
+
 /// Refreshes the mirror at the start, on demand and every minute.
 pub async fn forever(site: Rc<Site>, mut mirror: Arc<Mirror>) {
     if matches!(mirror.source, Source::Nowhere) {
         log::info!("no mirror: releases come with `{}`", site.role.command("mirror --file"));
     }
+    check(&site, mirror.clone()).await;
     loop {
         let number = site.refreshes_begun.get() + 1;
         site.refreshes_begun.set(number);

@@ -39,6 +39,10 @@ use crate::io::{clock, notify, open_files, signals, tls};
 const QUEUE: i32 = 4096;
 /// Longest time that a stop waits for answers under way.
 const STOP_MAX: Duration = Duration::from_secs(3);
+/// Of it, for answers that their peers do not take.
+const SENT_MAX: Duration = Duration::from_millis(100);
+/// How often that is looked at: agents wait for the next version.
+const LEAVE_LOOK: Duration = Duration::from_millis(1);
 /// How often the trials are looked at before a stop.
 const DRAIN_LOOK: Duration = Duration::from_millis(200);
 /// How often the service manager may hear that the server lives.
@@ -93,8 +97,9 @@ fn serve_site(
         ca.set_company(files.load().map_err(|r| r.detail.clone())?);
     }
     let mirror = mirror(args, role)?;
-    let found = mirror.from_disk().map_err(|r| format!("root metadata: {r}"))?;
-    let site = Site::new(registry, store, ca, found.tree);
+    // Its artifacts are read and verified beside the first polls: they may be gigabytes, and agents wait for this start.
+    let tree = mirror.metadata_on_disk().map_err(|r| format!("root metadata: {r}"))?;
+    let site = Site::new(registry, store, ca, tree);
     *site.settings.borrow_mut() = settings.clone();
     config::watch::apply(&site);
     let addresses = &naming.addresses;
@@ -265,11 +270,14 @@ async fn drain(site: &Site, stop: &mut smol::Async<UnixStream>) -> bool {
 async fn leave(site: &Site) -> Result<(), String> {
     site.stop();
     let deadline = clock::monotonic() + STOP_MAX;
-    // Woken polls leave their places when their answers are made; those are on their way then.
+    // Woken polls leave their places when their answers are made, and those count until they are sent.
     while site.parked() > 0 && clock::monotonic() < deadline {
-        smol::Timer::after(Duration::from_millis(5)).await;
+        smol::Timer::after(LEAVE_LOOK).await;
     }
-    smol::Timer::after(Duration::from_millis(100)).await;
+    let deadline = deadline.min(clock::monotonic() + SENT_MAX);
+    while site.answering.get() > 0 && clock::monotonic() < deadline {
+        smol::Timer::after(LEAVE_LOOK).await;
+    }
     let stopped = format!("{}_stopped", site.role.code);
     site.registry.borrow_mut().event(clock::unix(), "", &stopped, "", None);
     site.flush();

@@ -11,7 +11,7 @@
 //! | 405 | `method_not_allowed` | |
 //! | 409 | `identity_in_use` | another device speaks with this identity |
 //! | 429 | `throttled`, `downloads_busy` | with `Retry-After` |
-//! | 503 | `store_unavailable`, `stopping`, `not_ready`, `site_full`, `identity_checking` | with `Retry-After`; nothing was promised |
+//! | 503 | `store_unavailable`, `stopping`, `not_ready`, `mirror_checking`, `site_full`, `identity_checking` | with `Retry-After`; nothing was promised |
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -24,6 +24,7 @@ use super::dl;
 use super::metering;
 use super::progress::{must_be_durable, says_something};
 use super::records::{NAME_MAX, clean};
+use super::refresh;
 use super::site::{Site, Wake, random_hex};
 use super::tree;
 use crate::core::first_boot::token_site;
@@ -118,10 +119,18 @@ fn ready(site: &Site) -> Response {
     if site.stopping.get() || site.draining.get() {
         return Response::error(503, "stopping", "this server stops").with("retry-after", "5");
     }
+    if site.tree.borrow().checking {
+        return not_checked();
+    }
     if site.tree.borrow().timestamp_version == 0 {
         return Response::error(503, "not_ready", "no release tree has been mirrored yet").with("retry-after", "5");
     }
     Response::text(200, "ready\n")
+}
+
+/// To who wants a file that is verified in a moment.
+pub(crate) fn not_checked() -> Response {
+    plain(503, &refresh::checking()).with("retry-after", retry_after(refresh::CHECKING_RETRY_S))
 }
 
 /// What Prometheus gathers.
@@ -346,8 +355,11 @@ async fn send(site: Rc<Site>, answer: AnswerWire) -> Response {
 
 async fn parked(site: Rc<Site>, id: String, issuer: String, generation: u64, time: Duration) -> Response {
     let woken = site.park(id.clone(), time).await;
+    let answering = site.answering();
     // Made only now: a future is as large as its largest part, and an answer has some 2 KB.
-    unparked(site, &id, issuer, generation, woken).await
+    let mut response = unparked(site, &id, issuer, generation, woken).await;
+    response.hold = Some(Box::new(answering));
+    response
 }
 
 /// What a poll hears when its park has ended.
@@ -393,6 +405,9 @@ fn release(site: &Rc<Site>, request: &Request) -> Answer {
         None => None,
     };
     let Some(entry) = tree.entries.get(name) else {
+        if tree.checking {
+            return now(not_checked());
+        }
         return now(Response::error(404, "not_found", "the mirror has no such file"));
     };
     if let Some(agent) = &agent

@@ -120,6 +120,8 @@ pub struct Site {
     pub naming: RefCell<Naming>,
     /// No new park: the Director stops.
     pub stopping: Cell<bool>,
+    /// Answers to polls that are made and not sent yet.
+    pub answering: Rc<Cell<usize>>,
     /// How it stands with Fleet, and what Fleet wants.
     pub uplink: Shared,
     parked: RefCell<HashMap<String, Rc<Parking>>>,
@@ -157,6 +159,7 @@ impl Site {
             own: RefCell::default(),
             naming: RefCell::default(),
             stopping: Cell::new(false),
+            answering: Rc::default(),
             uplink: Shared::default(),
             parked: RefCell::default(),
         })
@@ -194,7 +197,8 @@ impl Site {
     /// # Errors
     /// The store could not be written; the orders are sent once it can.
     pub async fn plan(&self) -> Result<(), String> {
-        if self.draining.get() {
+        // What is verified in a moment would look as if it were gone.
+        if self.draining.get() || self.tree.borrow().checking {
             return Ok(());
         }
         let releases = self.tree.borrow().clone();
@@ -276,6 +280,12 @@ impl Site {
         }
     }
 
+    /// An answer that a stop has to wait for, until it is dropped: when it has been sent, or its peer has left.
+    pub fn answering(&self) -> Answering {
+        self.answering.set(self.answering.get() + 1);
+        Answering(self.answering.clone())
+    }
+
     /// How many polls are parked.
     pub fn parked(&self) -> usize {
         self.parked.borrow().len()
@@ -293,6 +303,15 @@ impl Site {
             None
         };
         smol::future::or(rung, over).await
+    }
+}
+
+/// See [`Site::answering`].
+pub struct Answering(Rc<Cell<usize>>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use miniserde::{Deserialize, json};
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 
 use super::bell::Bells;
 
@@ -211,6 +211,10 @@ impl Store {
             }
         }
         let prepare = || -> Result<(), redb::Error> {
+            // A write costs a sync of the disk, and agents may be waiting for this start.
+            if Self::is_complete(&database)? {
+                return Ok(());
+            }
             let transaction = database.begin_write()?;
             for table in Table::ALL {
                 transaction.open_table(table.definition())?;
@@ -228,6 +232,12 @@ impl Store {
             work: Bells::default(),
             done: Bells::default(),
         })
+    }
+
+    /// Whether all tables are there: this version's, or a later one's, has opened the file before.
+    fn is_complete(database: &Database) -> Result<bool, redb::Error> {
+        let there: Vec<String> = database.begin_read()?.list_tables()?.map(|table| table.name().to_string()).collect();
+        Ok(Table::ALL.iter().all(|table| there.iter().any(|name| name == table.definition().name())))
     }
 
     /// Every row of a table, in the order of keys. For the start only.

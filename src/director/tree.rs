@@ -45,6 +45,8 @@ pub struct Tree {
     pub expires: [Option<u64>; 4],
     /// When it was last found to be fresh, seconds since 1970.
     pub verified_at: u64,
+    /// The files on the disk are still being verified: artifacts that are not here may be there in a moment.
+    pub checking: bool,
 }
 
 /// One download under way; counted until it is dropped.
@@ -131,8 +133,8 @@ pub fn answer(entry: &Entry, request: &Request, permit: Option<Permit>) -> Respo
         }
     };
     let hold = permit.map(|p| Box::new(p) as Box<dyn Any>);
-    let body = Body::File { file, offset, length, hold, flow: None };
-    let answer = finish(Response { status, headers: vec![("content-type", typed.to_string())], body });
+    let body = Body::File { file, offset, length, flow: None };
+    let answer = finish(Response { status, headers: vec![("content-type", typed.to_string())], body, hold });
     match status {
         206 => answer.with("content-range", format!("bytes {offset}-{}/{}", offset + length - 1, entry.length)),
         _ => answer,

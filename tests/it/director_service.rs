@@ -4,12 +4,14 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::Read;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use miniserde::json;
 use smol::LocalExecutor;
 use ureq_proto::http::{HeaderMap, HeaderName, HeaderValue};
 use vmetric::core::hex;
 use vmetric::director::pki::{Names, SiteCa};
+use vmetric::director::refresh;
 use vmetric::director::service::Front;
 use vmetric::director::site::{Site, load};
 use vmetric::director::store::Store;
@@ -181,6 +183,50 @@ fn only_what_the_index_names_is_served() {
     assert_eq!(bench.get("/readyz", "", &[]).status, 200);
     bench.site.stop();
     assert_eq!(bench.get("/readyz", "", &[]).status, 503);
+}
+
+#[test]
+fn polls_are_served_while_the_mirror_is_verified_and_nothing_is_decided_by_it() {
+    let bench = Bench::new();
+    let (agent, report) = bench.enroll("a");
+    let whole = bench.site.tree.borrow().clone();
+    let mut entries = whole.entries.clone();
+    entries.retain(|name, _| name.starts_with("metadata/"));
+    *bench.site.tree.borrow_mut() = Arc::new(Tree { timestamp_version: 3, entries, checking: true, ..Tree::default() });
+
+    assert_eq!(bench.post("/agent/v1/report", &agent.credential, json::to_string(&report).as_bytes()).0, 200);
+    assert_eq!(bench.get("/release/metadata/timestamp.json", "", &[]).status, 200);
+    bench.site.registry.borrow_mut().create_token("another", 1, 60, clock::unix()).unwrap();
+    for (path, secret) in [(ARTIFACT, &*agent.credential), ("/dl/agent/linux/amd64", "another"), ("/readyz", "")] {
+        let later = bench.get(path, secret, &[]);
+        let pause: u64 = header(&later, "retry-after").parse().unwrap();
+        assert_eq!((later.status, (2..=6).contains(&pause)), (503, true), "{path}");
+        assert_eq!(code(&text(later)), "mirror_checking", "{path}");
+    }
+    assert_eq!(bench.get(ARTIFACT, "", &[]).status, 401, "who is nobody does not learn even that");
+    let site = bench.site.clone();
+    let known = bench.spawn(async move { refresh::known(&site).await });
+    assert!(!known.is_finished(), "a command waits for it");
+
+    *bench.site.tree.borrow_mut() = whole;
+    bench.site.refreshed.ring();
+    bench.wait(known).unwrap();
+    assert_eq!(bench.get(ARTIFACT, &agent.credential, &[]).status, 200);
+}
+
+#[test]
+fn a_stop_waits_for_the_answers_that_are_on_their_way() {
+    let bench = Bench::new();
+    let (agent, report) = bench.enroll("a");
+    let body = json::to_string(&report).into_bytes();
+    let poll = Front(bench.site.clone()).call(bench.request("POST", "/agent/v1/poll", &agent.credential, &[], body));
+    let poll = bench.spawn(poll);
+    assert_eq!((bench.site.parked(), bench.site.answering.get()), (1, 0));
+    bench.site.stop();
+    let answer = bench.wait(poll);
+    assert_eq!((answer.status, bench.site.parked(), bench.site.answering.get()), (200, 0, 1));
+    drop(answer);
+    assert_eq!(bench.site.answering.get(), 0);
 }
 
 #[test]

@@ -59,8 +59,8 @@ impl Service for Network {
         self.asked.set(self.asked.get() + 1);
         if self.mood.get() == Mood::Huge {
             let file = File::open(&self.gigabyte).unwrap();
-            let body = Body::File { file, offset: 0, length: 1 << 30, hold: None, flow: None };
-            return Box::pin(std::future::ready(Response { status: 200, headers: vec![], body }));
+            let body = Body::File { file, offset: 0, length: 1 << 30, flow: None };
+            return Box::pin(std::future::ready(Response { status: 200, headers: vec![], body, hold: None }));
         }
         let Some(answer) = self.intake.call(&self.site, &request) else { return self.front.call(request) };
         let deaf = self.mood.get() == Mood::Deaf;

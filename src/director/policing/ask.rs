@@ -232,7 +232,7 @@ impl Site {
     /// # Errors
     /// `store_unavailable`.
     pub async fn decide_now(&self, now: u64) -> Result<(), Reason> {
-        let wake = if self.draining.get() {
+        let wake = if self.draining.get() || self.tree.borrow().checking {
             Vec::new()
         } else {
             let tree = self.tree.borrow().clone();

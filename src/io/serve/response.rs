@@ -28,8 +28,6 @@ pub enum Body {
         offset: u64,
         /// How many bytes to send.
         length: u64,
-        /// Dropped when the answer has been sent or the client has left: whoever counts downloads counts with it.
-        hold: Option<Box<dyn std::any::Any>>,
         /// How fast it goes; `None` = as fast as the client takes it.
         flow: Option<Box<dyn Flow>>,
     },
@@ -70,12 +68,14 @@ pub struct Response {
     pub headers: Vec<(&'static str, String)>,
     /// What follows.
     pub body: Body,
+    /// Dropped when the answer has been sent or the client has left.
+    pub hold: Option<Box<dyn std::any::Any>>,
 }
 
 impl Response {
     /// An answer without a body.
     pub fn empty(status: u16) -> Response {
-        Response { status, headers: Vec::new(), body: Body::Empty }
+        Response { status, headers: Vec::new(), body: Body::Empty, hold: None }
     }
 
     /// `application/json`.
@@ -90,7 +90,7 @@ impl Response {
 
     /// Any content type.
     pub fn of(status: u16, content_type: &str, bytes: Vec<u8>) -> Response {
-        Response { status, headers: vec![("content-type", content_type.to_string())], body: Body::Bytes(bytes) }
+        Response { status, headers: vec![("content-type", content_type.to_string())], body: Body::Bytes(bytes), hold: None }
     }
 
     /// An [`ErrorWire`]: a stable code and one sentence that says what to do.
@@ -131,6 +131,7 @@ pub(super) async fn send(
 ) -> io::Result<()> {
     let stall = limits.write_stall;
     let head = head(&response, head_only, keep);
+    let _answer = response.hold;
     let body = if head_only || !has_body(response.status) { Body::Empty } else { response.body };
     match body {
         Body::Empty => conn.send(head.as_bytes(), stall).await,
@@ -143,7 +144,7 @@ pub(super) async fn send(
             }
             Ok(())
         }
-        Body::File { mut file, offset, length, hold: _hold, flow } => {
+        Body::File { mut file, offset, length, flow } => {
             conn.seal(head.as_bytes())?;
             file.seek(SeekFrom::Start(offset))?;
             let mut left = length;

@@ -147,6 +147,19 @@ impl Agent {
         Timer::after(Duration::from_millis(backoff::wait_ms(self.failures, seed, retry_after_s) + spread_ms)).await;
     }
 
+    /// One report at once, over a connection that is kept; whether it was served.
+    pub async fn probe(&mut self, fleet: &Fleet, conn: &mut Option<Conn>) -> bool {
+        if conn.is_none() {
+            *conn = connect(fleet).await.ok();
+        }
+        let Some(open) = conn.as_mut() else { return false };
+        let said = self.say(fleet, open, "report", 0).await;
+        if said.is_err() {
+            *conn = None;
+        }
+        matches!(said, Ok(Ok(_)))
+    }
+
     /// One report or poll. The outer error is the connection's end.
     async fn say(&mut self, fleet: &Fleet, conn: &mut Conn, path: &str, park_s: u64) -> io::Result<Result<AnswerWire, Failed>> {
         self.report.park_s = park_s;

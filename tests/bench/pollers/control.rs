@@ -1,4 +1,4 @@
-//! What `tests/bench/scale` can ask: one line of words, one line of JSON back.
+//! What `tests/bench/scale` and `tests/bench/downtime` can ask: one line of words, one line of JSON back.
 //!
 //! | line | does |
 //! |---|---|
@@ -7,6 +7,7 @@
 //! | `connect MS` | all of them connect and poll, each beginning at a random moment of these milliseconds |
 //! | `subscribe MS PATH` | the same against nchan; `{}` in the path is the agent's number |
 //! | `publish ADDRESS PATH N` | N messages to nchan over one connection |
+//! | `probe N` | the last N that enrolled do nothing else from now on than to report in turn, all the time |
 //! | `leave` | every connection ends |
 //! | `park SECONDS` | how long they poll |
 //! | `finish K MS` | the next K orders are fulfilled after so many milliseconds, later ones are accepted and kept waiting |
@@ -28,6 +29,8 @@ use super::agent::Agent;
 use super::fleet::{CELL, Fleet};
 use super::peer;
 
+/// Between two reports of a probe; after one that failed.
+const PROBE: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(1));
 /// Enrollments at once.
 const AT_ONCE: usize = 64;
 
@@ -47,6 +50,12 @@ struct Stats {
     /// Most in one second (ten cells in a row).
     begun_peak: u64,
     established_peak: u64,
+    /// Reports of the probes: how many were served, the longest time between two, the first that was not served and the
+    /// first that was after it, milliseconds from the given moment.
+    probed: u64,
+    silence_ms: f64,
+    lost_ms: Option<f64>,
+    back_ms: Option<f64>,
     refused: BTreeMap<String, u64>,
 }
 
@@ -98,6 +107,7 @@ impl Bench {
                 let address = address.parse().map_err(|e| format!("{address}: {e}"))?;
                 peer::publish(address, path, number(n)?).await.map_err(|e| format!("publish: {e}"))?;
             }
+            ["probe", n] => self.probe(number(n)?)?,
             ["leave"] => self.tasks.clear(),
             ["park", s] => self.fleet()?.park_s.set(number(s)?),
             ["finish", k, ms] => {
@@ -147,6 +157,23 @@ impl Bench {
         Ok(())
     }
 
+    #[expect(clippy::await_holding_refcell_ref, reason = "nobody else has these agents")]
+    fn probe(&mut self, n: u64) -> Result<(), String> {
+        let fleet = self.fleet()?;
+        let from = self.agents.len().saturating_sub(n as usize);
+        let mut probes: Vec<_> = self.agents.drain(from..).map(|agent| (agent, None)).collect();
+        self.tasks.push(self.executor.spawn(async move {
+            loop {
+                for (agent, conn) in &mut probes {
+                    let served = agent.borrow_mut().probe(&fleet, conn).await;
+                    fleet.seen.borrow_mut().probes.note(served);
+                    Timer::after(if served { PROBE.0 } else { PROBE.1 }).await;
+                }
+            }
+        }));
+        Ok(())
+    }
+
     fn subscribe(&mut self, n: u64, over_ms: u64, path: &str) -> Result<(), String> {
         open_files::raise(n).map_err(|r| r.to_string())?;
         let fleet = self.fleet()?;
@@ -177,6 +204,7 @@ fn peak(cells: &BTreeMap<u64, u64>) -> u64 {
 
 fn stats(fleet: &Fleet, since: Duration) -> Stats {
     let seen = fleet.seen.borrow();
+    let from = |at: Duration| at.as_secs_f64() * 1e3 - since.as_secs_f64() * 1e3;
     Stats {
         waiting: fleet.waiting.get(),
         connected: fleet.connected.get(),
@@ -190,6 +218,10 @@ fn stats(fleet: &Fleet, since: Duration) -> Stats {
         established: seen.established.values().sum(),
         begun_peak: peak(&seen.begun),
         established_peak: peak(&seen.established),
+        probed: seen.probes.served,
+        silence_ms: seen.probes.silence.as_secs_f64() * 1e3,
+        lost_ms: seen.probes.lost.map(from),
+        back_ms: seen.probes.back.map(from),
         refused: seen.refused.clone(),
     }
 }

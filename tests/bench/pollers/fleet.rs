@@ -29,6 +29,35 @@ pub struct Seen {
     pub answers: u64,
     /// By code, and `io` for connections that failed or ended.
     pub refused: BTreeMap<String, u64>,
+    pub probes: Probes,
+}
+
+/// What somebody sees who asks all the time.
+#[derive(Default)]
+pub struct Probes {
+    pub served: u64,
+    /// The last one that was served, and the longest time until the next one.
+    pub last: Option<Duration>,
+    pub silence: Duration,
+    /// The first one that was not served, and the first one that was after it.
+    pub lost: Option<Duration>,
+    pub back: Option<Duration>,
+}
+
+impl Probes {
+    pub fn note(&mut self, served: bool) {
+        let now = clock::monotonic();
+        if !served {
+            self.lost.get_or_insert(now);
+            return;
+        }
+        self.served += 1;
+        self.silence = self.silence.max(now - self.last.unwrap_or(now));
+        self.last = Some(now);
+        if self.lost.is_some() {
+            self.back.get_or_insert(now);
+        }
+    }
 }
 
 pub struct Fleet {

@@ -97,9 +97,9 @@ fn file_answer(request: &Request, file: &std::path::Path) -> Response {
     let range = request.header("range").and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<u64>().ok());
     let offset = range.unwrap_or(0);
     let length = FILE_BYTES as u64 - offset;
-    let body = Body::File { file: File::open(file).unwrap(), offset, length, hold: None, flow: None };
+    let body = Body::File { file: File::open(file).unwrap(), offset, length, flow: None };
     let status = if range.is_some() { 206 } else { 200 };
-    let response = Response { status, headers: vec![("etag", "\"five\"".into()), ("accept-ranges", "bytes".into())], body };
+    let response = Response { status, headers: vec![("etag", "\"five\"".into()), ("accept-ranges", "bytes".into())], body, hold: None };
     match range {
         Some(_) => response.with("content-range", format!("bytes {offset}-{}/{FILE_BYTES}", FILE_BYTES - 1)),
         None => response,
