@@ -160,6 +160,19 @@ impl Agent {
         matches!(said, Ok(Ok(_)))
     }
 
+    /// So many reports, one after the other.
+    pub async fn flood(&mut self, fleet: &Fleet, k: u64) -> Result<(), String> {
+        let mut conn = connect(fleet).await.map_err(|e| format!("flood: {e}"))?;
+        for _ in 0..k {
+            match self.say(fleet, &mut conn, "report", 0).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return Err(format!("flood: refused: {:?}", fleet.seen.borrow().refused)),
+                Err(e) => return Err(format!("flood: {e}")),
+            }
+        }
+        Ok(())
+    }
+
     /// One report or poll. The outer error is the connection's end.
     async fn say(&mut self, fleet: &Fleet, conn: &mut Conn, path: &str, park_s: u64) -> io::Result<Result<AnswerWire, Failed>> {
         self.report.park_s = park_s;

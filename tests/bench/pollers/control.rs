@@ -8,6 +8,8 @@
 //! | `subscribe MS PATH` | the same against nchan; `{}` in the path is the agent's number |
 //! | `publish ADDRESS PATH N` | N messages to nchan over one connection |
 //! | `probe N` | the last N that enrolled do nothing else from now on than to report in turn, all the time |
+//! | `flood N K` | N agents report K times each, as fast as they are answered; answers when all have |
+//! | `flood N K PATH` | the same with requests for this path |
 //! | `leave` | every connection ends |
 //! | `park SECONDS` | how long they poll |
 //! | `finish K MS` | the next K orders are fulfilled after so many milliseconds, later ones are accepted and kept waiting |
@@ -108,6 +110,8 @@ impl Bench {
                 peer::publish(address, path, number(n)?).await.map_err(|e| format!("publish: {e}"))?;
             }
             ["probe", n] => self.probe(number(n)?)?,
+            ["flood", n, k] => self.flood(number(n)?, number(k)?, None).await?,
+            ["flood", n, k, path] => self.flood(number(n)?, number(k)?, Some(path)).await?,
             ["leave"] => self.tasks.clear(),
             ["park", s] => self.fleet()?.park_s.set(number(s)?),
             ["finish", k, ms] => {
@@ -171,6 +175,27 @@ impl Bench {
                 }
             }
         }));
+        Ok(())
+    }
+
+    #[expect(clippy::await_holding_refcell_ref, reason = "whoever floods is told to leave first")]
+    async fn flood(&mut self, n: u64, k: u64, path: Option<&str>) -> Result<(), String> {
+        let fleet = self.fleet()?;
+        let mut floods: Vec<Task<Result<(), String>>> = Vec::new();
+        for i in 0..n as usize {
+            let (fleet, path) = (fleet.clone(), path.map(String::from));
+            let agent = self.agents.get(i).cloned();
+            floods.push(self.executor.spawn(async move {
+                match (path, agent) {
+                    (Some(path), _) => peer::ask(&fleet, &path, k).await.map_err(|e| format!("flood: {e}")),
+                    (None, Some(agent)) => agent.borrow_mut().flood(&fleet, k).await,
+                    (None, None) => Err("flood: there are not so many agents".into()),
+                }
+            }));
+        }
+        for flood in floods {
+            flood.await?;
+        }
         Ok(())
     }
 

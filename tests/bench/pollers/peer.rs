@@ -18,6 +18,19 @@ const MESSAGE: usize = 500;
 /// Requests that are sent before their answers are read.
 const AHEAD: u64 = 32;
 
+/// So many requests for one path, one after the other.
+pub async fn ask(fleet: &Fleet, path: &str, k: u64) -> io::Result<()> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: pollers\r\n\r\n", fleet.address.get());
+    let mut conn = connect(fleet).await?;
+    for _ in 0..k {
+        let status = conn.exchange(request.as_bytes()).await?.status;
+        if status != 200 {
+            return Err(io::Error::other(format!("{path}: {status}")));
+        }
+    }
+    Ok(())
+}
+
 /// Polls one channel until the task is dropped.
 pub async fn subscribe(fleet: &Rc<Fleet>, path: &str) {
     let host = fleet.address.get();
@@ -45,6 +58,11 @@ pub async fn subscribe(fleet: &Rc<Fleet>, path: &str) {
                 seen.told.push(clock::monotonic());
                 seen.answers += 1;
                 place = format!("If-Modified-Since: {}\r\nIf-None-Match: {}\r\n", reply.last_modified, reply.etag);
+                failures = 0;
+            }
+            // Its time is over: the next one, over the same connection.
+            Ok(reply) if reply.status == 408 || reply.status == 304 => {
+                fleet.seen.borrow_mut().answers += 1;
                 failures = 0;
             }
             other => {
