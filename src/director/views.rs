@@ -225,7 +225,8 @@ impl Registry {
         AgentsView { agents, time: now }
     }
 
-    pub(super) fn agent_view(&self, agent: &Agent, now: u64) -> AgentView {
+    /// What is shown of one agent.
+    pub fn agent_view(&self, agent: &Agent, now: u64) -> AgentView {
         let a = agent.clone();
         let last_contact = self.last_contact(&a.id);
         let mut view = AgentView {

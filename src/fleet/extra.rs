@@ -9,6 +9,7 @@ use smol::net::unix::UnixStream;
 use super::access::{Access, doors};
 use super::api::Api;
 use super::clusters;
+use super::gui::Gui;
 use super::intake::Intake;
 use super::told;
 use crate::core::reason::Reason;
@@ -36,6 +37,7 @@ pub struct FleetExtra {
     api: Api,
     /// Who gets in.
     pub access: Rc<Access>,
+    gui: Rc<Gui>,
 }
 
 impl FleetExtra {
@@ -47,12 +49,14 @@ impl FleetExtra {
 
 impl Extra for FleetExtra {
     fn body_limit(&self, method: &str, path: &str) -> Option<usize> {
-        self.api.body_limit(path).or_else(|| doors::body_limit(path)).or_else(|| self.intake()?.body_limit(method, path))
+        let limit = self.api.body_limit(path).or_else(|| doors::body_limit(path)).or_else(|| self.intake()?.body_limit(method, path));
+        limit.or_else(|| self.gui.body_limit(method, path))
     }
 
     fn call(&self, site: &Rc<Site>, request: &Request) -> Option<Answer> {
         let answer = self.api.call(site, request, self.intake()).or_else(|| doors::call(&self.access, site, request));
-        answer.or_else(|| self.intake()?.call(site, request))
+        let answer = answer.or_else(|| self.intake()?.call(site, request));
+        answer.or_else(|| self.gui.call(site, request, &self.intake()?))
     }
 
     fn concerned<'a>(&'a self, site: &'a Rc<Site>, scope: &'a Scope) -> Looked<'a> {
@@ -82,6 +86,7 @@ impl Extra for FleetExtra {
     fn start(&self, site: &Rc<Site>, executor: &Rc<LocalExecutor<'static>>) -> Result<(), String> {
         let intake = Rc::new(Intake::load(&site.store)?);
         executor.spawn(intake.clone().keep_house(site.clone())).detach();
+        executor.spawn(self.gui.live.clone().run(site.clone())).detach();
         *self.intake.borrow_mut() = Some(intake);
         self.access.start(site)
     }

@@ -9,6 +9,7 @@ pub mod api;
 pub mod clusters;
 pub mod extra;
 pub mod form;
+pub mod gui;
 pub mod intake;
 pub mod role;
 pub mod told;

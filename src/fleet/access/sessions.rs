@@ -4,6 +4,7 @@ use miniserde::{Deserialize, Serialize};
 
 use super::{Access, Who};
 use crate::core::hex;
+use crate::core::access::Role;
 use crate::core::reason::Reason;
 use crate::director::records::clean;
 use crate::director::site::{Site, random_hex};
@@ -158,6 +159,13 @@ impl Access {
             self.sessions.borrow_mut().insert(key.clone(), session);
         }
         Ok(Who { role: user.role(), name: user.name, csrf: csrf_of(token), ip: super::ip_of(request), session: id_of(&key).into() })
+    }
+
+    /// The role of whoever a listed session belongs to, without keeping it alive; `None`: it has ended.
+    pub fn role_of_session(&self, id: &str, now: u64) -> Option<Role> {
+        let sessions = self.sessions.borrow();
+        let (_, session) = sessions.iter().find(|(key, s)| id_of(key) == id && ends(s) > now)?;
+        self.user(&session.user).ok().filter(|user| user.disabled_at.is_none()).map(|user| user.role())
     }
 
     /// Ends the session that a request came with, if there is one.

@@ -130,7 +130,7 @@ async fn answer(site: &Rc<Site>, intake: Option<Rc<Intake>>, route: &Route, pars
 
 /// Runs what the administration socket would run, and takes its answer from the other end of a pair of sockets: so there is
 /// one writer of answers.
-async fn command(site: &Rc<Site>, wire: crate::director::admin::AdminWire, who: &str) -> Result<String, Reason> {
+pub(crate) async fn command(site: &Rc<Site>, wire: crate::director::admin::AdminWire, who: &str) -> Result<String, Reason> {
     let lost = |e: std::io::Error| Reason::new("connection_lost", e.to_string());
     let (ours, mut theirs) = UnixStream::pair().map_err(lost)?;
     let run = async move {

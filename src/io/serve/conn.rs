@@ -161,7 +161,7 @@ impl Conn {
     }
 
     /// Waits for `answer`; `None` = the peer left first. Whatever the peer sends meanwhile is kept for the next request.
-    pub async fn park<T>(&mut self, mut answer: std::pin::Pin<Box<dyn Future<Output = T>>>) -> Option<T> {
+    pub async fn park<'a, T>(&mut self, mut answer: std::pin::Pin<Box<dyn Future<Output = T> + 'a>>) -> Option<T> {
         self.shrink();
         poll_fn(|cx| {
             loop {

@@ -22,7 +22,7 @@ mod tls;
 #[cfg(feature = "fault")]
 pub use request::first_request;
 pub use request::{Digest, Known, Request};
-pub use response::{Body, Flow, Response};
+pub use response::{Body, Flow, Response, Source};
 
 use std::future::Future;
 use std::io::{self, ErrorKind};

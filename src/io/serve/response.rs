@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 use std::fs::File;
+use std::future::Future;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::pin::Pin;
 use std::time::Duration;
 
 use ureq_proto::http::{HeaderName, StatusCode};
@@ -12,7 +14,7 @@ use super::conn::{Conn, within};
 use super::scratch::{PIECE, Scratch};
 use crate::wire::agent_api::ErrorWire;
 
-/// The body of an answer; its length is always known before the first byte.
+/// The body of an answer; its length is known before the first byte, but for a stream's.
 #[derive(Debug)]
 pub enum Body {
     /// Nothing.
@@ -31,6 +33,15 @@ pub enum Body {
         /// How fast it goes; `None` = as fast as the client takes it.
         flow: Option<Box<dyn Flow>>,
     },
+    /// Pieces as they come, without an end that is known: chunked, or until the connection ends where the peer does not know
+    /// chunks. One piece is in memory at a time, and the next one is asked for when the peer has taken it.
+    Stream(Box<dyn Source>),
+}
+
+/// Where the pieces of a stream come from. Dropped when it has ended or the client has left.
+pub trait Source: std::fmt::Debug {
+    /// Waits for the next piece; `None` = that was all. It is dropped when the client leaves meanwhile.
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<Vec<u8>>> + '_>>;
 }
 
 /// Slows a body down and counts it. Dropped when the answer has been sent or the client has left.
@@ -44,10 +55,10 @@ pub trait Flow: std::fmt::Debug {
 }
 
 impl Body {
-    /// Bytes to send.
+    /// Bytes to send; 0 of a stream, of which nobody knows.
     pub fn len(&self) -> u64 {
         match self {
-            Body::Empty => 0,
+            Body::Empty | Body::Stream(_) => 0,
             Body::Bytes(bytes) => bytes.len() as u64,
             Body::File { length, .. } => *length,
         }
@@ -164,7 +175,25 @@ pub(super) async fn send(
             }
             conn.flush(stall).await
         }
+        Body::Stream(source) => {
+            conn.send(head.as_bytes(), stall).await?;
+            stream(conn, source, keep, limits).await
+        }
     }
+}
+
+/// The pieces of a stream until it ends or the peer leaves.
+async fn stream(conn: &mut Conn, mut source: Box<dyn Source>, chunked: bool, limits: &Limits) -> io::Result<()> {
+    loop {
+        let next = conn.park(source.next()).await;
+        let Some(next) = next else { return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the peer left its stream")) };
+        let Some(piece) = next else { break };
+        for part in piece.chunks(PIECE) {
+            let framed = if chunked { [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat() } else { part.to_vec() };
+            within(limits.write_piece, conn.send(&framed, limits.write_stall)).await.unwrap_or_else(too_slow)?;
+        }
+    }
+    if chunked { conn.send(b"0\r\n\r\n", limits.write_stall).await } else { Ok(()) }
 }
 
 fn too_slow() -> io::Result<()> {
@@ -201,7 +230,9 @@ fn head(response: &Response, head_only: bool, keep: bool) -> String {
         }
         let _ = write!(head, "{name}: {value}\r\n");
     }
-    if has_body(response.status) && !own_length {
+    if matches!(response.body, Body::Stream(_)) {
+        head.push_str(if keep { "transfer-encoding: chunked\r\n" } else { "" });
+    } else if has_body(response.status) && !own_length {
         let _ = write!(head, "content-length: {}\r\n", response.body.len());
     }
     head.push_str(if keep { "\r\n" } else { "connection: close\r\n\r\n" });

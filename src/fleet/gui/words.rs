@@ -1,0 +1,123 @@
+//! Words, colours and times for people.
+
+use serde_json::{Value, json};
+
+use crate::core::time;
+
+/// A state as a chip: never by colour alone. Tones: `good`, `bad`, `warn`, `busy`, `quiet`.
+pub fn chip(tone: &str, icon: &str, word: &str) -> Value {
+    json!({"tone": tone, "icon": icon, "word": word, "title": ""})
+}
+
+/// The same with more in its title.
+pub fn chip_with(tone: &str, icon: &str, word: &str, title: &str) -> Value {
+    json!({"tone": tone, "icon": icon, "word": word, "title": title})
+}
+
+/// `rolled_back` as people write it.
+pub fn human(word: &str) -> String {
+    let text = word.replace('_', " ");
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// What a Director or agent does or how its last order ended.
+pub fn state(word: &str) -> Value {
+    let (tone, icon) = match word {
+        "idle" | "updated" | "already" | "reported" | "enrolled" | "done" | "confirmed" => ("good", "ok"),
+        "rolled_back" | "refused" | "flapping" | "failed" | "no_artifact" | "expired" => ("bad", "no"),
+        "silent" | "halted" | "waiting" | "approval" | "pending" => ("warn", "alert"),
+        "cancelled" | "waiting_turn" | "ordered" => ("quiet", "pause"),
+        "" => return chip("quiet", "dot", "Unknown"),
+        _ => ("busy", "update"),
+    };
+    chip(tone, icon, &human(word))
+}
+
+/// Heard of lately, or not.
+pub fn presence(online: bool) -> Value {
+    if online { chip("good", "ok", "Connected") } else { chip("warn", "alert", "Silent") }
+}
+
+/// A time: the script shows it in the viewer's zone, with UTC on hover. 0 = never.
+pub fn at(unix: u64) -> Value {
+    json!({"iso": time::format(unix), "text": utc(unix), "never": unix == 0, "relative": false})
+}
+
+/// The same as a distance from now, kept current by the script.
+pub fn ago(unix: u64) -> Value {
+    json!({"iso": time::format(unix), "text": utc(unix), "never": unix == 0, "relative": true})
+}
+
+/// `2026-11-22 13:05 UTC`.
+pub fn utc(unix: u64) -> String {
+    let text = time::format(unix);
+    format!("{} {} UTC", text.get(..10).unwrap_or_default(), text.get(11..16).unwrap_or_default())
+}
+
+/// `linux` as people write it.
+pub fn os(word: &str) -> &str {
+    match word {
+        "linux" => "Linux",
+        "windows" => "Windows",
+        "darwin" => "macOS",
+        other => other,
+    }
+}
+
+/// `1234567` as `1,234,567`.
+pub fn number(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Bytes in the unit that fits.
+pub fn bytes(n: u64) -> String {
+    match n {
+        0..10_240 => format!("{} B", number(n)),
+        10_240..10_485_760 => format!("{} KiB", number(n >> 10)),
+        10_485_760..10_737_418_240 => format!("{} MiB", number(n >> 20)),
+        _ => format!("{} GiB", number(n >> 30)),
+    }
+}
+
+/// A policy's mode and method in the words of the GUI.
+pub fn policy(mode: &str, method: &str) -> String {
+    match (mode, method) {
+        ("auto", "user_action") => "Auto · User Action".into(),
+        ("auto", "immediate") => "Auto · Immediate".into(),
+        ("auto", "schedule") => "Auto · Scheduled".into(),
+        ("auto", other) => format!("Auto · {}", human(other)),
+        ("manual", _) => "Manual".into(),
+        (other, _) => human(other),
+    }
+}
+
+/// The tier that set a value.
+pub fn tier(word: &str) -> String {
+    match word {
+        "organization" => "Organization".into(),
+        "default" => "Default".into(),
+        "node" | "custom" => "Custom Policy".into(),
+        other => human(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_words_are_for_people() {
+        assert_eq!((number(7), number(1_234), number(1_234_567)), ("7".into(), "1,234".into(), "1,234,567".into()));
+        assert_eq!((human("rolled_back"), bytes(20 << 20)), ("Rolled back".into(), "20 MiB".into()));
+        assert_eq!(utc(0), "1970-01-01 00:00 UTC");
+    }
+}
