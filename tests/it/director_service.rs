@@ -114,7 +114,7 @@ pub fn blank<T: Default>() -> T {
 
 pub fn text(response: Response) -> String {
     match response.body {
-        Body::Empty => String::new(),
+        Body::Empty | Body::Stream(_) => String::new(),
         Body::Bytes(bytes) => String::from_utf8(bytes).unwrap(),
         Body::File { mut file, offset, length, .. } => {
             std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(offset)).unwrap();

@@ -96,7 +96,7 @@ impl Gate {
 
 fn text(response: Response) -> String {
     match response.body {
-        Body::Empty => String::new(),
+        Body::Empty | Body::Stream(_) => String::new(),
         Body::Bytes(bytes) => String::from_utf8(bytes).unwrap(),
         Body::File { mut file, offset, length, .. } => {
             let mut out = String::new();

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::password::Hashed;
 use super::users::Invited;
-use super::{Access, CSRF, pages, redirect, same_site, sessions};
+use super::{Access, CSRF, redirect, same_site, sessions};
 use crate::core::access::{self, Role, local_path};
 use crate::core::reason::Reason;
 use crate::director::api_tokens::same;
 use crate::director::service::{now as ready, wrong_method};
 use crate::director::site::Site;
 use crate::fleet::form::Form;
+use crate::fleet::gui::pages::entry as pages;
 use crate::io::clock;
 use crate::io::serve::{Answer, Request, Response};
 

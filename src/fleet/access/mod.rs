@@ -16,7 +16,6 @@
 //! | `user_exists`, `user_unknown`, `users_full`, `last_owner`, `user_disabled`, `session_unknown` | managing users |
 
 pub mod doors;
-pub mod pages;
 pub mod password;
 pub mod sessions;
 pub mod throttle;

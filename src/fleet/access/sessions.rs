@@ -3,8 +3,8 @@
 use miniserde::{Deserialize, Serialize};
 
 use super::{Access, Who};
-use crate::core::hex;
 use crate::core::access::Role;
+use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::director::records::clean;
 use crate::director::site::{Site, random_hex};

@@ -66,12 +66,15 @@ pub fn answer(request: &Request) -> Option<Response> {
     let wanted = if request.path == "/favicon.ico" { path("icon.svg") } else { request.path.clone() };
     let found = FILES.iter().zip(ready()).find(|(_, ready)| ready.path == wanted);
     let Some((file, ready)) = found else {
-        return Some(sealed(Response::error(404, "not_found", "there is no such file; load the page again")).with("cache-control", "no-store"));
+        return Some(
+            sealed(Response::error(404, "not_found", "there is no such file; load the page again")).with("cache-control", "no-store"),
+        );
     };
     let packed = request.header("accept-encoding").is_some_and(|v| v.split(',').any(|c| c.trim().starts_with("gzip")));
     let packed = packed && !ready.zipped.is_empty();
     let bytes = if packed { ready.zipped.clone() } else { file.bytes.to_vec() };
     let response = sealed(Response::of(200, file.content_type, bytes)).with("vary", "accept-encoding");
-    let response = response.with("cache-control", if request.path == "/favicon.ico" { "max-age=3600" } else { "public, max-age=31536000, immutable" });
+    let response =
+        response.with("cache-control", if request.path == "/favicon.ico" { "max-age=3600" } else { "public, max-age=31536000, immutable" });
     Some(if packed { response.with("content-encoding", "gzip") } else { response })
 }

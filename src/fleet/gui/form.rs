@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::core::reason::Reason;
+use crate::fleet::access::encoded;
 use crate::fleet::form;
 
 /// Names and values in the order in which they were sent: [`form::Form`] as pages ask for it.
@@ -56,12 +57,6 @@ impl Form {
         let pairs: Vec<String> = kept.chain(new).map(|(n, v)| format!("{}={}", encoded(n), encoded(v))).collect();
         if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
     }
-}
-
-/// A text as it stands in an address.
-pub fn encoded(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 /// What is wrong with what was typed, by field; `""` is the whole form's.

@@ -147,7 +147,8 @@ async fn open(ask: Ask) -> Result<Reply, Reason> {
     shown.who.csrf = TOKEN.to_string();
     // Nothing but the role is the same for all.
     shown.who.name = String::new();
-    let source = Viewer { csrf: ask.who.csrf.clone(), session: ask.who.session.clone(), ask: shown, seat, seen: BTreeMap::new(), state: State::New };
+    let source =
+        Viewer { csrf: ask.who.csrf.clone(), session: ask.who.session.clone(), ask: shown, seat, seen: BTreeMap::new(), state: State::New };
     let mut response = Response::of(200, "text/event-stream", Vec::new());
     response.body = Body::Stream(Box::new(source));
     Ok(Reply::Raw(page::sealed(response).with("cache-control", "no-store").with("x-accel-buffering", "no")))
@@ -163,7 +164,10 @@ impl Seat {
     fn take(hub: &Rc<Hub>, session: &str) -> Result<Seat, Reason> {
         let own = hub.viewers.borrow().get(session).copied().unwrap_or(0);
         if hub.streams() >= STREAMS_MAX || own >= STREAMS_OF_ONE {
-            return Err(Reason::new("not_ready", "as many pages as possible are kept current already; this one is right when it is loaded again"));
+            return Err(Reason::new(
+                "not_ready",
+                "as many pages as possible are kept current already; this one is right when it is loaded again",
+            ));
         }
         hub.viewers.borrow_mut().insert(session.to_string(), own + 1);
         hub.came.ring();

@@ -27,8 +27,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use self::ask::Ask;
-use self::page::{Reply, Toast};
 use self::live::Hub;
+use self::page::{Reply, Toast};
 use self::routes::{Found, Route};
 use super::access::{self, Who};
 use super::intake::Intake;

@@ -143,6 +143,16 @@ fn problem(gui: &Gui, who: Option<&Who>, at: (&str, &str, &'static str), status:
     html(status, whole(gui, who, at, &page, body))
 }
 
+/// A page for who is nobody yet.
+pub fn alone(status: u16, title: &str, template: &'static str, context: &Value) -> Response {
+    let page = Page::new(title, template, Value::Null);
+    let body = template::render(template, context).unwrap_or_else(|reason| {
+        log::error!("{reason}");
+        title.to_string()
+    });
+    html(status, whole(&Gui::default(), None, ("", "", ""), &page, body))
+}
+
 /// Layout around a body.
 fn whole(gui: &Gui, who: Option<&Who>, (path, address, theme): (&str, &str, &'static str), page: &Page, body: String) -> String {
     let toast = who.and_then(|who| gui.told(who));

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use super::ask::Ask;
 use super::page::Reply;
 use super::pages;
-use crate::core::reason::Reason;
-use crate::fleet::api::fields::decoded;
 use crate::core::access::Act;
 use crate::core::access::permits;
+use crate::core::reason::Reason;
 use crate::fleet::access::Who;
+use crate::fleet::api::fields::decoded;
 
 /// A page under way.
 pub type Paged = Pin<Box<dyn Future<Output = Result<Reply, Reason>>>>;

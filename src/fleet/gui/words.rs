@@ -21,6 +21,25 @@ pub fn human(word: &str) -> String {
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
+/// A sentence with a capital letter.
+pub fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// Whose move it is. `agent` is whoever was ordered, `director` who ordered.
+pub fn owner(word: Option<&str>, node: &str) -> Value {
+    let (who, urgent) = match (word, node) {
+        (None, _) => return Value::Null,
+        (Some("operator"), _) => ("Yours".to_string(), true),
+        (Some("agent"), _) => (format!("The {node}'s"), false),
+        (Some("director"), "Director") => ("Fleet's".to_string(), false),
+        (Some("director"), _) => ("Its Director's".to_string(), false),
+        (Some(other), _) => (human(other), false),
+    };
+    json!({"who": who, "urgent": urgent})
+}
+
 /// What a Director or agent does or how its last order ended.
 pub fn state(word: &str) -> Value {
     let (tone, icon) = match word {

@@ -11,8 +11,8 @@ use crate::director::policing::show::NodePolicyView;
 use crate::director::registry::Registry;
 use crate::director::releases::Releases;
 use crate::director::views::AgentView;
+use crate::fleet::access::encoded;
 use crate::fleet::gui::ask::Ask;
-use crate::fleet::gui::form::encoded;
 use crate::fleet::gui::page::{Page, Reply};
 use crate::fleet::gui::routes::{Paged, Route};
 use crate::fleet::gui::words;
@@ -128,7 +128,7 @@ fn row(registry: &Registry, releases: &Releases, view: &AgentView, now: u64) -> 
         "path": path(&view.id),
         "status": status(view),
         "online": words::presence(view.online),
-        "why": if view.state == "idle" { "" } else { view.detail.as_str() },
+        "why": if view.state == "idle" { String::new() } else { words::sentence(&view.detail) },
         "version": view.version,
         "scheduled": view.scheduled_version,
         "percent": view.percent,
@@ -143,7 +143,8 @@ fn row(registry: &Registry, releases: &Releases, view: &AgentView, now: u64) -> 
 pub fn status(view: &AgentView) -> Value {
     match (view.online, view.state.as_str()) {
         (false, _) => words::chip("warn", "alert", "Silent"),
-        (true, "idle" | "reported" | "enrolled" | "updated" | "already") => words::chip("good", "ok", "Connected"),
+        (true, "enrolled") => words::chip("quiet", "pause", "Enrolled"),
+        (true, "idle" | "reported" | "updated" | "already") => words::chip("good", "ok", "Connected"),
         (true, state) => words::state(state),
     }
 }

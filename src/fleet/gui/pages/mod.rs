@@ -1,6 +1,7 @@
 //! The pages. Each module has its routes and templates beside its functions.
 
 pub mod directors;
+pub mod entry;
 pub mod list;
 pub mod overview;
 pub mod shell;
@@ -9,4 +10,4 @@ pub mod shell;
 pub type Templates = &'static [(&'static str, &'static str)];
 
 /// Every page's.
-pub static TEMPLATES: &[Templates] = &[overview::TEMPLATES, directors::TEMPLATES];
+pub static TEMPLATES: &[Templates] = &[entry::TEMPLATES, overview::TEMPLATES, directors::TEMPLATES];
