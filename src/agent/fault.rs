@@ -19,6 +19,8 @@ pub enum Fault {
     SelfTest,
     /// Aborts at each start once the file `storage/crash-later` is there.
     CrashLater,
+    /// A Director whose main loop stands still once the file `storage/hang-main` names its version; its engine's thread goes on.
+    HangMain,
 }
 
 /// The fault of this build.
@@ -31,6 +33,7 @@ pub fn built_in() -> Fault {
         "self-check" => Fault::SelfCheck,
         "self-test" => Fault::SelfTest,
         "crash-later" => Fault::CrashLater,
+        "hang-main" => Fault::HangMain,
         _ => Fault::None,
     }
 }

@@ -140,7 +140,8 @@ impl Device {
         }
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// One command of the device's own program.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.folder.join("image").join(self.product.name));
         command.args(args).arg("--state").arg(&self.state).stdin(Stdio::null()).env("VMETRIC_TEST_TIMES", TIMES);
         command
@@ -256,7 +257,8 @@ impl Device {
         }
     }
 
-    fn last_result(&self) -> Option<ResultWire> {
+    /// How the last order ended.
+    pub fn last_result(&self) -> Option<ResultWire> {
         self.look_at_state().read("last-result.json").ok().flatten()
     }
 

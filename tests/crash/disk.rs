@@ -182,7 +182,8 @@ fn finish(stage: &Stage, device: &Device, agent: &mut std::process::Child) -> Re
     Err(format!("does not finish after room has returned:\n{last}"))
 }
 
-fn fill(mount: &Mount, free: u64) -> Result<(), String> {
+/// Leaves so many bytes free.
+pub fn fill(mount: &Mount, free: u64) -> Result<(), String> {
     let told = |e: std::io::Error| format!("filler: {e}");
     let file = File::create(mount.at.join("filler")).map_err(told)?;
     let now = room(&mount.at).map_err(told)?.free;

@@ -11,9 +11,11 @@ mod covered;
 mod device;
 mod director;
 mod disk;
+mod full;
 #[path = "../demo/guard.rs"]
 #[allow(dead_code, reason = "the demo's module: some of it is the demo's only")]
 mod guard;
+mod hang;
 mod kept;
 mod matrix;
 mod mount;
@@ -58,11 +60,14 @@ Usage: tests/crash-matrix [GROUP...] [--all] [--deep] [--only CASE] [--seed N] [
               that its seed says
   crash-director
               the same for `vmetric-director update --file BUNDLE`, a release with a package: the calls of the store and the backup
-              are among them; `vmetric.yml`, `user/`, rows of the store and backups have to be as they were
+              are among them; `vmetric.yml`, `user/`, rows of the store and backups have to be as they were. And a main loop
+              that stands still, on trial and confirmed
   power-loss, power-loss-director
               ext4 on a loop mount loses everything that was not synced, at cut points in every phase of the update
   bit-rot     random damage to files and folders of the state folder
   disk        full to many levels, without inodes, read-only, noexec
+  disk-director
+              a Director's disk, full to many levels, or from the binary, the package, the backup on
 
   --all       every case of `crash`, small artifact
   --deep      every case of `crash` with a 24 MB artifact, errors also from there on (hours); 1,000 times bit-rot; more cuts
@@ -97,7 +102,7 @@ pub struct Args {
     keep: bool,
 }
 
-const GROUPS: [&str; 6] = ["crash", "crash-director", "power-loss", "power-loss-director", "bit-rot", "disk"];
+const GROUPS: [&str; 7] = ["crash", "crash-director", "power-loss", "power-loss-director", "bit-rot", "disk", "disk-director"];
 
 fn parse(words: &[String]) -> Result<Args, String> {
     let mut args = Args { jobs: thread::available_parallelism().map_or(2, usize::from), seed: 1, ..Args::default() };
@@ -215,6 +220,7 @@ fn inner(work: &Path, args: &Args) -> ExitCode {
             "crash" => matrix::run(stage, args),
             "power-loss" => power::run(stage, args),
             "bit-rot" => rot::run(stage, args),
+            "disk" if of_director => full::run(stage, args),
             "disk" => disk::run(stage, args),
             other => Err(Ended::Failed(format!("there is no group {other}"))),
         };

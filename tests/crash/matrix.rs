@@ -7,6 +7,7 @@ use std::sync::PoisonError;
 
 use crate::covered;
 use crate::device::{Cut, Device, Flow};
+use crate::hang;
 use crate::stage::Stage;
 use crate::table::Table;
 use crate::tracer::KINDS;
@@ -105,6 +106,7 @@ pub fn run(stage: &Stage, args: &Args) -> Result<Table, Ended> {
     let mut cases = Vec::new();
     let mut notes = Vec::new();
     match &args.only {
+        Some(name) if hang::Case::parse(name).is_some() => {}
         Some(name) => cases.push(Case::parse(name).ok_or(format!("'{name}' is no case"))?),
         None => {
             for flow in stage.flows.iter().copied() {
@@ -128,6 +130,9 @@ pub fn run(stage: &Stage, args: &Args) -> Result<Table, Ended> {
         let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
         table.add((&format!("{}, {}", flow_word(case.flow), case.kind), &case.act), &case.name(), outcome);
     });
+    if stage.is_director() {
+        hang::run(stage, args.only.as_deref(), &mut table);
+    }
     notes.into_iter().for_each(|note| table.note(note));
     Ok(table)
 }

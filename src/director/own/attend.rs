@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::Own;
 use super::journal::StepWire;
 use super::shared::{Quiet, Shared, Word};
-use crate::agent::{duties, fault};
+use crate::agent::fault::{self, Fault};
+use crate::agent::{build, duties};
 use crate::core::product::DIRECTOR;
 use crate::core::reason::Reason;
 use crate::core::relay::update_id;
@@ -27,12 +28,26 @@ pub async fn heart(own: Rc<Own>) {
     let liveness_s = fault::times().liveness_s;
     let pause = ALIVE.min(Duration::from_secs(u64::from(liveness_s)) / 3);
     loop {
+        hang_if_told(&own);
         own.shared.main_beats();
         if duties::silent_s() < u64::from(liveness_s) {
             process::alarm(liveness_s);
         }
         notify::alive();
-        smol::Timer::after(pause).await;
+        let next = async {
+            smol::Timer::after(pause).await;
+        };
+        smol::future::or(own.shared.turn_asked(), next).await;
+    }
+}
+
+/// A fault of test builds: this thread never takes another turn, as after a deadlock.
+fn hang_if_told(own: &Own) {
+    let named = || own.started.state.read::<String>("storage/hang-main").ok().flatten();
+    if fault::built_in() == Fault::HangMain && named().is_some_and(|version| version == build::VERSION) {
+        loop {
+            std::thread::park();
+        }
     }
 }
 

@@ -128,7 +128,7 @@ impl Duties for Guard {
     }
 
     fn self_check(&self) -> SelfCheck {
-        match self.shared.main_silent_s() < u64::from(fault::times().liveness_s) {
+        match self.shared.main_answers() {
             true => resources::check(&self.state),
             false => SelfCheck::CouldNotTell(Reason::new("director_busy", "the Director's main loop takes no turns")),
         }

@@ -1,6 +1,6 @@
 //! What the engine's thread and the main loop say to each other.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use crate::wire::agent_api::{AnswerWire, ReportWire};
 
 /// The engine's thread waits so long for the main loop's answer before it goes on reporting.
 const ANSWER: Duration = Duration::from_millis(500);
+/// And so long for a turn of it when it has to know whether there is one: a busy machine's loop takes one within this time.
+const TURN: Duration = Duration::from_secs(5);
 /// Who does not ask again within this time does not want to stop any more: the order was withdrawn.
 const QUIET_LIFE: Duration = Duration::from_secs(30);
 
@@ -74,14 +76,12 @@ pub struct Shared {
     on_trial: AtomicBool,
     wish: Mutex<Wish>,
     answered: Condvar,
-    main_beat: AtomicU64,
+    turns: Mutex<u64>,
+    turned: Condvar,
+    turn_asked: (Sender<()>, Receiver<()>),
     veto: Mutex<Option<Veto>>,
     fleet: Mutex<Option<Fleet>>,
     words: (Sender<Word>, Receiver<Word>),
-}
-
-fn now_ms() -> u64 {
-    clock::monotonic().as_millis() as u64
 }
 
 /// A lock whose holder panicked is as good as any: nothing here is left half done.
@@ -98,7 +98,9 @@ impl Shared {
             on_trial: AtomicBool::new(false),
             wish: Mutex::new(Wish { asked: None, answer: Quiet::Unanswered }),
             answered: Condvar::new(),
-            main_beat: AtomicU64::new(now_ms()),
+            turns: Mutex::new(0),
+            turned: Condvar::new(),
+            turn_asked: unbounded(),
             veto: Mutex::new(None),
             fleet: Mutex::new(None),
             words: unbounded(),
@@ -162,12 +164,22 @@ impl Shared {
 
     /// The main loop has taken a turn.
     pub fn main_beats(&self) {
-        self.main_beat.store(now_ms(), Ordering::SeqCst);
+        *lock(&self.turns) += 1;
+        self.turned.notify_all();
     }
 
-    /// Seconds since it did.
-    pub fn main_silent_s(&self) -> u64 {
-        now_ms().saturating_sub(self.main_beat.load(Ordering::SeqCst)) / 1000
+    /// The main loop waits for somebody who wants to see a turn.
+    pub async fn turn_asked(&self) {
+        let _ = self.turn_asked.1.recv().await;
+    }
+
+    /// Asks the main loop for a turn, and waits for it: that it took one some time ago says nothing of one that stands still now.
+    pub fn main_answers(&self) -> bool {
+        let turns = lock(&self.turns);
+        let before = *turns;
+        let _ = self.turn_asked.0.try_send(());
+        let waited = self.turned.wait_timeout_while(turns, TURN, |turns| *turns == before);
+        !waited.unwrap_or_else(|e| e.into_inner()).1.timed_out()
     }
 
     /// Fleet answered.
