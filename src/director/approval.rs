@@ -189,7 +189,7 @@ impl Registry {
     }
 
     /// Devices that wait, as rows of `agents`.
-    pub(super) fn pending_views(&self, now: u64) -> impl Iterator<Item = AgentView> {
+    pub fn pending_views(&self, now: u64) -> impl Iterator<Item = AgentView> {
         self.approvals.iter().map(move |(device, pending)| pending_view(device, pending, now))
     }
 

@@ -25,6 +25,7 @@
 //! | `sessions` | SHA-256 of the cookie | Fleet: who has |
 //! | `audit` | number, 20 digits | Fleet: what people did, each row with the hash of the one before |
 //! | `relayed` | `<Director>/<position, 20 digits>` | Fleet: the Directors' activity |
+//! | `history` | seconds since 1970, 12 digits | Fleet: how the fleet was |
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -97,12 +98,14 @@ pub enum Table {
     Users,
     /// Who has.
     Sessions,
+    /// Fleet: how the fleet was.
+    History,
     /// What people did.
     Audit,
 }
 
 impl Table {
-    const ALL: [Table; 24] = [
+    const ALL: [Table; 25] = [
         Table::Meta,
         Table::Agents,
         Table::Tokens,
@@ -126,6 +129,7 @@ impl Table {
         Table::Spent,
         Table::Users,
         Table::Sessions,
+        Table::History,
         Table::Audit,
     ];
 
@@ -155,6 +159,7 @@ impl Table {
             Table::Spent => "spent",
             Table::Users => "users",
             Table::Sessions => "sessions",
+            Table::History => "history",
             Table::Audit => "audit",
         })
     }

@@ -328,7 +328,8 @@ impl Registry {
         RejectionsView { rejections: self.quarantine.values().filter(live).cloned().collect(), time: now }
     }
 
-    pub(super) fn rollout_view(&self, rollout: &Rollout) -> RolloutView {
+    /// What is shown of one roll-out.
+    pub fn rollout_view(&self, rollout: &Rollout) -> RolloutView {
         let r = rollout.clone();
         let mut view = RolloutView {
             id: r.id,

@@ -86,7 +86,7 @@ impl Extra for FleetExtra {
     fn start(&self, site: &Rc<Site>, executor: &Rc<LocalExecutor<'static>>) -> Result<(), String> {
         let intake = Rc::new(Intake::load(&site.store)?);
         executor.spawn(intake.clone().keep_house(site.clone())).detach();
-        executor.spawn(self.gui.live.clone().run(site.clone())).detach();
+        self.gui.start(site, &intake, executor)?;
         *self.intake.borrow_mut() = Some(intake);
         self.access.start(site)
     }

@@ -10,6 +10,7 @@ pub mod clusters;
 pub mod extra;
 pub mod form;
 pub mod gui;
+pub mod history;
 pub mod intake;
 pub mod role;
 pub mod told;

@@ -13,6 +13,7 @@
 
 pub mod ask;
 pub mod assets;
+pub mod charts;
 pub mod form;
 pub mod input;
 pub mod live;
@@ -26,11 +27,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use smol::LocalExecutor;
+
 use self::ask::Ask;
 use self::live::Hub;
 use self::page::{Reply, Toast};
 use self::routes::{Found, Route};
 use super::access::{self, Who};
+use super::history::History;
 use super::intake::Intake;
 use crate::core::access::permits;
 use crate::core::reason::Reason;
@@ -49,6 +53,7 @@ const TOASTS_MAX: usize = 1_000;
 pub struct Gui {
     busy: Cell<usize>,
     toasts: RefCell<BTreeMap<String, Toast>>,
+    history: RefCell<Rc<History>>,
     /// Who looks.
     pub live: Rc<Hub>,
 }
@@ -108,6 +113,23 @@ impl Gui {
             drop(place);
             answer
         }))
+    }
+
+    /// How the fleet was.
+    pub fn history(&self) -> Rc<History> {
+        self.history.borrow().clone()
+    }
+
+    /// Starts what goes on beside the pages.
+    ///
+    /// # Errors
+    /// The store is damaged.
+    pub fn start(&self, site: &Rc<Site>, intake: &Rc<Intake>, executor: &Rc<LocalExecutor<'static>>) -> Result<(), String> {
+        let history = Rc::new(History::load(&site.store)?);
+        *self.history.borrow_mut() = history.clone();
+        executor.spawn(history.keep(site.clone(), intake.clone())).detach();
+        executor.spawn(self.live.clone().run(site.clone())).detach();
+        Ok(())
     }
 
     /// Says something on the next page of this person.

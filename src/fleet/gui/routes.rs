@@ -32,7 +32,18 @@ pub struct Route {
 }
 
 /// Every page. Each module has its own part of the table beside its pages.
-pub static ROUTES: &[&[Route]] = &[pages::shell::ROUTES, super::live::ROUTES, pages::overview::ROUTES, pages::directors::ROUTES];
+pub static ROUTES: &[&[Route]] = &[
+    pages::shell::ROUTES,
+    super::live::ROUTES,
+    pages::overview::ROUTES,
+    pages::directors::ROUTES,
+    pages::director::ROUTES,
+    pages::acts::ROUTES,
+    pages::agents::ROUTES,
+    pages::rollouts::ROUTES,
+    pages::releases::ROUTES,
+    pages::activity::ROUTES,
+];
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = &'static Route> {

@@ -129,6 +129,16 @@ impl Intake {
         Ok(rows.iter().filter_map(|(_, text)| json::from_str(text).ok()).collect())
     }
 
+    /// One agent of one Director.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn agent(&self, site: &Site, director: &str, agent: &str) -> Result<Option<SiteAgent>, String> {
+        let key = format!("{director}/{agent}");
+        let rows = site.store.range(Table::Inventory, key.clone()..format!("{key}\0"), Slice { rows: 1, bytes: usize::MAX, newest: false });
+        Ok(rows.await?.first().and_then(|(_, text)| json::from_str(text).ok()))
+    }
+
     /// The newest events that fit, oldest first; those of all Directors by the time at which they were told.
     ///
     /// # Errors

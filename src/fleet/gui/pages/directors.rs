@@ -19,6 +19,8 @@ use crate::fleet::gui::words;
 
 /// Where they are.
 pub const PATH: &str = "/fleet-management/directors";
+/// Where one is created.
+pub const CREATE: &str = "/fleet-management/directors/new";
 
 /// Routes.
 pub static ROUTES: &[Route] =
@@ -52,7 +54,7 @@ async fn list(ask: Ask) -> Result<Reply, Reason> {
             "server",
             "No Director has enrolled yet",
             "Make an API key, and enroll a Director with it. `vmetric-fleet key create` prints the command; the wizard does the same.",
-            "/fleet-management/directors/new",
+            CREATE,
             "Create a Director",
         ),
         (0, _) => empty("server", "No Director has enrolled yet", "An administrator creates one."),

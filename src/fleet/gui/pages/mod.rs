@@ -1,13 +1,30 @@
 //! The pages. Each module has its routes and templates beside its functions.
 
+pub mod activity;
+pub mod acts;
+pub mod agents;
+pub mod director;
 pub mod directors;
 pub mod entry;
+pub mod events;
 pub mod list;
 pub mod overview;
+pub mod panel;
+pub mod releases;
+pub mod rollouts;
 pub mod shell;
 
 /// Templates by name.
 pub type Templates = &'static [(&'static str, &'static str)];
 
 /// Every page's.
-pub static TEMPLATES: &[Templates] = &[entry::TEMPLATES, overview::TEMPLATES, directors::TEMPLATES];
+pub static TEMPLATES: &[Templates] = &[
+    entry::TEMPLATES,
+    overview::TEMPLATES,
+    directors::TEMPLATES,
+    director::TEMPLATES,
+    agents::TEMPLATES,
+    rollouts::TEMPLATES,
+    releases::TEMPLATES,
+    activity::TEMPLATES,
+];

@@ -1,0 +1,231 @@
+//! What a person can do about a Director: forms that ask before they act, and say what became of it.
+
+use serde_json::{Value, json};
+
+use super::directors;
+use crate::core::access::Act;
+use crate::core::reason::Reason;
+use crate::director::admin::AdminWire;
+use crate::director::explain::ExplainView;
+use crate::fleet::gui::ask::Ask;
+use crate::fleet::gui::input::Input;
+use crate::fleet::gui::page::{Reply, Toast};
+use crate::fleet::gui::routes::{Paged, Route};
+
+/// Longest reason in a person's words.
+const REASON_MAX: usize = 512;
+
+/// Routes.
+pub static ROUTES: &[Route] = &[
+    of("/fleet-management/directors/{director}/assign", "directorAssign", Act::Assign, |ask| Box::pin(assign(ask)) as Paged),
+    of("/fleet-management/directors/{director}/cancel", "directorCancel", Act::Cancel, |ask| Box::pin(cancel(ask)) as Paged),
+    of("/fleet-management/directors/{director}/retry", "directorRetry", Act::Assign, |ask| Box::pin(retry(ask)) as Paged),
+    of("/fleet-management/directors/{director}/reject", "directorReject", Act::Reject, |ask| Box::pin(reject(ask)) as Paged),
+    of("/fleet-management/directors/{director}/decide", "directorDecide", Act::Enroll, |ask| Box::pin(decide(ask)) as Paged),
+    of("/fleet-management/directors/{director}/remove", "directorRemove", Act::Remove, |ask| Box::pin(remove(ask)) as Paged),
+    of("/fleet-management/directors/{director}/replace", "directorReplace", Act::Remove, |ask| Box::pin(replace(ask)) as Paged),
+];
+
+const fn of(path: &'static str, id: &'static str, need: Act, page: fn(Ask) -> Paged) -> Route {
+    Route { method: "POST", path, id, need, page }
+}
+
+/// One act: button, what it means, where it is sent, its fields.
+struct Offer<'a> {
+    word: &'a str,
+    about: String,
+    path: &'a str,
+    confirm: &'a str,
+    danger: bool,
+    fields: Vec<Value>,
+    hidden: Vec<(&'a str, String)>,
+}
+
+impl Offer<'_> {
+    fn json(self, ask: &Ask, id: &str) -> Value {
+        let hidden: Vec<Value> = self.hidden.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        json!({
+            "word": self.word, "about": self.about, "path": format!("{}/{}", directors::path(id), self.path), "confirm": self.confirm,
+            "danger": self.danger, "fields": self.fields, "hidden": hidden, "csrf": ask.who.csrf,
+        })
+    }
+}
+
+fn why(act: &str) -> Value {
+    let mut field = Input::text("reason", "Reason (noted in the activity)").json();
+    // Several such forms are on one page.
+    field["id"] = format!("f-reason-{act}").into();
+    field
+}
+
+/// What this person may do about this Director as it is now.
+pub fn of_director(ask: &Ask, view: &ExplainView, pending: bool) -> Vec<Value> {
+    let a = &view.agent;
+    let mut out = Vec::new();
+    if pending {
+        if ask.may(Act::Enroll) {
+            let fingerprint = a.fingerprint.clone().unwrap_or_default();
+            let about = format!("Compare the fingerprint with what `vmetric-director status` shows there first: {fingerprint}");
+            out.push(Offer {
+                word: "Approve",
+                about,
+                path: "decide",
+                confirm: "Approve",
+                danger: false,
+                fields: vec![],
+                hidden: vec![("act", "approve".into())],
+            });
+            let about = "It is told so, and asks again at most every 15 minutes.".to_string();
+            out.push(Offer {
+                word: "Deny",
+                about,
+                path: "decide",
+                confirm: "Deny",
+                danger: true,
+                fields: vec![why("deny")],
+                hidden: vec![("act", "deny".into())],
+            });
+        }
+        return out.into_iter().map(|o| o.json(ask, &a.id)).collect();
+    }
+    let moving = a.scheduled_version.is_some();
+    let switched = matches!(a.state.as_str(), "trial" | "switching");
+    if moving && ask.may(Act::Cancel) {
+        let (word, about) = match switched {
+            true => ("Roll back", "The new version is refused: the Director goes back to the one before.".to_string()),
+            false => ("Cancel update", "What has not switched ends; the Director keeps running the version it has.".to_string()),
+        };
+        let hidden = vec![("roll_back", if switched { "on".to_string() } else { String::new() })];
+        out.push(Offer { word, about, path: "cancel", confirm: word, danger: true, fields: vec![why("cancel")], hidden });
+    }
+    if !moving && ask.may(Act::Assign) {
+        if directors::failed(&a.state) || view.quarantined.is_some() {
+            let about = format!(
+                "Version {} is ordered again, whatever the Director has rejected.",
+                view.desired_version.clone().unwrap_or_default()
+            );
+            out.push(Offer {
+                word: "Retry",
+                about,
+                path: "retry",
+                confirm: "Order again",
+                danger: false,
+                fields: vec![why("retry")],
+                hidden: vec![],
+            });
+        }
+        let versions: Vec<String> = ask.site.tree.borrow().releases.versions("vmetric-director").iter().map(ToString::to_string).collect();
+        if !versions.is_empty() {
+            let options: Vec<(&str, &str)> = versions.iter().map(|v| (v.as_str(), v.as_str())).collect();
+            let mut version = Input::select("version", "Version", &options).json();
+            version["id"] = "f-version-assign".into();
+            let back = view.agent.fallback_version.as_ref().map_or(String::new(), |v| format!(" To roll back, choose {v}."));
+            let about = format!("This Director is ordered to run the version, now, whatever its policy says.{back}");
+            out.push(Offer {
+                word: "Update or roll back",
+                about,
+                path: "assign",
+                confirm: "Order this version",
+                danger: false,
+                fields: vec![version],
+                hidden: vec![],
+            });
+        }
+    }
+    if !a.running_sha256.is_empty() && ask.may(Act::Reject) {
+        let about = format!("The file of version {} is ordered to this Director no more, and a trial of it goes back.", a.version);
+        out.push(Offer {
+            word: "Reject version",
+            about,
+            path: "reject",
+            confirm: "Reject",
+            danger: true,
+            fields: vec![why("reject")],
+            hidden: vec![("hash", a.running_sha256.clone())],
+        });
+    }
+    if ask.may(Act::Remove) {
+        if a.second_device.is_some() {
+            let about =
+                "Two machines use this identity. The one that is refused now is served from then on; the other one is refused.".to_string();
+            out.push(Offer {
+                word: "Serve the other machine",
+                about,
+                path: "replace",
+                confirm: "Serve it",
+                danger: true,
+                fields: vec![],
+                hidden: vec![],
+            });
+        }
+        let about = "Its credential is refused from now on. Its agents keep running, and it can enroll again with a new key.".to_string();
+        out.push(Offer {
+            word: "Remove",
+            about,
+            path: "remove",
+            confirm: "Remove this Director",
+            danger: true,
+            fields: vec![],
+            hidden: vec![],
+        });
+    }
+    out.into_iter().map(|o| o.json(ask, &a.id)).collect()
+}
+
+/// Runs the command, goes back, and says what became of it.
+pub async fn done(ask: &Ask, wire: AdminWire, back: String, said: String) -> Result<Reply, Reason> {
+    let toast = match ask.command(wire).await {
+        Ok(_) => Toast::good(said),
+        Err(reason) => Toast::bad(&reason),
+    };
+    Ok(Reply::See(back, toast))
+}
+
+/// The reason as typed, not longer than one may be.
+pub fn reason(ask: &Ask) -> Option<String> {
+    ask.form.some("reason").map(|text| text.chars().take(REASON_MAX).collect())
+}
+
+fn wire(ask: &Ask, command: &str) -> AdminWire {
+    AdminWire { command: command.into(), agents: Some(vec![ask.place(0).to_string()]), reason: reason(ask), ..Default::default() }
+}
+
+fn back(ask: &Ask) -> String {
+    directors::path(ask.place(0))
+}
+
+async fn assign(ask: Ask) -> Result<Reply, Reason> {
+    let version = ask.form.get("version").to_string();
+    let wire = AdminWire { version: Some(version.clone()), reason: None, ..wire(&ask, "assign") };
+    done(&ask, wire, back(&ask), format!("Version {version} is ordered")).await
+}
+
+async fn cancel(ask: Ask) -> Result<Reply, Reason> {
+    let wire = AdminWire { roll_back: Some(ask.form.get("roll_back") == "on"), ..wire(&ask, "cancel") };
+    done(&ask, wire, back(&ask), "The update is cancelled".into()).await
+}
+
+async fn retry(ask: Ask) -> Result<Reply, Reason> {
+    done(&ask, wire(&ask, "retry"), back(&ask), "It is ordered again".into()).await
+}
+
+async fn reject(ask: Ask) -> Result<Reply, Reason> {
+    let wire = AdminWire { hash: ask.form.some("hash"), ..wire(&ask, "reject") };
+    done(&ask, wire, back(&ask), "The file is rejected for this Director".into()).await
+}
+
+async fn decide(ask: Ask) -> Result<Reply, Reason> {
+    let (command, said) = match ask.form.get("act") {
+        "approve" => ("approve", "The Director is approved and enrolls now"),
+        _ => ("deny", "The Director is denied"),
+    };
+    done(&ask, wire(&ask, command), directors::PATH.into(), said.into()).await
+}
+
+async fn remove(ask: Ask) -> Result<Reply, Reason> {
+    done(&ask, wire(&ask, "remove-agent"), directors::PATH.into(), "The Director is removed".into()).await
+}
+
+async fn replace(ask: Ask) -> Result<Reply, Reason> {
+    done(&ask, wire(&ask, "replace-agent"), back(&ask), "The other machine is served now".into()).await
+}
