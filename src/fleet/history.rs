@@ -2,11 +2,11 @@
 //!
 //! | rows | kept |
 //! |---|---|
-//! | one in five minutes | 48 hours: 576 rows |
+//! | at most one in a minute, when something changed; one in five minutes else | 48 hours: 2,880 rows |
 //! | one in an hour | 90 days: 2,160 rows |
 //!
 //! A row is below [`ROW_MAX`] bytes: the eight most frequent names of each kind, the others as one number. So the table never
-//! is above three megabytes, whatever Directors call their versions.
+//! is above a few megabytes, whatever Directors call their versions.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -21,8 +21,12 @@ use crate::director::site::Site;
 use crate::director::store::{Change, Store, Table};
 use crate::io::clock;
 
-/// Time between two rows, seconds.
+/// Time between two rows in which nothing changed, seconds.
 pub const EVERY_S: u64 = 300;
+/// Time between two counts, seconds.
+const COUNT_S: u64 = 60;
+/// A count of many agents takes time; at most this part of it is spent so.
+const SHARE: u32 = 200;
 /// How long each of them is kept, seconds.
 const DENSE_S: u64 = 48 * 3_600;
 /// Time between two rows after that, seconds.
@@ -96,19 +100,28 @@ impl History {
         self.rows.borrow().back().cloned()
     }
 
-    /// Adds a row every five minutes.
+    /// Adds a row when something changed, and every five minutes.
     pub async fn keep(self: Rc<Self>, site: Rc<Site>, intake: Rc<Intake>) {
         loop {
-            let now = clock::unix();
+            let (now, began) = (clock::unix(), clock::monotonic());
             match count(&site, &intake, now).await {
-                Ok(row) => {
+                Ok(row) if self.is_due(&row) => {
                     let changes = self.add(row);
                     site.store.queue(changes);
                 }
+                Ok(_) => {}
                 Err(e) => log::error!("the fleet's history has a gap: {e}"),
             }
-            smol::Timer::after(Duration::from_secs(EVERY_S)).await;
+            let pause =
+                (clock::monotonic().saturating_sub(began) * SHARE).clamp(Duration::from_secs(COUNT_S), Duration::from_secs(EVERY_S));
+            smol::Timer::after(pause).await;
         }
+    }
+
+    fn is_due(&self, row: &HistoryRow) -> bool {
+        let Some(last) = self.last() else { return true };
+        let age = row.time.saturating_sub(last.time);
+        age >= EVERY_S || HistoryRow { time: last.time, ..row.clone() } != last
     }
 
     /// Takes a row, and forgets what is too old or too dense; what is to be written.

@@ -21,10 +21,29 @@ pub fn human(word: &str) -> String {
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// A sentence with a capital letter.
+/// A sentence with a capital letter, unless it begins with a name.
 pub fn sentence(text: &str) -> String {
+    let first = text.split_whitespace().next().unwrap_or_default().trim_end_matches([',', ';', ':']);
+    if first.is_empty() || !first.bytes().all(|b| b.is_ascii_lowercase()) {
+        return text.to_string();
+    }
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// The same of what is said about an order of Fleet's: whom the shared engine calls an agent is a Director here.
+pub fn directors(text: &str) -> String {
+    let word = |word: &str| match word {
+        "agent" => "Director".to_string(),
+        "agents" => "Directors".to_string(),
+        "agent's" => "Director's".to_string(),
+        "agent(s)" => "Director(s)".to_string(),
+        other => match other.strip_prefix("agent").filter(|rest| rest.len() == 1 && !rest.starts_with(char::is_alphanumeric)) {
+            Some(rest) => format!("Director{rest}"),
+            None => other.to_string(),
+        },
+    };
+    sentence(&text.split(' ').map(word).collect::<Vec<_>>().join(" "))
 }
 
 /// Whose move it is. `agent` is whoever was ordered, `director` who ordered.
@@ -137,6 +156,8 @@ mod tests {
     fn numbers_and_words_are_for_people() {
         assert_eq!((number(7), number(1_234), number(1_234_567)), ("7".into(), "1,234".into(), "1,234,567".into()));
         assert_eq!((human("rolled_back"), bytes(20 << 20)), ("Rolled back".into(), "20 MiB".into()));
+        assert_eq!((sentence("it waits"), sentence("site-1: x"), sentence("")), ("It waits".into(), "site-1: x".into(), String::new()));
+        assert_eq!(directors("the first agent, vmetric-agent; agents"), "The first Director, vmetric-agent; Directors");
         assert_eq!(utc(0), "1970-01-01 00:00 UTC");
     }
 }

@@ -207,7 +207,7 @@ fn update(a: &SiteAgent) -> Value {
         "percent": null, "moving": a.scheduled_version.is_some(), "detail": words::sentence(a.detail.as_deref().unwrap_or_default()),
         "since": a.since.map(words::ago), "until": a.deadline.map(words::at), "then": null, "retry": null, "next": null,
         "owner": words::owner(a.owner.as_deref(), "agent"), "desired": null, "latest": null, "quarantined": null, "last": null,
-        "note": null, "remedies": [], "has_remedies": false,
+        "remark": null, "remedies": [], "has_remedies": false,
     })
 }
 

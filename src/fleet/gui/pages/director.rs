@@ -91,17 +91,17 @@ pub fn update(view: &ExplainView, node: &str) -> Value {
     let policy = view.policy.as_ref();
     let detail = if a.detail.is_empty() { policy.map_or("", |p| &p.detail) } else { &a.detail };
     let owner = a.owner.as_deref().or(policy.and_then(|p| p.owner.as_deref()));
-    let remedies: Vec<Value> = view.remedies.iter().map(|r| json!({"what": words::sentence(&r.what), "command": r.command})).collect();
+    let remedies: Vec<Value> = view.remedies.iter().map(|r| json!({"what": words::directors(&r.what), "command": r.command})).collect();
     json!({
         "version": if a.version.is_empty() { "Unknown" } else { &a.version },
         "scheduled": a.scheduled_version,
         "state": if a.state == "idle" { words::chip("good", "ok", "Idle") } else { words::state(&a.state) },
         "percent": a.percent,
         "moving": a.scheduled_version.is_some(),
-        "detail": words::sentence(detail),
+        "detail": words::directors(detail),
         "since": a.since.map(words::ago),
         "until": a.deadline.map(words::at),
-        "then": view.then.as_deref().map(words::sentence),
+        "then": view.then.as_deref().map(words::directors),
         "retry": view.retry_at.map(words::at),
         "next": policy.and_then(|p| p.next).map(words::at),
         "owner": words::owner(owner, node),
@@ -109,9 +109,9 @@ pub fn update(view: &ExplainView, node: &str) -> Value {
         "latest": view.latest_version.as_ref().filter(|v| **v != a.version),
         "quarantined": view.quarantined,
         "last": view.last_result.as_ref().map(|l| json!({
-            "version": l.version, "chip": words::state(&l.outcome), "detail": words::sentence(&l.detail), "at": words::ago(l.at), "rollout": l.rollout,
+            "version": l.version, "chip": words::state(&l.outcome), "detail": words::directors(&l.detail), "at": words::ago(l.at), "rollout": l.rollout,
         })),
-        "note": policy.and_then(|p| p.note.clone()),
+        "remark": policy.and_then(|p| p.note.clone()),
         "remedies": remedies,
         "has_remedies": !view.remedies.is_empty(),
     })

@@ -130,7 +130,7 @@ fn row(registry: &Registry, releases: &Releases, view: &AgentView, now: u64) -> 
         "path": path(&view.id),
         "status": status(view),
         "online": words::presence(view.online),
-        "why": if view.state == "idle" { String::new() } else { words::sentence(&view.detail) },
+        "why": if view.state == "idle" { String::new() } else { words::directors(&view.detail) },
         "version": view.version,
         "scheduled": view.scheduled_version,
         "percent": view.percent,

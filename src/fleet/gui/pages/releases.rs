@@ -38,6 +38,8 @@ async fn list(ask: Ask) -> Result<Reply, Reason> {
         for director in ask.site.registry.borrow().agents.values().filter(|d| d.removed_at.is_none()) {
             *running.entry(director.version.clone()).or_default() += 1;
         }
+        let last_row = ask.gui.history().last().unwrap_or_default();
+        let on_agents = last_row.agent_versions.into_iter().map(|c| (c.name, c.count)).collect();
         let last = ask.site.last_refresh.borrow();
         let none = if rows.is_empty() {
             empty(
@@ -51,7 +53,7 @@ async fn list(ask: Ask) -> Result<Reply, Reason> {
         json!({
             "live": true,
             "none": none,
-            "products": products(&rows, &running),
+            "products": products(&rows, &running, &on_agents),
             "verified": words::ago(tree.verified_at),
             "timestamp": tree.timestamp_version,
             "source": ask.site.about.borrow().mirror.clone(),
@@ -63,7 +65,7 @@ async fn list(ask: Ask) -> Result<Reply, Reason> {
     Page::new("Releases", "releases", context).below(&[("Fleet Management", "")]).reply()
 }
 
-fn products(rows: &[ReleaseRow], running: &BTreeMap<String, u64>) -> Vec<Value> {
+fn products(rows: &[ReleaseRow], running: &BTreeMap<String, u64>, on_agents: &BTreeMap<String, u64>) -> Vec<Value> {
     let mut by_product: BTreeMap<&str, Vec<(&str, Vec<&ReleaseRow>)>> = BTreeMap::new();
     for row in rows {
         let versions = by_product.entry(&row.product).or_default();
@@ -73,8 +75,12 @@ fn products(rows: &[ReleaseRow], running: &BTreeMap<String, u64>) -> Vec<Value> 
         }
     }
     let product = |(name, versions): (&&str, &Vec<(&str, Vec<&ReleaseRow>)>)| {
-        let shown: Vec<Value> =
-            versions.iter().take(VERSIONS).enumerate().map(|(at, (v, files))| version(name, v, files, at == 0, running)).collect();
+        let shown: Vec<Value> = versions
+            .iter()
+            .take(VERSIONS)
+            .enumerate()
+            .map(|(at, (v, files))| version(v, files, at == 0, if *name == "vmetric-agent" { on_agents } else { running }))
+            .collect();
         let title = match *name {
             "vmetric-director" => "Directors",
             "vmetric-agent" => "Agents",
@@ -85,7 +91,7 @@ fn products(rows: &[ReleaseRow], running: &BTreeMap<String, u64>) -> Vec<Value> 
     by_product.iter().map(product).collect()
 }
 
-fn version(product: &str, version: &str, files: &[&ReleaseRow], newest: bool, running: &BTreeMap<String, u64>) -> Value {
+fn version(version: &str, files: &[&ReleaseRow], newest: bool, running: &BTreeMap<String, u64>) -> Value {
     let withdrawn = files.iter().find_map(|f| f.withdrawn.clone());
     let file = |f: &&ReleaseRow| {
         json!({
@@ -94,9 +100,10 @@ fn version(product: &str, version: &str, files: &[&ReleaseRow], newest: bool, ru
         })
     };
     let on = running.get(version).copied().unwrap_or(0);
+    let word = if files.len() == 1 { "1 file".to_string() } else { format!("{} files", files.len()) };
     json!({
         "version": version, "newest": newest, "withdrawn": withdrawn, "files": files.iter().map(file).collect::<Vec<_>>(),
-        "count": files.len(), "running": (product == "vmetric-director").then(|| words::number(on)),
+        "count": word, "running": words::number(on),
     })
 }
 
