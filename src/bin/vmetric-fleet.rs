@@ -16,6 +16,15 @@ fn main() -> std::process::ExitCode {
     #[expect(clippy::disallowed_methods, reason = "programs read the environment, the library gets arguments")]
     let state = std::env::var("VMETRIC_FLEET_STATE").ok().filter(|s| !s.is_empty());
     let mut out = std::io::stdout();
+    if let Some(verified) = vmetric::fleet::access::command::local(&words) {
+        return match verified.and_then(|text| write!(out, "{text}").map_err(|e| e.to_string())) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("vmetric-fleet: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let done = match args::parse(&words, state.clone(), &FLEET) {
         Err(usage) => {
             eprintln!("vmetric-fleet: {usage}");

@@ -120,6 +120,16 @@ pub struct AdminWire {
     pub name: Option<String>,
     /// Only what is older than this number.
     pub before: Option<u64>,
+    /// A user of Fleet.
+    pub user: Option<String>,
+    /// His new password.
+    pub password: Option<String>,
+    /// Rows of this action.
+    pub action: Option<String>,
+    /// Not older than so many seconds.
+    pub since_s: Option<u64>,
+    /// `csv`, `json`: it is to be taken away.
+    pub format: Option<String>,
 }
 
 /// First line of each answer.
@@ -168,13 +178,61 @@ async fn answer(stream: UnixStream, site: Rc<Site>) -> io::Result<()> {
     // Who asks is the kernel's word, noted in the activity.
     let who = peer::user_id(stream.as_fd()).map_or_else(|_| "unknown user".to_string(), |uid| format!("uid {uid}"));
     let outcome = match request(stream).await {
-        Ok(request) => commands::run(&site, request, &who, &mut writer).await,
+        Ok(request) => noted(&site, request, &who, &mut writer).await,
         Err(reason) => Err(reason),
     };
     if let Err(reason) = outcome {
         status(&mut writer, &reason.code, &reason.detail).await?;
     }
     writer.flush().await
+}
+
+/// Runs a request; what is to be noted somewhere has its answer held back until it is.
+async fn noted(site: &Rc<Site>, request: AdminWire, who: &str, writer: &mut UnixStream) -> Result<(), Reason> {
+    let extra = site.extra.borrow().clone();
+    let Some(extra) = extra.filter(|extra| extra.notes(&request)) else {
+        return commands::run(site, request, who, writer).await;
+    };
+    let told = request.clone();
+    let done = captured(site, request, who).await;
+    extra.noted(site, &told, who, done.as_ref().map(|_| ()));
+    site.store.durable().await.map_err(commands::store_error)?;
+    let lost = |e: io::Error| Reason::new("connection_lost", e.to_string());
+    let text = done?;
+    status(writer, "ok", "").await.map_err(lost)?;
+    writer.write_all(text.as_bytes()).await.map_err(lost)?;
+    writer.write_all(b"\n").await.map_err(lost)
+}
+
+/// Longest answer of one command: ten times the 100,000 rows that a server may have, no more than a wrong program would need.
+const ANSWER_MAX: u64 = 256 << 20;
+
+/// Runs a request and takes its answer from the other end of a pair of sockets: so there is one writer of answers.
+///
+/// # Errors
+/// The command's own; `answer_lost`.
+pub async fn captured(site: &Rc<Site>, request: AdminWire, who: &str) -> Result<String, Reason> {
+    let lost = |e: io::Error| Reason::new("connection_lost", e.to_string());
+    let misread = || Reason::new("answer_lost", "the answer was cut; try again");
+    let (ours, mut theirs) = UnixStream::pair().map_err(lost)?;
+    let run = async move {
+        let done = commands::run(site, request, who, &mut theirs).await;
+        drop(theirs);
+        done
+    };
+    let read = async move {
+        let mut text = String::new();
+        ours.take(ANSWER_MAX).read_to_string(&mut text).await.map(|_| text)
+    };
+    let (done, text) = smol::future::zip(run, read).await;
+    done?;
+    let text = text.map_err(lost)?;
+    let (first, rest) = text.split_once('\n').ok_or_else(misread)?;
+    let status: StatusWire = json::from_str(first).map_err(|_| misread())?;
+    if status.code != "ok" {
+        return Err(Reason::received(status.code, status.detail));
+    }
+    Ok(rest.trim_end().to_string())
 }
 
 async fn request(stream: UnixStream) -> Result<AdminWire, Reason> {

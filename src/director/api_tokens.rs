@@ -1,12 +1,12 @@
 //! Tokens of people and programs that speak with this server over HTTPS: the REST API of Fleet, `/metrics` everywhere. They
 //! enroll nothing, and what enrolls a device opens nothing here.
 //!
-//! A token is shown once and kept as its SHA-256. It has a role: `viewer` reads, `admin` changes things, too; and it ends.
+//! A token is shown once and kept as its SHA-256. It has a role, as a person has ([`crate::core::access`]); and it ends.
 //!
 //! | status | code | when |
 //! |---|---|---|
 //! | 401 | `api_token_missing`, `api_token_unknown`, `api_token_expired`, `api_token_revoked` | with `WWW-Authenticate` |
-//! | 403 | `api_role_too_low` | a viewer's token for what changes something |
+//! | 403 | `api_role_too_low` | the token's role may not do that |
 
 use std::hint::black_box;
 use std::rc::Rc;
@@ -19,11 +19,12 @@ use super::commands::{reply, store_error};
 use super::enroll::token_id;
 use super::records::{NAME_MAX, clean};
 use super::registry::Registry;
-use super::role::Role;
+use super::role::Role as Server;
 use super::service::throttled;
 use super::site::{Site, random_hex};
 use super::store::Table;
 use super::table::{Table as Text, ago, utc};
+use crate::core::access::{Act, Role, permits};
 use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::io::clock;
@@ -41,7 +42,7 @@ const LISTED_S: u64 = 30 * 86_400;
 /// A token's row; its key is the token's SHA-256.
 #[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 pub struct ApiToken {
-    /// `viewer`, `admin`.
+    /// `viewer`, `contributor`, `admin`, `owner`.
     pub role: String,
     /// Who made it.
     pub by: String,
@@ -60,7 +61,7 @@ pub struct ApiTokenView {
     pub token: String,
     /// How it is listed.
     pub id: String,
-    /// `viewer`, `admin`.
+    /// `viewer`, `contributor`, `admin`, `owner`.
     pub role: String,
     /// Seconds since 1970.
     pub expires_at: u64,
@@ -73,7 +74,7 @@ pub struct ApiTokenView {
 pub struct ApiTokenRow {
     /// First digits of its hash.
     pub id: String,
-    /// `viewer`, `admin`.
+    /// `viewer`, `contributor`, `admin`, `owner`.
     pub role: String,
     /// `valid`, `expired`, `revoked`.
     pub state: String,
@@ -92,15 +93,6 @@ pub struct ApiTokensView {
     pub tokens: Vec<ApiTokenRow>,
     /// Server's time.
     pub time: u64,
-}
-
-/// What a token has to permit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
-    /// Reading.
-    Viewer,
-    /// Changing.
-    Admin,
 }
 
 fn state_of(token: &ApiToken, now: u64) -> &'static str {
@@ -123,8 +115,9 @@ impl Registry {
     /// # Errors
     /// `bad_request`, `too_many_tokens`.
     pub fn create_api_token(&mut self, text: &str, role: &str, ttl_s: u64, now: u64) -> Result<u64, Reason> {
-        if !matches!(role, "viewer" | "admin") || ttl_s == 0 {
-            return Err(Reason::new("bad_request", "a token needs --role viewer or --role admin, and at least one second of life"));
+        if Role::parse(role).is_err() || ttl_s == 0 {
+            let detail = format!("a token needs a --role ({}), and at least one second of life", Role::WORDS.join(", "));
+            return Err(Reason::new("bad_request", detail));
         }
         let over = |t: &ApiToken| t.revoked_at.unwrap_or(t.expires_at).saturating_add(LISTED_S) < now;
         let gone: Vec<String> = self.api_tokens.iter().filter(|(_, t)| over(t)).map(|(key, _)| key.clone()).collect();
@@ -146,11 +139,11 @@ impl Registry {
         Ok(expires_at)
     }
 
-    /// The id of a token that permits this.
+    /// The id and role of a token that permits this.
     ///
     /// # Errors
     /// The codes of the table above.
-    pub fn api_token(&self, text: Option<&str>, need: Need, now: u64) -> Result<String, Reason> {
+    pub fn api_token(&self, text: Option<&str>, need: Act, now: u64) -> Result<(String, Role), Reason> {
         let how = format!("make one with `{}`", self.role.command(&format!("{} create", self.role.api_token)));
         let refuse = |code, why: &str| Err(Reason::new(code, format!("{why}; {how}")));
         let Some(text) = text else {
@@ -168,9 +161,19 @@ impl Registry {
             None => refuse("api_token_unknown", "the token is not known here"),
             Some((_, t)) if t.revoked_at.is_some() => refuse("api_token_revoked", "the token was revoked"),
             Some((_, t)) if now > t.expires_at => refuse("api_token_expired", "the token has expired"),
-            Some((_, t)) if need == Need::Admin && t.role != "admin" => refuse("api_role_too_low", "a viewer's token changes nothing"),
-            Some((key, _)) => Ok(token_id(key).to_string()),
+            Some((key, t)) => {
+                // What a later version may have written is the lowest one here.
+                let role = Role::parse(&t.role).unwrap_or(Role::Viewer);
+                permits(role, need).map_err(|reason| Reason::new("api_role_too_low", format!("this token: {}; {how}", reason.detail)))?;
+                Ok((token_id(key).to_string(), role))
+            }
         }
+    }
+
+    /// The role of a token, by its listed id.
+    pub fn api_token_role(&self, id: &str) -> Option<Role> {
+        let found = self.api_tokens.iter().find(|(key, _)| token_id(key) == id);
+        found.map(|(_, row)| Role::parse(&row.role).unwrap_or(Role::Viewer))
     }
 
     /// Takes a token back, at once.
@@ -209,13 +212,13 @@ impl Registry {
 ///
 /// # Errors
 /// The answer to give instead.
-pub fn permit(site: &Site, request: &Request, need: Need) -> Result<String, Box<Response>> {
+pub fn permit(site: &Site, request: &Request, need: Act) -> Result<(String, Role), Box<Response>> {
     let (address, at) = (request.peer.map(|p| p.ip()), clock::monotonic());
     if let Err(wait_s) = site.throttle.borrow().may_fail(address, at) {
         return Err(Box::new(throttled(wait_s)));
     }
     let found = site.registry.borrow().api_token(request.bearer(), need, clock::unix());
-    let id = found.map_err(|reason| {
+    let (id, role) = found.map_err(|reason| {
         if reason.code == "api_role_too_low" {
             return Box::new(Response::error(403, &reason.code, &*reason.detail));
         }
@@ -223,7 +226,7 @@ pub fn permit(site: &Site, request: &Request, need: Need) -> Result<String, Box<
         Box::new(Response::error(401, &reason.code, &*reason.detail).with("www-authenticate", "Bearer"))
     })?;
     site.throttle.borrow_mut().take_api(&id, at).map_err(|wait_s| Box::new(throttled(wait_s)))?;
-    Ok(id)
+    Ok((id, role))
 }
 
 /// `api-token create|list|revoke`.
@@ -256,7 +259,7 @@ pub fn made(view: &ApiTokenView) -> String {
 }
 
 /// The list, for people.
-pub fn listed(view: &ApiTokensView, role: &Role) -> String {
+pub fn listed(view: &ApiTokensView, role: &Server) -> String {
     if view.tokens.is_empty() {
         return format!("no tokens; `{}` makes one\n", role.command(&format!("{} create", role.api_token)));
     }
@@ -276,23 +279,23 @@ fn key_of(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn code(registry: &Registry, text: &str, need: Need, now: u64) -> String {
+    fn code(registry: &Registry, text: &str, need: Act, now: u64) -> String {
         registry.api_token(Some(text), need, now).map_or_else(|r| r.code.to_string(), |_| "ok".into())
     }
 
     #[test]
     fn a_token_has_a_role_and_an_end() {
         let mut registry = Registry::default();
-        assert_eq!(registry.create_api_token("a", "owner", 60, 100).unwrap_err().code, "bad_request");
+        assert_eq!(registry.create_api_token("a", "root", 60, 100).unwrap_err().code, "bad_request");
         registry.create_api_token("view", "viewer", 60, 100).unwrap();
         registry.create_api_token("change", "admin", u64::MAX, 100).unwrap();
-        assert_eq!(code(&registry, "view", Need::Viewer, 160), "ok");
-        assert_eq!(code(&registry, "view", Need::Admin, 160), "api_role_too_low");
-        assert_eq!(code(&registry, "view", Need::Viewer, 161), "api_token_expired");
-        assert_eq!(code(&registry, "change", Need::Admin, 100 + API_TTL_MAX_S), "ok");
-        assert_eq!(code(&registry, "change", Need::Admin, 101 + API_TTL_MAX_S), "api_token_expired");
-        assert_eq!(code(&registry, "", Need::Viewer, 100), "api_token_unknown");
-        assert_eq!(registry.api_token(None, Need::Viewer, 100).unwrap_err().code, "api_token_missing");
+        assert_eq!(code(&registry, "view", Act::Look, 160), "ok");
+        assert_eq!(code(&registry, "view", Act::Remove, 160), "api_role_too_low");
+        assert_eq!(code(&registry, "view", Act::Look, 161), "api_token_expired");
+        assert_eq!(code(&registry, "change", Act::Remove, 100 + API_TTL_MAX_S), "ok");
+        assert_eq!(code(&registry, "change", Act::Remove, 101 + API_TTL_MAX_S), "api_token_expired");
+        assert_eq!(code(&registry, "", Act::Look, 100), "api_token_unknown");
+        assert_eq!(registry.api_token(None, Act::Look, 100).unwrap_err().code, "api_token_missing");
         let kept: Vec<String> = registry.take_changes().into_iter().map(|c| format!("{} {}", c.key, c.value.unwrap_or_default())).collect();
         assert!(kept.iter().all(|row| !row.contains("change\"") && !row.contains("view\"")), "{kept:?}");
     }
@@ -301,9 +304,10 @@ mod tests {
     fn a_revoked_token_is_refused_at_once_and_listed_for_a_while() {
         let mut registry = Registry::default();
         registry.create_api_token("t", "admin", 600, 100).unwrap();
-        let id = registry.api_token(Some("t"), Need::Admin, 100).unwrap();
+        let (id, role) = registry.api_token(Some("t"), Act::Remove, 100).unwrap();
+        assert_eq!((role, registry.api_token_role(&id)), (Role::Admin, Some(Role::Admin)));
         registry.revoke_api_token(&id, 101).unwrap();
-        assert_eq!(code(&registry, "t", Need::Viewer, 101), "api_token_revoked");
+        assert_eq!(code(&registry, "t", Act::Look, 101), "api_token_revoked");
         assert_eq!(registry.revoke_api_token("t", 101).unwrap_err().code, "api_token_unknown", "by its id, not by its text");
         assert_eq!(registry.api_tokens_view(102).tokens[0].state, "revoked");
         registry.create_api_token("u", "admin", 600, 102 + LISTED_S).unwrap();

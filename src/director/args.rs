@@ -295,10 +295,12 @@ fn ask(typed: &str, words: &mut Words, state: PathBuf, role: &Role) -> Result<As
     let json = words.flag("--json");
     let mut filter = Filter::default();
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
+    request.format = json.then(|| "json".into());
     // First: Fleet's `agents` are not its nodes.
     if typed != role.nodes && (role.asks)(typed, words, &mut request)? {
         return Ok(Ask { state, json, pin_only: false, filter, terminal, request });
     }
+    request.format = None;
     let (common, one) = (common(typed, role), format!("--{}", role.node));
     let word = common.as_str();
     request.command = word.to_string();
@@ -391,8 +393,9 @@ fn token(words: &mut Words, request: &mut AdminWire, name: &str) -> Result<(), S
 fn api_token(words: &mut Words, request: &mut AdminWire, name: &str) -> Result<(), String> {
     match words.word()?.as_deref() {
         Some("create") => {
-            let role = words.option("--role")?.filter(|role| matches!(role.as_str(), "viewer" | "admin"));
-            request.role = Some(role.ok_or_else(|| format!("{name} create needs --role viewer or --role admin"))?);
+            let roles = crate::core::access::Role::WORDS;
+            let role = words.option("--role")?.filter(|role| roles.contains(&role.as_str()));
+            request.role = Some(role.ok_or_else(|| format!("{name} create needs --role: {}", roles.join(", ")))?);
             request.ttl_s = words.duration("--ttl")?;
         }
         Some("list") => request.list = Some(true),

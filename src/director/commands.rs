@@ -145,7 +145,7 @@ pub async fn run(site: &Rc<Site>, request: AdminWire, who: &str, out: &mut UnixS
     }
 }
 
-pub(super) async fn reply(out: &mut UnixStream, value: &impl Serialize) -> Result<(), Reason> {
+pub(crate) async fn reply(out: &mut UnixStream, value: &impl Serialize) -> Result<(), Reason> {
     status(out, "ok", "").await.map_err(wire_error)?;
     line(out, value).await.map_err(wire_error)
 }

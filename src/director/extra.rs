@@ -52,6 +52,14 @@ pub trait Extra: std::any::Any {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
+    /// Whether [`Extra::noted`] wants to hear how this ends; its answer waits for that.
+    fn notes(&self, _request: &AdminWire) -> bool {
+        false
+    }
+
+    /// An administrator's command has ended. It may hold a secret.
+    fn noted(&self, _site: &Rc<Site>, _request: &AdminWire, _who: &str, _ended: Result<(), &Reason>) {}
+
     /// Adds to what Prometheus gathers.
     fn metrics(&self, _site: &Rc<Site>, _page: &mut Page) {}
 

@@ -137,7 +137,7 @@ pub(crate) fn not_checked() -> Response {
 #[cfg(unix)]
 fn metrics(site: &Rc<Site>, request: &Request) -> Response {
     use super::{api_tokens, metrics};
-    if let Err(response) = api_tokens::permit(site, request, api_tokens::Need::Viewer) {
+    if let Err(response) = api_tokens::permit(site, request, crate::core::access::Act::Look) {
         return *response;
     }
     let mut page = metrics::page(site);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use smol::LocalExecutor;
 use smol::net::unix::UnixStream;
 
-use super::access::{Access, doors};
+use super::access::{Access, command, doors, rules};
 use super::api::Api;
 use super::clusters;
 use super::gui::Gui;
@@ -79,8 +79,21 @@ impl Extra for FleetExtra {
         if request.command == clusters::COMMAND {
             return Some(Box::pin(clusters::run(site, request, who, clock::unix(), out)));
         }
+        if command::COMMANDS.contains(&request.command.as_str()) {
+            return Some(Box::pin(command::run(&self.access, site, request, who, out)));
+        }
         let intake = self.intake()?;
         told::COMMANDS.contains(&request.command.as_str()).then(|| -> Commanded<'a> { Box::pin(told::run(intake, site, request, out)) })
+    }
+
+    fn notes(&self, request: &AdminWire) -> bool {
+        !rules::only_looks(request)
+    }
+
+    fn noted(&self, site: &Rc<Site>, request: &AdminWire, who: &str, ended: Result<(), &Reason>) {
+        if let Some(entry) = rules::entry(request, who, "", ended) {
+            self.access.audit.note(site, entry);
+        }
     }
 
     fn start(&self, site: &Rc<Site>, executor: &Rc<LocalExecutor<'static>>) -> Result<(), String> {
@@ -88,7 +101,9 @@ impl Extra for FleetExtra {
         executor.spawn(intake.clone().keep_house(site.clone())).detach();
         self.gui.start(site, &intake, executor)?;
         *self.intake.borrow_mut() = Some(intake);
-        self.access.start(site)
+        self.access.start(site)?;
+        executor.spawn(self.access.clone().keep_house(site.clone())).detach();
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@ use crate::core::product::DIRECTOR;
 use crate::director::admin::AdminWire;
 use crate::director::args::{Ask, Words};
 use crate::director::role::Role;
+use crate::fleet::access::command;
 use crate::fleet::told;
 
 /// The help text.
@@ -41,8 +42,8 @@ Act
   key create [--uses N] [--ttl 1h] [--approval] [--json]
       An API key with which N Directors enroll; shown once, and worth nothing after its time.
   key list | revoke ID [--json]
-  token create --role viewer|admin [--ttl 30d] [--json]
-      A token for the REST API (/api/v1) and /metrics; shown once. viewer reads, admin changes things, too.
+  token create --role viewer|contributor|admin|owner [--ttl 30d] [--json]
+      A token for the REST API (/api/v1) and /metrics; shown once. It may what a person of that role may.
   token list | revoke ID [--json]
   approve ID | deny ID [--reason TEXT] [--json]     a Director that enrolls with a key of --approval
   assign --all | --director ID...  --version V|latest
@@ -64,6 +65,15 @@ Act
   mirror [--json]                   look for new releases now
   mirror --file BUNDLE|TREE [--accept-expired] [--json]
   ca status | rotate | retire [--force] [--json]
+  user list | add NAME --role viewer|contributor|admin|owner [--link] | role NAME ROLE | password NAME [--link]
+      | disable NAME | enable NAME | remove NAME   [--json]
+      Who may log in. The password is asked for, or the first line of standard input; --link: a one-time link instead.
+      Another role or password ends the user's sessions.
+  session list [--user NAME] | revoke ID | revoke --user NAME [--json]
+  audit [--since 7d] [--user TEXT] [--action A] [--limit N] [--csv|--json]   who did what, from where; --csv and --json: all of it
+  audit verify [--head HASH] [--file EXPORT]
+      Follows the chain of hashes and names the first row that does not fit. --head: a hash that was kept elsewhere has
+      to turn up in it. --file: an export, without this server.
   remove-director ID                refuse its credential from now on
   replace-director ID               of two with this identity, serve the one that is refused now
 
@@ -100,10 +110,13 @@ pub static FLEET: Role = Role {
 
 /// Commands that only Fleet has.
 fn asks(word: &str, words: &mut Words, request: &mut AdminWire) -> Result<bool, String> {
-    told::asks(word, words, request)
+    Ok(told::asks(word, words, request)? || command::asks(word, words, request)?)
 }
 
 /// Their answers, for people.
 fn shown(ask: &Ask, line: &str) -> Result<String, String> {
-    told::shown(ask, line)
+    match command::shown(ask, line)? {
+        Some(text) => Ok(text),
+        None => told::shown(ask, line),
+    }
 }

@@ -4,6 +4,8 @@
 //! which file or which peer. Readers ignore unknown fields (old and new versions live together, see FROZEN.md).
 
 pub mod agent_api;
+#[cfg(feature = "director")]
+pub mod audit;
 pub mod config;
 pub mod enroll_file;
 #[cfg(feature = "director")]

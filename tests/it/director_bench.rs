@@ -37,6 +37,8 @@ pub struct Site {
     pub linked: bool,
     /// Who serves whom.
     kind: Kind,
+    /// What it logged until it was ready.
+    pub said: Vec<String>,
 }
 
 /// The two servers of the same code.
@@ -105,7 +107,16 @@ impl Site {
     fn released(agents: &[(&str, Vec<u8>)], at: &str, kind: Kind) -> Site {
         let bench = Bench::with_seeds();
         bench.good(&format!("init --repo release --keys keys --now {at}"));
-        let site = Site { bench, url: String::new(), pin: [0; 32], director: None, panicked: Arc::default(), linked: true, kind };
+        let site = Site {
+            bench,
+            url: String::new(),
+            pin: [0; 32],
+            director: None,
+            panicked: Arc::default(),
+            linked: true,
+            kind,
+            said: Vec::new(),
+        };
         for (version, file) in agents {
             site.add_file(version, file);
         }
@@ -165,6 +176,7 @@ impl Site {
                 break;
             }
         }
+        self.said = seen;
         // Its log must be read on, or it would stand still once the pipe is full.
         let panicked = self.panicked.clone();
         std::thread::spawn(move || {
@@ -224,6 +236,18 @@ impl Site {
         let ended = self.run(line);
         assert_eq!(ended.code, 1, "{line}\n{}{}", ended.out, ended.err);
         ended.err
+    }
+
+    /// A command that reads standard input; its exit code and what it says.
+    pub fn typed(&self, line: &str, input: &str) -> Ended {
+        use std::io::Write;
+        let mut command = Command::new(self.kind.exe());
+        command.args(line.split_whitespace()).env("VMETRIC_DIRECTOR_STATE", self.state()).env("VMETRIC_FLEET_STATE", self.state());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Ended { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
     }
 
     /// The document that a command prints.

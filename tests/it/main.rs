@@ -1,11 +1,15 @@
 //! One integration binary: the module list, and what is said of tests that cannot run.
 
+#[cfg(all(unix, feature = "fleet"))]
+mod access;
 #[cfg(unix)]
 mod agent;
 #[cfg(unix)]
 mod agent_identity;
 mod agent_lack;
 mod agent_room;
+#[cfg(all(unix, feature = "fleet"))]
+mod audit;
 mod canonical;
 #[cfg(unix)]
 mod certificates;

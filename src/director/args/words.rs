@@ -77,6 +77,15 @@ impl Words {
         }
     }
 
+    /// Takes the next word, if it is this one.
+    pub fn begins(&mut self, word: &str) -> bool {
+        let found = self.args.first().is_some_and(|arg| arg == word);
+        if found {
+            self.args.remove(0);
+        }
+        found
+    }
+
     /// Nothing may be left.
     pub fn end(&self) -> Result<(), String> {
         match self.args.first() {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::audit::Entry;
 use super::password::Hashed;
 use super::users::Invited;
 use super::{Access, CSRF, redirect, same_site, sessions};
@@ -167,6 +168,19 @@ async fn durable(site: &Rc<Site>, response: Response) -> Response {
     }
 }
 
+/// A name that nobody has may be a password that somebody typed into the wrong field: it is not kept.
+fn login_row(name: &str, known: bool, begun: &Begun, action: &str, description: &str) -> Entry {
+    let object = if known { name.to_string() } else { String::new() };
+    Entry {
+        user: if action == "LoginFailed" { String::new() } else { format!("user {object}") },
+        ip: super::ip_of(&begun.request),
+        object_type: "User".into(),
+        object,
+        action: action.into(),
+        description: if known { description.into() } else { format!("{description} (a name that is not here)") },
+    }
+}
+
 impl Access {
     /// The cookie's value of a new session; or why not, and how long to wait.
     async fn log_in(&self, site: &Rc<Site>, name: &str, password: String, begun: &Begun) -> Result<String, (Reason, Option<Duration>)> {
@@ -175,6 +189,8 @@ impl Access {
         let found = self.user(&name).ok().filter(|user| user.disabled_at.is_none());
         if let Err(wait) = self.tries.borrow_mut().begin(&name, begun.address, clock::monotonic()) {
             let until = crate::director::table::utc(clock::unix() + wait.as_secs() + 1);
+            let what = "not looked at: too many wrong tries";
+            self.audit.note_failed_login(site, login_row(&name, self.user(&name).is_ok(), begun, "LoginFailed", what));
             let detail = format!("too many wrong tries with this name or from this address; the next one is possible at {until}");
             return Err((Reason::new("login_throttled", detail), Some(wait)));
         }
@@ -189,6 +205,10 @@ impl Access {
         // Looked at again: hashing took its time.
         let user = self.user(&name).ok().filter(|user| right && user.disabled_at.is_none());
         let Some(mut user) = user else {
+            self.audit.note_failed_login(
+                site,
+                login_row(&name, self.user(&name).is_ok(), begun, "LoginFailed", "the name or the password is wrong"),
+            );
             return Err((Reason::new("login_wrong", "the name or the password is wrong"), None));
         };
         self.tries.borrow_mut().right(&name, begun.address);
@@ -197,6 +217,7 @@ impl Access {
         self.keep_user(site, user);
         // What the browser brought is not what it leaves with.
         self.leave_session(site, &begun.request);
+        self.audit.note(site, login_row(&name, true, begun, "LoginSuccess", ""));
         Ok(self.begin_session(site, &name, &begun.request, now))
     }
 
@@ -218,7 +239,7 @@ impl Access {
     }
 
     /// Uses a one-time link: the name of whoever has a password now.
-    async fn use_link(&self, site: &Rc<Site>, form: &Form) -> Result<String, Reason> {
+    async fn use_link(&self, site: &Rc<Site>, form: &Form, begun: &Begun) -> Result<String, Reason> {
         let code = form.get("code").unwrap_or_default().to_string();
         let (password, again) = (form.get("password").unwrap_or_default(), form.get("again").unwrap_or_default());
         let invited = self.invited(&code, clock::unix())?;
@@ -247,13 +268,14 @@ impl Access {
             *self.first.borrow_mut() = None;
         }
         self.set_password(site, &name, hashed, now)?;
+        self.audit.note(site, login_row(&name, true, begun, "UseLink", "chose a password with a one-time link"));
         Ok(name)
     }
 }
 
 async fn first(access: Rc<Access>, site: Rc<Site>, begun: Begun) -> Response {
     let used = match &begun.form {
-        Ok(form) => access.use_link(&site, form).await,
+        Ok(form) => access.use_link(&site, form, &begun).await,
         Err(reason) => Err(reason.clone()),
     };
     match used {
@@ -283,6 +305,8 @@ fn logout(access: &Rc<Access>, site: &Rc<Site>, request: &Request) -> Response {
             return Response::error(403, "form_expired", "the form is of an earlier session; log out from a fresh page");
         }
         access.leave_session(site, request);
+        let (user, ip, object) = (who.by(), who.ip, who.name);
+        access.audit.note(site, Entry { user, ip, object_type: "User".into(), object, action: "Logout".into(), ..Default::default() });
     }
     redirect("/login").with("set-cookie", sessions::no_cookie())
 }

@@ -15,8 +15,12 @@
 //! | `link_invalid`, `name_invalid`, `password_weak`, `password_differs` | choosing a password |
 //! | `user_exists`, `user_unknown`, `users_full`, `last_owner`, `user_disabled`, `session_unknown` | managing users |
 
+pub mod audit;
+pub mod command;
+pub mod door;
 pub mod doors;
 pub mod password;
+pub mod rules;
 pub mod sessions;
 pub mod throttle;
 pub mod users;
@@ -25,16 +29,19 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use miniserde::{Serialize, json};
 
+use self::audit::{Audit, Entry};
+use self::door::Caller;
 use self::password::Bench;
 use self::sessions::Session;
 use self::throttle::Tries;
 use self::users::{Link, User};
 use super::extra::FleetExtra;
 use super::form::Form;
-use crate::core::access::{Role, local_path};
+use crate::core::access::{Act, Role, local_path};
 use crate::core::reason::Reason;
 use crate::director::api_tokens::same;
 use crate::director::site::Site;
@@ -75,7 +82,18 @@ pub struct Access {
     first: RefCell<Option<Link>>,
     tries: RefCell<Tries>,
     bench: Bench,
+    /// What people did.
+    pub audit: Audit,
+    /// Refusals by role that have a row already, with the time of it; memory only.
+    denied: RefCell<BTreeMap<(String, String), u64>>,
 }
+
+/// A refusal by role has a row once in so many seconds: a page that loads again and again has one.
+const DENIED_EVERY_S: u64 = 300;
+/// Of so many different ones.
+const DENIED_MAX: usize = 1_000;
+/// How often old rows and sessions are removed.
+const HOUSEKEEPING: Duration = Duration::from_secs(3_600);
 
 impl Access {
     /// Reads the rows; prints the first owner's link while there is none.
@@ -83,6 +101,7 @@ impl Access {
     /// # Errors
     /// The store cannot be read.
     pub fn start(&self, site: &Site) -> Result<(), String> {
+        self.audit.start(&site.store)?;
         *self.users.borrow_mut() = site.store.load::<User>(Table::Users)?.into_iter().collect();
         *self.sessions.borrow_mut() = site.store.load::<Session>(Table::Sessions)?.into_iter().collect();
         let now = clock::unix();
@@ -92,6 +111,31 @@ impl Access {
             log::info!("no owner yet; open {url}/first?code={code} within an hour to become the first one");
         }
         Ok(())
+    }
+
+    /// Notes what somebody's role did not permit.
+    pub fn note_denied(&self, site: &Site, caller: &Caller, what: &str, act: Act) {
+        let now = clock::unix();
+        let mut denied = self.denied.borrow_mut();
+        denied.retain(|_, at| now.saturating_sub(*at) < DENIED_EVERY_S);
+        if denied.len() >= DENIED_MAX || denied.insert((caller.by.clone(), what.to_string()), now).is_some() {
+            return;
+        }
+        let description = format!("a {} is not allowed {}", caller.role, act.words());
+        let (user, ip, object) = (caller.by.clone(), caller.ip.clone(), what.to_string());
+        self.audit.note(site, Entry { user, ip, object_type: "Access".into(), object, action: "AccessDenied".into(), description });
+    }
+
+    /// Removes what is too old, as long as the server runs.
+    pub async fn keep_house(self: Rc<Self>, site: Rc<Site>) {
+        loop {
+            let now = clock::unix();
+            self.prune_sessions(&site, now);
+            if let Err(reason) = self.audit.prune(&site, now).await {
+                log::warn!("the audit log: {reason}");
+            }
+            smol::Timer::after(HOUSEKEEPING).await;
+        }
     }
 
     fn put(&self, site: &Site, table: Table, key: String, value: Option<&impl Serialize>) {
@@ -175,3 +219,6 @@ pub fn encoded(text: &str) -> String {
 pub fn ip_of(request: &Request) -> String {
     request.peer.map_or(String::new(), |peer| peer.ip().to_canonical().to_string())
 }
+
+#[cfg(test)]
+mod tests;

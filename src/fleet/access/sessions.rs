@@ -203,6 +203,11 @@ impl Access {
         }
     }
 
+    /// Whose session it is, by its listed id.
+    pub fn user_of_session(&self, id: &str) -> Option<String> {
+        self.sessions.borrow().iter().find(|(key, _)| id_of(key) == id).map(|(_, session)| session.user.clone())
+    }
+
     /// All that have not ended, newest first.
     pub fn sessions(&self, now: u64) -> Vec<SessionRow> {
         let row = |(key, s): (&String, &Session)| SessionRow {

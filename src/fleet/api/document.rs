@@ -3,7 +3,7 @@
 use super::fields::{Field, ID_MAX, Kind, NAMES_MAX};
 use super::routes::{ROUTES, Route};
 use super::schemas::{SCHEMAS, quoted, text as schema};
-use crate::director::api_tokens::Need;
+use crate::core::access::Act;
 use crate::director::site::Site;
 
 /// The document of a running Fleet.
@@ -43,9 +43,9 @@ fn operation(route: &Route) -> String {
     let parameters: Vec<String> = place.chain(route.query.iter().map(|field| parameter(field, "query"))).collect();
     let body = route.body.map_or(String::new(), |fields| format!(",\"requestBody\":{}", body(fields)));
     let (security, who) = match route.need {
-        None => (",\"security\":[]", " Needs no token."),
-        Some(Need::Viewer) => ("", ""),
-        Some(Need::Admin) => ("", " Needs an admin's token."),
+        None => (",\"security\":[]", " Needs no token.".to_string()),
+        Some(Act::Look) => ("", String::new()),
+        Some(act) => ("", format!(" Needs a token of the role {}.", act.lowest())),
     };
     format!(
         "{}:{{\"operationId\":{},\"summary\":{},\"parameters\":[{}]{body}{security},\"responses\":{{\"{}\":{},\"default\":{}}}}}",
@@ -166,7 +166,7 @@ mod tests {
             for field in fields {
                 assert!(field.about.len() > 10 && field.about.ends_with('.'), "{}: {}", route.path, field.name);
             }
-            assert_eq!(route.method == "GET", route.need != Some(Need::Admin), "{} {}: who may", route.method, route.path);
+            assert!(route.method == "GET" || route.need.is_some_and(|act| act != Act::Look), "{} {}: who may", route.method, route.path);
         }
         let text = made("https://fleet.example.org");
         for schema in SCHEMAS {

@@ -29,26 +29,24 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use miniserde::json::{self, Object, Value};
-use smol::io::AsyncReadExt;
-use smol::net::unix::UnixStream;
 
 use self::fields::Parsed;
 use self::routes::{Command, Found, Route, find};
+use super::access::door::{self, Caller};
+use super::access::ip_of;
 use super::intake::Intake;
+use crate::core::access::Act;
 use crate::core::reason::Reason;
-use crate::director::admin::StatusWire;
 use crate::director::api_tokens::permit;
-use crate::director::commands;
 use crate::director::service::retry_after;
 use crate::director::site::Site;
+use crate::io::clock;
 use crate::io::serve::{Answer, Request, Response};
 
 /// Where it begins.
 pub const BASE: &str = "/api/v1/";
 /// Longest request: a roll-out that names hundreds of Directors.
 pub const BODY_MAX: usize = 64 << 10;
-/// Longest answer of one command: ten times the 100,000 rows that a server may have, no more than a wrong program would need.
-const ANSWER_MAX: u64 = 256 << 20;
 /// Requests that are worked on at once: each holds two descriptors and its answer.
 const BUSY_MAX: usize = 32;
 /// Advised pause of who finds all of them taken, seconds.
@@ -98,7 +96,8 @@ impl Api {
         let Some(need) = route.need else {
             return Ok(Box::pin(std::future::ready(Response::json(200, document::text(site)))));
         };
-        let token = permit(site, request, need)?;
+        let (token, role) = permit(site, request, need).map_err(|response| kept_out(site, request, route, response))?;
+        let caller = Caller { by: format!("api token {token}"), ip: ip_of(request), role };
         let parsed = fields::parse(route, place, request).map_err(|reason| Box::new(refused(&reason)))?;
         if self.busy.get() >= BUSY_MAX {
             let full = Response::error(429, "api_busy", format!("{BUSY_MAX} requests are worked on; come back later"));
@@ -107,50 +106,35 @@ impl Api {
         self.busy.set(self.busy.get() + 1);
         let (site, place) = (site.clone(), Place(self.busy.clone()));
         Ok(Box::pin(async move {
-            let answer = answer(&site, intake, route, parsed, &format!("api token {token}")).await;
+            let answer = answer(&site, intake, route, parsed, &caller).await;
             drop(place);
             answer.unwrap_or_else(|reason| refused(&reason))
         }))
     }
 }
 
-async fn answer(site: &Rc<Site>, intake: Option<Rc<Intake>>, route: &Route, parsed: Parsed, who: &str) -> Result<Response, Reason> {
+/// Notes who is refused by role.
+fn kept_out(site: &Rc<Site>, request: &Request, route: &Route, response: Box<Response>) -> Box<Response> {
+    let known = || site.registry.borrow().api_token(request.bearer(), Act::Look, clock::unix()).ok();
+    if let (403, Some((token, role)), Some(need)) = (response.status, known(), route.need) {
+        let caller = Caller { by: format!("api token {token}"), ip: ip_of(request), role };
+        door::note_refused(site, &caller, &format!("{} {}", route.method, route.path), need);
+    }
+    response
+}
+
+async fn answer(site: &Rc<Site>, intake: Option<Rc<Intake>>, route: &Route, parsed: Parsed, caller: &Caller) -> Result<Response, Reason> {
     let text = match route.command {
         Command::List(list) => list(site.clone(), intake, parsed).await?,
         Command::Admin(name) => {
             let mut wire = parsed.wire;
             wire.command = name.to_string();
-            let value: Value = json::from_str(&command(site, wire, who).await?).map_err(|_| misread())?;
+            let value: Value = json::from_str(&door::command(site, wire, caller).await?).map_err(|_| misread())?;
             json::to_string(&renamed(value))
         }
         Command::Document => document::text(site),
     };
     Ok(Response::json(route.success, text).with("cache-control", "no-store"))
-}
-
-/// Runs what the administration socket would run, and takes its answer from the other end of a pair of sockets: so there is
-/// one writer of answers.
-pub(crate) async fn command(site: &Rc<Site>, wire: crate::director::admin::AdminWire, who: &str) -> Result<String, Reason> {
-    let lost = |e: std::io::Error| Reason::new("connection_lost", e.to_string());
-    let (ours, mut theirs) = UnixStream::pair().map_err(lost)?;
-    let run = async move {
-        let done = commands::run(site, wire, who, &mut theirs).await;
-        drop(theirs);
-        done
-    };
-    let read = async move {
-        let mut text = String::new();
-        ours.take(ANSWER_MAX).read_to_string(&mut text).await.map(|_| text)
-    };
-    let (done, text) = smol::future::zip(run, read).await;
-    done?;
-    let text = text.map_err(lost)?;
-    let (first, rest) = text.split_once('\n').ok_or_else(misread)?;
-    let status: StatusWire = json::from_str(first).map_err(|_| misread())?;
-    if status.code != "ok" {
-        return Err(Reason::received(status.code, status.detail));
-    }
-    Ok(rest.trim_end().to_string())
 }
 
 fn misread() -> Reason {
@@ -181,6 +165,7 @@ pub fn renamed(value: Value) -> Value {
 pub fn refused(reason: &Reason) -> Response {
     let code = reason.code.as_ref();
     let status = match code {
+        "role_too_low" => 403,
         "bad_request" | "bad_serial" | "version_invalid" | "max_failures_too_high" | "token_needs_end" => 400,
         "store_unavailable" | "stopping" | "not_ready" | "connection_lost" | "answer_lost" => 503,
         _ if code.ends_with("_ambiguous") || code.ends_with("_invalid") => 400,

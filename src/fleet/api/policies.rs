@@ -1,8 +1,9 @@
 //! Routes of policies and clusters, beside those of [`super::routes`].
 
 use super::fields::Parsed;
-use super::routes::{ADMIN, Command, PLAIN, Route};
+use super::routes::{Command, PLAIN, Route};
 use super::values::*;
+use crate::core::access::Act;
 use crate::core::reason::Reason;
 use crate::director::policing::rows::Scope;
 
@@ -22,7 +23,7 @@ pub(super) const SET_AGENTS_POLICY: Route = Route {
     path: "/api/v1/agents/policy",
     id: "setAgentsPolicy",
     about: "Sets what is named for agents: of all, of those of one Director, or of a single one; it is in force there at once.",
-    need: ADMIN,
+    need: Some(Act::EditPolicy),
     query: WHOSE,
     body: Some(POLICY),
     base: |p| p.wire.act = Some("set".into()),
@@ -50,7 +51,7 @@ pub(super) const CHECK_POLICY: Route = Route {
     path: "/api/v1/policy/check",
     id: "checkPolicy",
     about: "What a change would come to: every problem, what will never act, the next times. Nothing is changed.",
-    need: ADMIN,
+    need: Some(Act::EditPolicy),
     query: WOULD,
     body: Some(POLICY),
     base: |p| p.wire.act = Some("check".into()),
@@ -72,7 +73,7 @@ pub(super) const CREATE_CLUSTER: Route = Route {
     path: "/api/v1/clusters",
     id: "createCluster",
     about: "Makes a cluster; its members' policy is the cluster's from now on.",
-    need: ADMIN,
+    need: Some(Act::EditPolicy),
     body: Some(NEW_CLUSTER),
     base: |p| p.wire.act = Some("create".into()),
     command: Command::Admin("cluster"),
@@ -95,7 +96,7 @@ pub(super) const CHANGE_CLUSTER: Route = Route {
     path: "/api/v1/clusters/{cluster}",
     id: "changeCluster",
     about: "Another name or other members.",
-    need: ADMIN,
+    need: Some(Act::EditPolicy),
     place: Some(OF_CLUSTER),
     body: Some(CLUSTER_CHANGES),
     base: |p| p.wire.act = Some("change".into()),
@@ -108,7 +109,7 @@ pub(super) const REMOVE_CLUSTER: Route = Route {
     path: "/api/v1/clusters/{cluster}",
     id: "removeCluster",
     about: "Dissolves a cluster; its members' own settings count again. Answers what is left.",
-    need: ADMIN,
+    need: Some(Act::EditPolicy),
     place: Some(OF_CLUSTER),
     base: |p| p.wire.act = Some("remove".into()),
     command: Command::Admin("cluster"),
@@ -130,7 +131,7 @@ pub(super) const SET_CLUSTER_POLICY: Route = Route {
     path: "/api/v1/clusters/{cluster}/policy",
     id: "setClusterPolicy",
     about: "Sets what is named for the members of a cluster; the rest stays.",
-    need: ADMIN,
+    need: Some(Act::EditPolicy),
     place: Some(OF_CLUSTER),
     body: Some(POLICY),
     base: |p| p.wire.act = Some("set".into()),

@@ -8,8 +8,8 @@ use super::fields::{Field, Parsed, decoded};
 use super::lists;
 use super::policies;
 use super::values::*;
+use crate::core::access::Act;
 use crate::core::reason::Reason;
-use crate::director::api_tokens::Need;
 use crate::director::site::Site;
 use crate::fleet::intake::Intake;
 
@@ -37,7 +37,7 @@ pub struct Route {
     /// What it does.
     pub about: &'static str,
     /// What the token has to permit; `None`: no token.
-    pub need: Option<Need>,
+    pub need: Option<Act>,
     /// The value in the path.
     pub place: Option<Field>,
     /// Parameters.
@@ -97,14 +97,12 @@ fn matches(pattern: &str, path: &str) -> Option<Option<String>> {
     }
 }
 
-const VIEWER: Option<Need> = Some(Need::Viewer);
-pub(super) const ADMIN: Option<Need> = Some(Need::Admin);
 pub(super) const PLAIN: Route = Route {
     method: "GET",
     path: "",
     id: "",
     about: "",
-    need: VIEWER,
+    need: Some(Act::Look),
     place: None,
     query: &[],
     body: None,
@@ -149,7 +147,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/directors/{director}",
         id: "removeDirector",
         about: "Refuses a Director's credential from now on.",
-        need: ADMIN,
+        need: Some(Act::Remove),
         place: Some(DIRECTOR),
         command: Command::Admin("remove-agent"),
         answer: "Ordered",
@@ -195,7 +193,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/rollouts",
         id: "assign",
         about: "Orders a version: first one Director, then a few at a time; too many failures halt it.",
-        need: ADMIN,
+        need: Some(Act::Assign),
         body: Some(ASSIGN),
         command: Command::Admin("assign"),
         success: 201,
@@ -207,7 +205,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/rollouts/{rollout}/cancel",
         id: "cancel",
         about: "Ends what has not switched.",
-        need: ADMIN,
+        need: Some(Act::Cancel),
         place: Some(ROLLOUT),
         body: Some(CANCEL),
         command: Command::Admin("cancel"),
@@ -219,7 +217,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/rollouts/{rollout}/retry",
         id: "retry",
         about: "Orders again what did not work, and lifts a halt.",
-        need: ADMIN,
+        need: Some(Act::Assign),
         place: Some(ROLLOUT),
         body: Some(&[REASON]),
         command: Command::Admin("retry"),
@@ -247,7 +245,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/rejections",
         id: "reject",
         about: "A file is not ordered any more: orders are withdrawn, trials go back.",
-        need: ADMIN,
+        need: Some(Act::Reject),
         body: Some(REJECT),
         command: Command::Admin("reject"),
         success: 201,
@@ -259,7 +257,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/rejections/{sha256}",
         id: "allow",
         about: "Lifts a rejection, and a halt's quarantine.",
-        need: ADMIN,
+        need: Some(Act::Reject),
         place: Some(FILE),
         command: Command::Admin("allow"),
         answer: "Allowed",
@@ -279,7 +277,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/policy",
         id: "setPolicy",
         about: "Sets what is named, by default for every Director; the rest stays.",
-        need: ADMIN,
+        need: Some(Act::EditPolicy),
         body: Some(POLICY),
         base: |p| p.wire.act = Some("set".into()),
         command: Command::Admin("policy"),
@@ -301,7 +299,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/directors/{director}/policy",
         id: "setDirectorPolicy",
         about: "Sets what is named for one Director: its Custom Policy; the rest stays.",
-        need: ADMIN,
+        need: Some(Act::EditPolicy),
         place: Some(DIRECTOR),
         body: Some(POLICY),
         base: |p| p.wire.act = Some("set".into()),
@@ -323,10 +321,9 @@ pub static ROUTES: &[Route] = &[
     Route {
         method: "POST",
         path: "/api/v1/authorizations",
-
         id: "authorize",
         about: "Lets Directors whose method is user_action take one version, once.",
-        need: ADMIN,
+        need: Some(Act::Authorize),
         body: Some(AUTHORIZE),
         base: |p| p.wire.act = Some("give".into()),
         command: Command::Admin("authorize"),
@@ -339,7 +336,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/directors/{director}/authorization",
         id: "revokeAuthorization",
         about: "Takes a Director's authorization back; what has not switched is withdrawn.",
-        need: ADMIN,
+        need: Some(Act::Authorize),
         place: Some(DIRECTOR),
         base: |p| p.wire.act = Some("revoke".into()),
         command: Command::Admin("authorize"),
@@ -360,7 +357,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/keys",
         id: "createKey",
         about: "Makes an API key; its text is in this answer and nowhere else.",
-        need: ADMIN,
+        need: Some(Act::Enroll),
         body: Some(NEW_KEY),
         command: Command::Admin("token"),
         success: 201,
@@ -372,7 +369,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/keys/{key}",
         id: "revokeKey",
         about: "Takes an API key back; who enrolled with it stays.",
-        need: ADMIN,
+        need: Some(Act::Enroll),
         place: Some(KEY),
         command: Command::Admin("token"),
         answer: "Keys",

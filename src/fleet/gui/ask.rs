@@ -13,7 +13,7 @@ use crate::core::reason::Reason;
 use crate::director::admin::AdminWire;
 use crate::director::site::Site;
 use crate::fleet::access::Who;
-use crate::fleet::api;
+use crate::fleet::access::door::{self, Caller};
 use crate::fleet::form;
 use crate::fleet::intake::Intake;
 use crate::io::clock;
@@ -93,7 +93,7 @@ impl Ask {
     /// # Errors
     /// The command's own reason.
     pub async fn command(&self, wire: AdminWire) -> Result<Value, Reason> {
-        let text = api::command(&self.site, wire, &self.by()).await?;
+        let text = door::command(&self.site, wire, &Caller::from(&self.who)).await?;
         // Several lines: a list.
         if let Ok(value) = serde_json::from_str(&text) {
             return Ok(value);

@@ -100,7 +100,10 @@ impl Gui {
             Err(_) => return Err(Box::new(access::login_first(request))),
         };
         let refused = |status: u16, reason: &Reason| Box::new(page::refused(self, Some(&who), request, status, reason));
-        permits(who.role, route.need).map_err(|reason| refused(403, &reason))?;
+        permits(who.role, route.need).map_err(|reason| {
+            access::door::note_refused(site, &(&who).into(), &format!("{} {}", request.method, request.path), route.need);
+            refused(403, &reason)
+        })?;
         let ask = Ask::new(self, site, intake, request, route, who.clone(), places).map_err(|reason| refused(400, &reason))?;
         if self.busy.get() >= BUSY_MAX {
             let reason = Reason::new("gui_busy", "many pages are made at this moment; load it again in a few seconds");
