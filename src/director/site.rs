@@ -357,7 +357,15 @@ pub struct Issuer {
 pub fn load(store: &Store, now: u64) -> Result<Registry, String> {
     let mut registry = Registry::default();
     registry.started_at = now;
-    let meta: Vec<(String, Issuer)> = store.load(Table::Meta)?;
+    let mut issuer = None;
+    // A newer version may have put other rows into this table.
+    store.each(Table::Meta, |key, text| {
+        if key != ISSUER {
+            return true;
+        }
+        issuer = json::from_str::<Issuer>(text).ok().map(|row| row.issuer);
+        issuer.is_some()
+    })?;
     registry.agents = store.load::<Agent>(Table::Agents)?.into_iter().collect();
     registry.contacts = registry.agents.values().map(|a| (a.id.clone(), a.last_contact)).collect();
     registry.tokens = store.load::<Token>(Table::Tokens)?.into_iter().collect();
@@ -380,16 +388,19 @@ pub fn load(store: &Store, now: u64) -> Result<Registry, String> {
     registry.policing.clock_floor = env!("VMETRIC_BUILT_TIME").parse().unwrap_or(0);
     registry.policing.zone = Some(crate::io::zone::local());
     registry.index();
-    match meta.into_iter().next() {
-        Some((_, meta)) => registry.issuer = meta.issuer,
+    match issuer {
+        Some(issuer) => registry.issuer = issuer,
         None => {
             registry.issuer = random_hex(16);
             let value = json::to_string(&Issuer { issuer: registry.issuer.clone() });
-            store.queue(vec![Change { table: Table::Meta, key: "issuer".into(), value: Some(value) }]);
+            store.queue(vec![Change { table: Table::Meta, key: ISSUER.into(), value: Some(value) }]);
         }
     }
     Ok(registry)
 }
+
+/// The row of [`Table::Meta`] that names who orders.
+const ISSUER: &str = "issuer";
 
 /// Counts the kept events and reads the latest ones: there may be hundreds of thousands, and only their age and size count.
 fn load_activity(store: &Store, registry: &mut Registry) -> Result<(), String> {

@@ -54,6 +54,8 @@ mod install;
 mod launcher;
 #[cfg(unix)]
 mod lossy;
+#[cfg(unix)]
+mod newer_state;
 #[cfg(target_os = "linux")]
 mod notify;
 #[cfg(all(target_os = "linux", feature = "fleet"))]
