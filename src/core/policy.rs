@@ -24,7 +24,7 @@ mod never;
 mod windows;
 
 pub use check::{Typed, Wrong, check, check_all, check_complete};
-pub use decide::{AUTHORIZATION_TTL_S, Candidate, Decision, Facts, Failed, Granted, Kept, Standing, Wish, decide, wish};
+pub use decide::{AUTHORIZATION_TTL_S, Candidate, Decision, Facts, Failed, Granted, Kept, Standing, Wish, decide, may_take, wish};
 pub use never::{Group, RARE_S, Warning, warnings};
 pub use windows::{FETCH_AHEAD_S, Firing, Schedule, WINDOW_MAX_S, WINDOW_MIN_S, Window};
 

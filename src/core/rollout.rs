@@ -18,6 +18,7 @@
 //! | `in_flight_limit` | - | as many agents as allowed change version now |
 //! | `agent_offline` | - | not heard of for [`OFFLINE_AFTER_S`]; it is ordered when it is back |
 //! | `earlier_order` | - | an earlier order of this agent must end first |
+//! | `file_not_here` | - | the mirror fetches the file first |
 //! | `rollout_halted` | - | too many failed; a person decides |
 //! | those of [`Step`] | deadline | the agent owns the next move, until then |
 //!
@@ -260,7 +261,7 @@ pub struct AgentFacts {
     pub no_artifact: Option<Reason>,
     /// Why the file is not given to it, if a halt or a person keeps it away.
     pub quarantined: Option<Reason>,
-    /// Why an earlier order of its must end first, if so.
+    /// Why it cannot be ordered yet, if so: an earlier order of its must end first, or the file is not here.
     pub busy: Option<Reason>,
     /// When it was last heard of.
     pub last_contact: u64,

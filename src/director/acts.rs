@@ -2,6 +2,7 @@
 //! end) and why, and asking twice is no error.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use miniserde::{Deserialize, Serialize};
 use smol::net::unix::UnixStream;
@@ -11,9 +12,14 @@ use super::cancel::Cancel;
 use super::commands::{asked, reply, store_error};
 use super::quarantine::Reject;
 use super::records::{DETAIL_MAX, clean};
+use super::refresh;
 use super::retry::Whom;
 use super::site::Site;
 use crate::core::reason::Reason;
+use crate::io::clock;
+
+/// How long a person waits for the file of what was ordered, before being told that it is on its way.
+const ASSIGN_WAITS: Duration = Duration::from_secs(10);
 
 /// What an assignment did.
 #[derive(Serialize, Deserialize, Debug, Clone, Default)]
@@ -63,15 +69,22 @@ impl Act<'_> {
         let ask = asked(self.request, self.site.role)?;
         let tree = self.site.tree.borrow().clone();
         let explicit = self.request.max_failures.is_some();
-        let (id, wake) = self.site.acting(self.who, |registry| {
+        let next = self.site.refreshes_begun.get() + 1;
+        let (id, wake, fetches) = self.site.acting(self.who, |registry| {
             if explicit {
                 registry.check_limits(&ask)?;
             }
             let id = registry.assign(&ask, &tree.releases, self.now)?;
-            Ok::<_, Reason>((id, registry.advance_all(&tree.releases, self.now)))
+            Ok::<_, Reason>((id, registry.advance_all(&tree.releases, self.now), registry.fetch_now))
         })?;
-        let told = wake.len() as u64;
+        let mut told = wake.len() as u64;
         self.settle(wake).await?;
+        if fetches && refresh::ended(self.site, next, ASSIGN_WAITS).await && !self.site.draining.get() {
+            let tree = self.site.tree.borrow().clone();
+            let wake = self.site.registry.borrow_mut().advance_all(&tree.releases, clock::unix());
+            told += wake.len() as u64;
+            self.settle(wake).await?;
+        }
         let view = {
             let registry = self.site.registry.borrow();
             let rollout = &registry.rollouts[&id];

@@ -260,6 +260,11 @@ async fn install_command(site: &Site, request: &AdminWire, who: &str, now: u64, 
         let detail = format!("there is an install command for {}; on {os}, install by hand and enroll", install::SYSTEMS.join(" and "));
         return Err(Reason::new("no_install_command", detail));
     }
+    if tree.releases.away.contains_key(&artifact.path.to_string()) {
+        // It is on its way before the first device asks.
+        site.registry.borrow_mut().ask_for(artifact, now);
+        site.flush();
+    }
     // The token last: it is made only for a command that can be printed.
     let (token, uses, expires_at) = make_token(site, request, who, now).await?;
     let command = install::command(&Install { token, ..install.clone() }).unwrap_or_default();

@@ -10,18 +10,21 @@
 //! | 403 | `policy_manual`, `policy_needs_authorization`, `policy_version` | a named device whose policy does not let it update now; a token does |
 //! | 403 | `quarantined` | the version that was named, or every version, is rejected here or halted a roll-out |
 //! | 404 | `no_artifact`, `version_unknown` | the mirror has none for this platform; the detail says what it has |
+//! | 503 | `file_not_here` | it is listed and was not here; it is fetched now; with `Retry-After` |
 //! | 429 | `throttled`, `downloads_busy` | with `Retry-After`; the policy is asked first, so a refused device takes no place |
 //!
 //! **Who may.** A device that shows an enrollment token that would still enroll (nothing of it is spent), or that names itself
 //! in `X-VM-Device-Id` and is known and not removed. The second is a name, no proof, as with the vendor: what is served is no
 //! secret, every byte of it is signed; the gate keeps strangers from using the line, and devices that their policy keeps from it. `0`, the vendor's "unmanaged", is 403.
 //!
-//! **What.** The newest release for the platform that is no pre-release and not in quarantine, from the verified mirror.
+//! **What.** The newest release for the platform that is no pre-release and not in quarantine, from the verified mirror. A file that
+//! nobody needed until now is fetched for the request.
 
 use miniserde::{Deserialize, Serialize, json};
 
 use super::metering;
 use super::records::{NAME_MAX, clean};
+use super::refresh::not_here;
 use super::registry::Registry;
 use super::releases::Releases;
 use super::service::throttled;
@@ -48,21 +51,39 @@ struct NotHere {
     platforms: Vec<String>,
 }
 
+/// What there is for a request.
+pub enum Given {
+    /// This.
+    Answer(Response),
+    /// A file that is listed and has to be fetched first.
+    Away(Artifact),
+}
+
 /// Answers everything below `/dl/`.
-pub fn answer(site: &Site, request: &Request) -> Response {
+pub fn answer(site: &Site, request: &Request) -> Given {
+    match given(site, request) {
+        Ok(response) => Given::Answer(response),
+        Err(artifact) if request.method == "HEAD" => {
+            Given::Answer(not_here(&artifact.path.to_string(), "it is fetched when somebody takes it"))
+        }
+        Err(artifact) => Given::Away(*artifact),
+    }
+}
+
+fn given(site: &Site, request: &Request) -> Result<Response, Box<Artifact>> {
     if request.path == CERTIFICATES {
-        return Response::of(200, "application/x-pem-file", site.ca.bundle().into_bytes()).with("cache-control", "no-cache");
+        return Ok(Response::of(200, "application/x-pem-file", site.ca.bundle().into_bytes()).with("cache-control", "no-cache"));
     }
     let Some((os, arch)) = request.path.strip_prefix(site.role.install).and_then(|rest| rest.split_once('/')) else {
-        return Response::error(404, "not_found", format!("there is {}<os>/<arch> and {CERTIFICATES}", site.role.install));
+        return Ok(Response::error(404, "not_found", format!("there is {}<os>/<arch> and {CERTIFICATES}", site.role.install)));
     };
     // Guesses at tokens cost what enrollments cost.
     if let Err(wait_s) = site.throttle.borrow_mut().take_install(request.peer.map(|p| p.ip()), clock::monotonic()) {
-        return throttled(wait_s);
+        return Ok(throttled(wait_s));
     }
     let (who, device) = match may(&site.registry.borrow(), request, clock::unix()) {
         Ok(who) => who,
-        Err(reason) => return refused(request, &reason),
+        Err(reason) => return Ok(refused(request, &reason)),
     };
     let tree = site.tree.borrow().clone();
     if tree.checking {
@@ -71,40 +92,43 @@ pub fn answer(site: &Site, request: &Request) -> Response {
     let allowed = device.map(|id| site.registry.borrow().may_fetch(&id, version(request), &tree.releases, clock::unix())).transpose();
     let allowed = match allowed {
         Ok(version) => version.flatten(),
-        Err(reason) => return refused(request, &reason),
+        Err(reason) => return Ok(refused(request, &reason)),
     };
     let wanted = version(request).or(allowed.as_deref());
     let chosen = choose(&tree.releases, &site.registry.borrow(), os, arch, wanted, clock::unix());
     let artifact = match chosen {
         Ok(artifact) => artifact,
-        Err(reason) if reason.code == "quarantined" => return Response::error(403, &reason.code, &*reason.detail),
+        Err(reason) if reason.code == "quarantined" => return Ok(Response::error(403, &reason.code, &*reason.detail)),
         Err(reason) => {
             let wire = NotHere {
                 code: reason.code.to_string(),
                 detail: reason.detail.clone(),
                 platforms: platforms(&tree.releases, site.role.product.name),
             };
-            return Response::json(404, json::to_string(&wire));
+            return Ok(Response::json(404, json::to_string(&wire)));
         }
     };
     let Some(entry) = tree.entries.get(&format!("targets/{}", artifact.path)) else {
-        return Response::error(404, "not_found", "the mirror has no such file");
+        return match tree.releases.away.contains_key(&artifact.path.to_string()) {
+            true => Err(Box::new(artifact.clone())),
+            false => Ok(Response::error(404, "not_found", "the mirror has no such file")),
+        };
     };
     let permit = match request.method.as_str() {
         "HEAD" => None,
         _ => match metering::permit(site) {
             Ok(permit) => Some(permit),
-            Err(busy) => return busy,
+            Err(busy) => return Ok(busy),
         },
     };
     log::info!("first install: {} for {who}", artifact.path);
     let mut answer = tree::answer(entry, request, permit);
     // The next release has the same path.
     answer.headers.retain(|(name, _)| *name != "cache-control");
-    answer
+    Ok(answer
         .with("cache-control", "private, no-cache")
         .with("x-vm-version", artifact.path.version.to_string())
-        .with("x-vm-sha256", entry.sha256.clone())
+        .with("x-vm-sha256", entry.sha256.clone()))
 }
 
 fn refused(request: &Request, reason: &Reason) -> Response {

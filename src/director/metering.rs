@@ -22,9 +22,7 @@ use super::site::Site;
 use super::store::Table;
 use super::tree::{DOWNLOADS_MAX, Permit, RETRY_AFTER_S};
 use crate::core::budget::{Pace, Spent, give_back, take};
-use crate::core::keep::{Facts, Use};
 use crate::core::reason::Reason;
-use crate::core::release::Platform;
 use crate::core::schedule::{Cron, Zone};
 use crate::io::clock;
 use crate::io::serve::{Answer, Body, Flow, Response};
@@ -169,28 +167,6 @@ impl Registry {
             self.delete(Table::Spent, who);
         }
         self.metering.refused.retain(|_, (day, _)| *day >= today);
-    }
-
-    /// What the mirror has to know of this site.
-    pub fn mirror_facts(&self, limit: Option<u64>) -> Facts {
-        let product = self.role.product.name;
-        let mut facts = Facts { limit, ..Facts::default() };
-        let used = |version: &str, platform: &Platform| {
-            Some(Use { product: product.into(), version: version.parse().ok()?, platform: platform.clone() })
-        };
-        for agent in self.agents.values().filter(|a| a.removed_at.is_none()) {
-            let platform = Platform { os: agent.os.clone(), arch: agent.architecture.clone() };
-            facts.running.extend(used(&agent.version, &platform));
-            facts.fallback.extend(agent.fallback_version.as_deref().and_then(|v| used(v, &platform)));
-            facts.ordered.extend(self.order_in_force(&agent.id).and_then(|(order, _)| used(&order.version, &platform)));
-            facts.enrolled.insert((product.into(), platform));
-        }
-        // Those whose turn comes later have no order yet.
-        for rollout in self.rollouts.values().filter(|r| r.state == "running") {
-            let platforms = facts.enrolled.iter().map(|(_, platform)| platform);
-            facts.ordered.extend(platforms.filter_map(|platform| used(&rollout.version, platform)).collect::<Vec<_>>());
-        }
-        facts
     }
 }
 

@@ -119,7 +119,9 @@ impl Mirror {
     /// A code of [`crate::core::bundle`] or of the trust checks; what is served stays.
     pub fn import(&self, file: &Path, accept_expired: bool, known: &Tree, now: u64) -> Result<Renewed, Reason> {
         let medium = Medium::open(file)?;
-        self.renew(Origin::Medium(medium), if accept_expired { u64::MAX } else { 0 }, known, now)
+        // A person brings it: all of it is wanted, as far as there is room.
+        let mirror = Mirror { facts: Facts { fetched: None, ..self.facts.clone() }, ..self.clone() };
+        mirror.renew(Origin::Medium(medium), if accept_expired { u64::MAX } else { 0 }, known, now)
     }
 
     fn renew(&self, mut origin: Origin, offline_grace_s: u64, known: &Tree, now: u64) -> Result<Renewed, Reason> {
@@ -148,22 +150,39 @@ impl Mirror {
         let mut tree = bare(trusted, now);
         let (mut left_out, mut absent) = (Vec::new(), Vec::new());
         let listed: Vec<Artifact> = trusted.artifacts().filter_map(|(_, artifact)| artifact.ok()).collect();
-        let kept = keep(&listed, &self.facts);
+        let kept = keep(&listed, &self.facts, &|artifact| self.file_of(artifact).is_file());
         self.drop_files(&listed, &kept);
         left_out.extend(kept.told.iter().cloned());
-        for (path, artifact) in trusted.artifacts().filter(|(path, _)| !kept.dropped.contains(path)) {
-            let done = artifact.map_err(Reason::from).and_then(|artifact| {
-                let entry = self.obtain(trusted, &artifact, known, open)?;
-                Ok((artifact, entry))
-            });
+        for (path, artifact) in trusted.artifacts() {
+            let artifact = match artifact {
+                Ok(artifact) => artifact,
+                Err(refusal) => {
+                    left_out.push(Reason::from(refusal).of(&path));
+                    continue;
+                }
+            };
+            let done = match (kept.held_back.contains(&path), kept.dropped.contains(&path)) {
+                (true, _) => Err(Reason::new("not_needed", "nobody here may take it: mode manual, or another version is named")),
+                (_, true) => Err(Reason::new("mirror_full", "limits.mirror_bytes has no place for it")),
+                _ => self.obtain(trusted, &artifact, known, open),
+            };
             match done {
-                Ok((artifact, entry)) => {
+                Ok(entry) => {
                     tree.entries.insert(format!("targets/{}", consistent(&path, &entry.sha256)), entry.clone());
                     tree.entries.insert(format!("targets/{path}"), entry);
                     tree.releases.artifacts.push(artifact);
                 }
-                Err(reason) if reason.code == "not_in_bundle" => absent.push(path),
-                Err(reason) => left_out.push(Reason::received(reason.code.to_string(), format!("{path}: {}", reason.detail))),
+                Err(reason) => {
+                    match reason.code.as_ref() {
+                        "not_needed" | "mirror_full" => {}
+                        "not_in_bundle" => absent.push(path.clone()),
+                        _ => left_out.push(Reason::received(reason.code.to_string(), format!("{path}: {}", reason.detail))),
+                    }
+                    if self.shows_what_is_away() {
+                        tree.releases.artifacts.push(artifact);
+                        tree.releases.away.insert(path, reason);
+                    }
+                }
             }
         }
         // Bytes that are also listed (for another platform) are not taken back.
@@ -171,17 +190,26 @@ impl Mirror {
         tree.releases.withdrawn = trusted.withdrawn().into_iter().filter(|w| !listed.contains(&w.sha256)).collect();
         self.add_metadata(trusted, known, &mut tree);
         let lost = known.releases.artifacts.iter().any(|a| !listed.contains(&a.sha256));
-        let more = tree.releases.artifacts.len() != known.releases.artifacts.len();
+        let more = tree.releases.artifacts.len() != known.releases.artifacts.len() || tree.releases.away.len() != known.releases.away.len();
         let changed = tree.timestamp_version != known.timestamp_version || lost || more;
         Renewed { tree, changed, left_out, absent, expired: Vec::new() }
+    }
+
+    /// Whether what is listed and not here can come by an order: not where people bring the files.
+    fn shows_what_is_away(&self) -> bool {
+        self.facts.fetched.is_some() && !matches!(self.source, Source::Nowhere)
+    }
+
+    /// Where an artifact's file is, or would be.
+    fn file_of(&self, artifact: &Artifact) -> PathBuf {
+        self.folder.join("targets").join(consistent(&artifact.path.to_string(), &hex::encode(&artifact.sha256)))
     }
 
     /// Removes what has no place, before anything is fetched: the limit holds at every moment. Bytes that something else
     /// is made of, too, stay.
     fn drop_files(&self, listed: &[Artifact], kept: &Kept) {
         for artifact in listed.iter().filter(|a| kept.dropped.contains(&a.path.to_string())) {
-            let path = consistent(&artifact.path.to_string(), &hex::encode(&artifact.sha256));
-            let file = self.folder.join("targets").join(path);
+            let file = self.file_of(artifact);
             for file in [part(&file), file] {
                 if file.is_file() {
                     log::info!("removing {}: limits.mirror_bytes has no place for it", file.display());

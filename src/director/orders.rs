@@ -84,6 +84,7 @@ impl Registry {
             };
             self.keep_order(row);
         }
+        self.fetch_for(&ask.product, &version, releases);
         self.keep_rollout(rollout);
         let of = Order { version: version.to_string(), ..Default::default() };
         self.event(now, "", "rollout_created", detail, Some(&of));
@@ -209,14 +210,15 @@ impl Registry {
         }
         let Some(agent) = self.agents.get(&row.agent) else { return facts };
         let retry = finder.rollout.retry;
-        match finder.sha256(agent) {
-            Ok(sha256) => {
+        match finder.file(agent) {
+            Ok((sha256, not_here)) => {
                 facts.runs_target = agent.running_sha256 == *sha256 && agent.running_as != "trial";
                 facts.quarantined = self.quarantined(sha256, &row.agent, retry, now);
+                facts.busy = not_here.clone();
             }
             Err(reason) => facts.no_artifact = Some(reason.clone()),
         }
-        facts.busy = self.busy(&row.agent).or_else(|| self.cluster_turn(&row.agent, now));
+        facts.busy = self.busy(&row.agent).or_else(|| self.cluster_turn(&row.agent, now)).or(facts.busy);
         facts
     }
 
@@ -254,6 +256,8 @@ impl Registry {
         let Some(rollout) = self.rollouts.get(&row.rollout) else { return };
         let Some(agent) = self.agents.get(&row.agent) else { return };
         let Ok(artifact) = find(agent, rollout, releases) else { return };
+        // A repair may be ordered before the file is here again.
+        self.fetch_now |= releases.not_here(artifact).is_some();
         row.target = artifact.path.to_string();
         row.sha256 = hex::encode(&artifact.sha256);
         row.length = artifact.length;
@@ -329,15 +333,21 @@ fn is_news(row: &Order, decision: &Decision) -> bool {
 struct Finder<'a> {
     rollout: &'a Rollout,
     releases: &'a Releases,
-    last: Option<([String; 3], Result<String, Reason>)>,
+    last: Option<([String; 3], Result<Found, Reason>)>,
 }
 
+/// The file's hash, and why it cannot be ordered yet.
+type Found = (String, Option<Reason>);
+
 impl Finder<'_> {
-    /// The file's hash, or why there is none.
-    fn sha256(&mut self, agent: &super::records::Agent) -> &Result<String, Reason> {
+    /// The file, or why there is none.
+    fn file(&mut self, agent: &super::records::Agent) -> &Result<Found, Reason> {
         let kind = [&agent.os, &agent.architecture, &agent.version];
         let last = self.last.take().filter(|(of, _)| of.iter().eq(kind));
-        let found = || find(agent, self.rollout, self.releases).map(|artifact| hex::encode(&artifact.sha256));
+        let found = || {
+            let found = find(agent, self.rollout, self.releases);
+            found.map(|artifact| (hex::encode(&artifact.sha256), self.releases.not_here(artifact)))
+        };
         let last = last.unwrap_or_else(|| (kind.map(String::clone), found()));
         &self.last.insert(last).1
     }

@@ -3,16 +3,27 @@
 //! One at a time, because they write the same folder. A Director without a source makes no outbound call; what it serves
 //! comes by [`Import`] alone.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::mirror::{EVERY, Mirror, Renewed, Source};
+use super::service::retry_after;
 use super::site::Site;
 use super::tree::Tree;
+use crate::core::keep::{self, Facts};
 use crate::core::reason::Reason;
+use crate::core::release::Artifact;
 use crate::io::clock;
+use crate::io::serve::Response;
+
+/// The longest that a request for a file by name waits for it: below the time that a mirror waits for an answer
+/// (30 s). Whoever comes again finds the fetch where it is then.
+const BRING: Duration = Duration::from_secs(25);
+/// Advised pause when it is not here by then, seconds; up to twice that is added by chance.
+const NOT_HERE_S: u64 = 10;
 
 /// A medium to take releases from, once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +124,45 @@ pub fn checking() -> Reason {
     Reason::new("mirror_checking", "the mirror's files are still being verified after the start; try again in a moment")
 }
 
+/// Waits until a file that is listed is here, because somebody asks for it by name.
+///
+/// # Errors
+/// What is said instead; with `Retry-After`.
+pub async fn bring(site: &Site, artifact: &Artifact) -> Result<(), Response> {
+    let path = artifact.path.to_string();
+    site.registry.borrow_mut().ask_for(artifact, clock::unix());
+    let goal = site.refreshes_begun.get() + 1;
+    site.flush();
+    let looked = ended(site, goal, BRING).await;
+    let (tree, failure) = (site.tree.borrow().clone(), site.last_refresh.borrow().error.clone());
+    match tree.releases.away.get(&path) {
+        Some(_) if !looked => Err(not_here(&path, "it is on its way")),
+        Some(why) => Err(not_here(&path, &failure.unwrap_or_else(|| why.to_string()))),
+        None if tree.entries.contains_key(&format!("targets/{path}")) => Ok(()),
+        None => Err(Response::error(404, "not_found", format!("{path} is listed no more"))),
+    }
+}
+
+/// Waits for the end of this refresh, but not longer; true: it has ended.
+pub async fn ended(site: &Site, number: u64, longest: Duration) -> bool {
+    let over = async {
+        smol::Timer::after(longest).await;
+        false
+    };
+    let ended = async {
+        while site.last_refresh.borrow().number < number {
+            site.refreshed.wait().await;
+        }
+        true
+    };
+    smol::future::or(ended, over).await
+}
+
+/// The answer to who asks for a file that is listed and not here.
+pub fn not_here(path: &str, why: &str) -> Response {
+    Response::error(503, "file_not_here", format!("{path}: {why}; try again later")).with("retry-after", retry_after(NOT_HERE_S))
+}
+
 /// Refreshes the mirror at the start, on demand and every minute.
 pub async fn forever(site: Rc<Site>, mut mirror: Arc<Mirror>) {
     if matches!(mirror.source, Source::Nowhere) {
@@ -126,11 +176,11 @@ pub async fn forever(site: Rc<Site>, mut mirror: Arc<Mirror>) {
         if let Some(source) = site.source.borrow_mut().take() {
             mirror = Arc::new(Mirror { source, ..Mirror::clone(&mirror) });
         }
-        let facts = site.registry.borrow().mirror_facts(site.mirror_limit.get());
-        mirror = Arc::new(Mirror { facts, ..Mirror::clone(&mirror) });
-        let (worker, known) = (mirror.clone(), site.tree.borrow().clone());
-        let (now, asked) = (clock::unix(), import.clone());
-        let renewed = smol::unblock(move || work(&worker, asked.as_ref(), &known, now)).await;
+        let facts = site.registry.borrow().mirror_facts(site.mirror_limit.get(), &site.tree.borrow().releases, clock::unix());
+        mirror = Arc::new(Mirror { facts: Facts { fetched: Some(BTreeSet::new()), ..facts }, ..Mirror::clone(&mirror) });
+        let (now, known) = (clock::unix(), site.tree.borrow().clone());
+        let renewed = pass(&mirror, import.clone(), known, now).await;
+        let renewed = fetch_needed(&site, &mut mirror, renewed, now).await;
         let before = site.last_refresh.borrow().clone();
         let (error, note) = match renewed {
             Ok(None) => (None, None),
@@ -149,6 +199,38 @@ pub async fn forever(site: Rc<Site>, mut mirror: Arc<Mirror>) {
             smol::Timer::after(EVERY).await;
         };
         smol::future::or(site.refresh.wait(), pause).await;
+    }
+}
+
+/// One look, on a helper thread.
+async fn pass(mirror: &Arc<Mirror>, import: Option<Import>, known: Arc<Tree>, now: u64) -> Result<Option<Renewed>, Reason> {
+    let mirror = mirror.clone();
+    smol::unblock(move || work(&mirror, import.as_ref(), &known, now)).await
+}
+
+/// What may be fetched is known once it is listed: the first look fetches no file, a second one what somebody may take.
+async fn fetch_needed(
+    site: &Site,
+    mirror: &mut Arc<Mirror>,
+    looked: Result<Option<Renewed>, Reason>,
+    now: u64,
+) -> Result<Option<Renewed>, Reason> {
+    let Ok(Some(found)) = looked else { return looked };
+    let facts = site.registry.borrow().mirror_facts(site.mirror_limit.get(), &found.tree.releases, now);
+    let comes = |a: &Artifact| found.tree.releases.away.contains_key(&a.path.to_string()) && facts.may_fetch(&keep::used(a));
+    if !found.tree.releases.artifacts.iter().any(comes) {
+        return Ok(Some(found));
+    }
+    *mirror = Arc::new(Mirror { facts, ..Mirror::clone(mirror) });
+    let Renewed { tree, changed, left_out, absent, expired } = found;
+    let known = Arc::new(tree);
+    match pass(mirror, None, known.clone(), now).await {
+        Ok(Some(renewed)) => Ok(Some(Renewed { changed: changed || renewed.changed, ..renewed })),
+        // What the first look found is good, whatever the second one met.
+        Ok(None) | Err(_) => {
+            let tree = Arc::into_inner(known).unwrap_or_default();
+            Ok(Some(Renewed { tree, changed, left_out, absent, expired }))
+        }
     }
 }
 

@@ -86,6 +86,10 @@ pub struct Registry {
     pub touched: Option<BTreeSet<String>>,
     /// Settings for other servers' nodes have changed: whoever waits may have to be told.
     pub hand_out: bool,
+    /// Versions that were asked for by name, and until when that counts; memory only.
+    pub asked: BTreeMap<crate::core::keep::Use, u64>,
+    /// Something waits for a file that is not here: the mirror looks now, not in a minute.
+    pub fetch_now: bool,
     /// Which revision of them each was told of; memory only.
     pub handed_told: BTreeMap<String, u64>,
     /// Settings, authorizations, and whose decision may be another one now.

@@ -1,5 +1,7 @@
 //! Which verified artifacts this Director has, and which one a version means for an agent.
 
+use std::collections::BTreeMap;
+
 use miniserde::{Deserialize, Serialize};
 
 use super::table::Table;
@@ -9,11 +11,13 @@ use crate::core::release::{Artifact, Platform, TargetPath};
 use crate::core::trust::Withdrawn;
 use crate::core::version::Version;
 
-/// Artifacts of the mirrored tree, all verified and on this Director's disk.
+/// Artifacts of the mirrored tree: signed and listed; those that are not in `away` are on this Director's disk, verified.
 #[derive(Clone, Debug, Default)]
 pub struct Releases {
     /// In no particular order.
     pub artifacts: Vec<Artifact>,
+    /// By path, those whose file is not here, and why: nobody may take them, or they could not be fetched.
+    pub away: BTreeMap<String, Reason>,
     /// What was taken back, and why.
     pub withdrawn: Vec<Withdrawn>,
 }
@@ -77,6 +81,34 @@ impl Releases {
         }
     }
 
+    /// Why a version cannot be ordered yet although it is listed: a file of it (the program, its package) is not here.
+    pub fn not_here(&self, of: &Artifact) -> Option<Reason> {
+        if self.away.is_empty() {
+            return None;
+        }
+        let same =
+            |a: &&Artifact| (&a.path.product, &a.path.version, &a.path.platform) == (&of.path.product, &of.path.version, &of.path.platform);
+        self.artifacts.iter().filter(same).find_map(|a| {
+            let path = a.path.to_string();
+            let why = self.away.get(&path)?;
+            Some(Reason::new("file_not_here", format!("{path} is fetched before it is ordered; so far: {} ({})", why.detail, why.code)))
+        })
+    }
+
+    /// The listed artifact that is not here, by its path or by the name that it has with consistent snapshots.
+    pub fn away_by_name(&self, name: &str) -> Option<&Artifact> {
+        if self.away.is_empty() {
+            return None;
+        }
+        let (folder, file) = name.rsplit_once('/')?;
+        let plain = file.split_once('.').filter(|(sha256, _)| sha256.len() == 64).map(|(_, rest)| format!("{folder}/{rest}"));
+        let named = |a: &&Artifact| {
+            let path = a.path.to_string();
+            path == name || (plain.as_ref() == Some(&path) && file.starts_with(&hex::encode(&a.sha256)))
+        };
+        self.artifacts.iter().find(named).filter(|a| self.away.contains_key(&a.path.to_string()))
+    }
+
     /// True when this file is still part of the release.
     pub fn has(&self, sha256: &str) -> bool {
         self.artifacts.iter().any(|a| hex::encode(&a.sha256) == sha256)
@@ -104,9 +136,11 @@ pub struct ReleaseRow {
     pub min_version: Option<String>,
     /// Why its publisher took it back; it is not served.
     pub withdrawn: Option<String>,
+    /// Why the file is not on this server's disk although it is listed; it is fetched when somebody may take it.
+    pub away: Option<String>,
 }
 
-/// What the mirror holds.
+/// What the mirror holds, and what it could fetch.
 #[derive(Serialize, Deserialize, Debug, Clone, Default)]
 pub struct ReleasesView {
     /// By product and version, the highest first.
@@ -128,7 +162,8 @@ pub fn view(releases: &Releases, now: u64) -> ReleasesView {
     };
     let there = releases.artifacts.iter().map(|a| {
         let min_version = a.min_version.as_ref().map(Version::to_string);
-        (&a.path, ReleaseRow { length: a.length, min_version, ..row(&a.path, &a.sha256) })
+        let away = releases.away.get(&a.path.to_string()).map(ToString::to_string);
+        (&a.path, ReleaseRow { length: a.length, min_version, away, ..row(&a.path, &a.sha256) })
     });
     let gone = releases.withdrawn.iter().map(|w| (&w.path, ReleaseRow { withdrawn: Some(w.reason.clone()), ..row(&w.path, &w.sha256) }));
     let mut rows: Vec<(&TargetPath, ReleaseRow)> = there.chain(gone).collect();
@@ -140,13 +175,14 @@ pub fn view(releases: &Releases, now: u64) -> ReleasesView {
 /// The same for people.
 pub fn text(view: &ReleasesView) -> String {
     if view.releases.is_empty() {
-        return "the mirror holds no release yet; `status` says when it was looked for last\n".into();
+        return "the mirror knows no release yet; `status` says when it was looked for last\n".into();
     }
-    let mut table = Table::new(&["PRODUCT", "VERSION", "PLATFORM", "FILE", "BYTES", "SHA256", "WITHDRAWN"]);
+    let mut table = Table::new(&["PRODUCT", "VERSION", "PLATFORM", "FILE", "BYTES", "SHA256", "HERE", "WITHDRAWN"]);
     for r in &view.releases {
         let (platform, why) = (format!("{}-{}", r.os, r.arch), r.withdrawn.clone().unwrap_or_default());
         let short = super::quarantine::short(&r.sha256).to_string();
-        table.row(vec![r.product.clone(), r.version.clone(), platform, r.file.clone(), r.length.to_string(), short, why]);
+        let here = if r.away.is_some() || r.withdrawn.is_some() { "no" } else { "yes" };
+        table.row(vec![r.product.clone(), r.version.clone(), platform, r.file.clone(), r.length.to_string(), short, here.into(), why]);
     }
     table.text()
 }
@@ -172,7 +208,7 @@ pub(crate) mod tests {
     fn latest_is_the_highest_release() {
         let of = |v: &str| artifact(&format!("p/{v}/linux-amd64/p"));
         let withdrawn = vec![Withdrawn { path: of("1.1.0").path, sha256: [0; 32], reason: "eats data".into() }];
-        let mut releases = Releases { withdrawn, artifacts: vec![of("1.2.0"), of("1.10.0"), of("2.0.0-rc.1")] };
+        let mut releases = Releases { withdrawn, away: BTreeMap::new(), artifacts: vec![of("1.2.0"), of("1.10.0"), of("2.0.0-rc.1")] };
         assert_eq!(releases.resolve("p", "latest").unwrap().to_string(), "1.10.0");
         assert_eq!(releases.resolve("p", "2.0.0-rc.1").unwrap().to_string(), "2.0.0-rc.1");
         assert_eq!(releases.resolve("p", "3.0.0").unwrap_err().code, "version_unknown");

@@ -357,7 +357,8 @@ fn mirror(args: &Run, role: &Role) -> Result<Mirror, String> {
         trust: args.state.join("trust"),
         root,
         floor,
-        facts: Facts::default(),
+        // Until the registry is asked, nothing is fetched.
+        facts: Facts { fetched: Some(Default::default()), ..Facts::default() },
         user_agent: role.user_agent,
     })
 }

@@ -11,6 +11,7 @@
 //! | 405 | `method_not_allowed` | |
 //! | 409 | `identity_in_use` | another device speaks with this identity |
 //! | 429 | `throttled`, `downloads_busy` | with `Retry-After` |
+//! | 503 | `file_not_here` | listed, and not fetched yet; with `Retry-After` |
 //! | 503 | `store_unavailable`, `stopping`, `not_ready`, `mirror_checking`, `site_full`, `identity_checking` | with `Retry-After`; nothing was promised |
 
 use std::net::SocketAddr;
@@ -24,12 +25,13 @@ use super::dl;
 use super::metering;
 use super::progress::{must_be_durable, says_something};
 use super::records::{NAME_MAX, clean};
-use super::refresh;
+use super::refresh::{self, not_here};
 use super::site::{Site, Wake, random_hex};
 use super::tree;
 use crate::core::first_boot::token_site;
 use crate::core::identity::CALL_S;
 use crate::core::reason::Reason;
+use crate::core::release::Artifact;
 use crate::io::clock;
 use crate::io::serve::{Answer, Request, Response, Service};
 use crate::wire::agent_api::{APPROVAL_PENDING, AnswerWire, BODY_MAX, EnrollWire, EnrolledWire, PARK_MAX_S, PROTOCOL, ReportWire};
@@ -65,11 +67,14 @@ impl Service for Front {
             ("POST", "/agent/v1/poll") => report(site, &request, true),
             ("GET" | "HEAD", "/healthz") => now(Response::text(200, "ok\n")),
             ("GET" | "HEAD", "/readyz") => now(ready(&site)),
-            ("GET" | "HEAD", _) if path.starts_with("/release/") => release(&site, &request),
-            ("GET" | "HEAD", _) if path.starts_with("/dl/") => {
-                let answer = dl::answer(&site, &request);
-                if method == "GET" { metering::metered(&site, None, answer) } else { now(answer) }
-            }
+            ("GET" | "HEAD", _) if path.starts_with("/release/") => match asked_for(&site, &request) {
+                Some(artifact) => Box::pin(brought(site, request, artifact, release)),
+                None => release(&site, &request),
+            },
+            ("GET" | "HEAD", _) if path.starts_with("/dl/") => match dl::answer(&site, &request) {
+                dl::Given::Away(artifact) => Box::pin(brought(site, request, artifact, install)),
+                dl::Given::Answer(answer) => given(&site, &request, answer),
+            },
             (_, "/agent/v1/enroll" | "/agent/v1/report" | "/agent/v1/poll") => now(wrong_method("POST")),
             #[cfg(unix)]
             ("GET" | "HEAD", "/metrics") => now(metrics(&site, &request)),
@@ -387,6 +392,45 @@ fn unparked(site: Rc<Site>, id: &str, issuer: String, generation: u64, woken: Op
     Box::pin(send(site, answer))
 }
 
+/// A first install.
+fn install(site: &Rc<Site>, request: &Request) -> Answer {
+    match dl::answer(site, request) {
+        dl::Given::Answer(answer) => given(site, request, answer),
+        dl::Given::Away(artifact) => now(not_here(&artifact.path.to_string(), "it has just left")),
+    }
+}
+
+fn given(site: &Rc<Site>, request: &Request, answer: Response) -> Answer {
+    if request.method == "GET" { metering::metered(site, None, answer) } else { now(answer) }
+}
+
+/// Fetches a file that somebody asks for by name, then answers.
+async fn brought(site: Rc<Site>, request: Request, artifact: Artifact, answer: fn(&Rc<Site>, &Request) -> Answer) -> Response {
+    match refresh::bring(&site, &artifact).await {
+        Ok(()) => answer(&site, &request).await,
+        Err(response) => response,
+    }
+}
+
+/// The listed file that a mirror below this open one asks for by name, and that is not here.
+fn asked_for(site: &Site, request: &Request) -> Option<Artifact> {
+    let name = request.path.strip_prefix("/release/targets/")?;
+    let open = site.role.open_mirror && request.bearer().is_none() && request.method == "GET";
+    let artifact = open.then(|| site.tree.borrow().releases.away_by_name(name).cloned())??;
+    let permitted = site.throttle.borrow_mut().take_install(request.peer.map(|p| p.ip()), clock::monotonic());
+    permitted.is_ok().then_some(artifact)
+}
+
+/// What is not in the mirror, or not yet: an agent is ordered only what is here, so this is on its way again.
+fn missing(site: &Site, name: &str) -> Response {
+    let tree = site.tree.borrow();
+    let away = name.strip_prefix("targets/").and_then(|name| tree.releases.away_by_name(name));
+    match away.and_then(|artifact| tree.releases.not_here(artifact)) {
+        None => Response::error(404, "not_found", "the mirror has no such file"),
+        Some(why) => not_here(name, &why.detail),
+    }
+}
+
 /// A file of the mirror.
 fn release(site: &Rc<Site>, request: &Request) -> Answer {
     let name = request.path.strip_prefix("/release/").unwrap_or("");
@@ -405,10 +449,7 @@ fn release(site: &Rc<Site>, request: &Request) -> Answer {
         None => None,
     };
     let Some(entry) = tree.entries.get(name) else {
-        if tree.checking {
-            return now(not_checked());
-        }
-        return now(Response::error(404, "not_found", "the mirror has no such file"));
+        return now(if tree.checking { not_checked() } else { missing(site, name) });
     };
     if let Some(agent) = &agent
         && let Err(wait_s) = site.throttle.borrow_mut().take(&agent.id, clock::monotonic())

@@ -176,6 +176,9 @@ impl Site {
         if std::mem::take(&mut self.registry.borrow_mut().hand_out) {
             self.wake_some(usize::MAX);
         }
+        if std::mem::take(&mut self.registry.borrow_mut().fetch_now) {
+            self.refresh.ring();
+        }
         let told = changes.iter().any(|c| c.table == Table::Activity);
         self.store.queue(changes);
         if told {

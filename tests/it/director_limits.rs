@@ -132,9 +132,11 @@ fn a_rate_holds_on_a_real_connection() {
     std::fs::write(site.state().join("vmetric.yml"), "limits: {agent: {bytes_per_second: 128KiB}}\n").unwrap();
     site.start();
     let agent = site.enroll("a");
-    let length = agent_file("1.0.0").len() as u64;
+    agent.report();
+    site.good("assign --all --version 2.0.0");
+    let length = agent_file("2.0.0").len() as u64;
     let began = clock::monotonic();
-    let url = format!("{}/release/targets/vmetric-agent/1.0.0/linux-amd64/vmetric-agent", agent.url);
+    let url = format!("{}/release/targets/vmetric-agent/2.0.0/linux-amd64/vmetric-agent", agent.url);
     let mut download = agent.http.get(&url, Some(&agent.credential), None, length, Duration::from_secs(60)).unwrap();
     let (mut body, mut piece) = (Vec::new(), [0; 4096]);
     loop {
@@ -143,7 +145,7 @@ fn a_rate_holds_on_a_real_connection() {
             n => body.extend_from_slice(&piece[..n]),
         }
     }
-    assert!(body == agent_file("1.0.0"));
+    assert!(body == agent_file("2.0.0"));
     let least = Duration::from_secs_f64((length - 32 * 1024) as f64 / f64::from(128 * 1024));
     assert!(clock::monotonic() - began >= least, "{:?} for {length} bytes", clock::monotonic() - began);
 }
@@ -214,7 +216,7 @@ fn what_devices_run_go_back_to_or_are_ordered_is_known() {
     site.kill();
     let store = vmetric::director::store::Store::open(&site.state().join("director.redb")).unwrap();
     let registry = vmetric::director::site::load(&store, clock::unix()).unwrap();
-    let facts = registry.mirror_facts(Some(1));
+    let facts = registry.mirror_facts(Some(1), &Default::default(), clock::unix());
     let versions = |uses: &std::collections::BTreeSet<Use>| uses.iter().map(|u| u.version.to_string()).collect::<Vec<_>>();
     assert_eq!((versions(&facts.running), versions(&facts.fallback)), (vec!["1.0.0".to_string()], vec!["1.5.0".to_string()]));
     assert_eq!(versions(&facts.ordered), ["2.0.0"]);

@@ -31,6 +31,8 @@ mod director_identity;
 #[cfg(unix)]
 mod director_limits;
 #[cfg(unix)]
+mod director_manual;
+#[cfg(unix)]
 mod director_mirror;
 #[cfg(unix)]
 mod director_operator;

@@ -174,38 +174,54 @@ pub enum Decision {
     },
 }
 
-/// What the policy wants for a node, its orders left aside: so an order that the policy does not want any more is seen.
-pub fn wish(facts: &Facts, now: u64) -> Wish {
+/// The file that the policy lets a node take, now or at its time; what a mirror has to have.
+///
+/// # Errors
+/// What is said instead.
+pub fn may_take<'a>(facts: &Facts<'a>, now: u64) -> Result<&'a Candidate, Wish> {
     let settings = facts.settings;
-    let granted = facts.granted.filter(|g| settings.method.value == Method::UserAction && g.expires_at > now);
-    let wanted = match granted {
+    let wanted = match granted(facts, now) {
         Some(granted) => Wanted::Exact(granted.version.clone()),
         None => settings.version.value.clone(),
     };
     let chosen = choose(&wanted, facts);
     if settings.mode.value == Mode::Manual {
         let shown = chosen.ok().flatten().map(|c| c.version.clone());
-        return Wish::Manual(shown.filter(|_| !facts.candidates.is_empty()));
+        return Err(Wish::Manual(shown.filter(|_| !facts.candidates.is_empty())));
     }
     let target = match chosen {
-        Err(reason) => return Wish::Wait(reason, None),
-        Ok(None) => return Wish::UpToDate,
+        Err(reason) => return Err(Wish::Wait(reason, None)),
+        Ok(None) => return Err(Wish::UpToDate),
         Ok(Some(target)) => target,
     };
     if let Some(floor) = facts.counter.filter(|floor| target.counter < *floor) {
         let detail = format!("{} has security counter {}; this node runs {floor} and never goes below", target.version, target.counter);
-        return Wish::Wait(Reason::new("below_floor", detail), None);
+        return Err(Wish::Wait(Reason::new("below_floor", detail), None));
     }
     if let Some((reason, until)) = (facts.quarantined)(&target.sha256) {
-        return Wish::Wait(reason, until);
+        return Err(Wish::Wait(reason, until));
     }
+    Ok(target)
+}
+
+/// A person's word that counts.
+fn granted<'a>(facts: &Facts<'a>, now: u64) -> Option<&'a Granted> {
+    facts.granted.filter(|g| facts.settings.method.value == Method::UserAction && g.expires_at > now)
+}
+
+/// What the policy wants for a node, its orders left aside: so an order that the policy does not want any more is seen.
+pub fn wish(facts: &Facts, now: u64) -> Wish {
+    let target = match may_take(facts, now) {
+        Ok(target) => target,
+        Err(instead) => return instead,
+    };
     if facts.clock_ahead {
         let detail = "the node's clock is over a day ahead, so it takes no new metadata; set the clock there";
         return Wish::Wait(Reason::new("clock_ahead", detail), None);
     }
-    match settings.method.value {
+    match facts.settings.method.value {
         Method::Immediate => Wish::Act(target.version.clone(), target.sha256, None),
-        Method::UserAction => match granted {
+        Method::UserAction => match granted(facts, now) {
             Some(granted) if granted.sha256 == target.sha256 => Wish::Act(target.version.clone(), target.sha256, None),
             // The same version with another file: what was authorized is not what would be ordered.
             _ => Wish::NeedsAuthorization(target.version.clone(), target.sha256),

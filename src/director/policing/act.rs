@@ -112,7 +112,7 @@ impl Registry {
         out
     }
 
-    fn has_own_settings(&self, node: &str) -> bool {
+    pub(super) fn has_own_settings(&self, node: &str) -> bool {
         let p = &self.policing;
         (!p.files.is_empty() && p.files.contains_key(node))
             || p.layers.contains_key(&format!("node/{node}"))

@@ -217,7 +217,7 @@ impl Registry {
     }
 
     /// Why a file is kept from a node: rejected, or it halted a roll-out, also one that this node was not in.
-    fn kept_from(&self, sha256: &str, node: &str, now: u64) -> Option<(Reason, Option<u64>)> {
+    pub(super) fn kept_from(&self, sha256: &str, node: &str, now: u64) -> Option<(Reason, Option<u64>)> {
         if let Some(reason) = self.quarantined(sha256, node, false, now) {
             return Some((reason, self.rejection_end(sha256, node)));
         }

@@ -22,6 +22,7 @@ pub mod grants;
 pub mod hand;
 pub mod history;
 mod judge;
+mod needs;
 pub mod rows;
 pub mod scopes;
 pub mod show;
