@@ -56,7 +56,7 @@ pub enum Given {
     /// This.
     Answer(Response),
     /// A file that is listed and has to be fetched first.
-    Away(Artifact),
+    Away(Box<Artifact>),
 }
 
 /// Answers everything below `/dl/`.
@@ -66,7 +66,7 @@ pub fn answer(site: &Site, request: &Request) -> Given {
         Err(artifact) if request.method == "HEAD" => {
             Given::Answer(not_here(&artifact.path.to_string(), "it is fetched when somebody takes it"))
         }
-        Err(artifact) => Given::Away(*artifact),
+        Err(artifact) => Given::Away(artifact),
     }
 }
 

@@ -72,7 +72,7 @@ impl Service for Front {
                 None => release(&site, &request),
             },
             ("GET" | "HEAD", _) if path.starts_with("/dl/") => match dl::answer(&site, &request) {
-                dl::Given::Away(artifact) => Box::pin(brought(site, request, artifact, install)),
+                dl::Given::Away(artifact) => Box::pin(brought(site, request, *artifact, install)),
                 dl::Given::Answer(answer) => given(&site, &request, answer),
             },
             (_, "/agent/v1/enroll" | "/agent/v1/report" | "/agent/v1/poll") => now(wrong_method("POST")),

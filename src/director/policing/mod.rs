@@ -218,6 +218,8 @@ impl Registry {
             None => drop(self.policing.layers.remove(&key)),
         }
         self.policing.rows.insert(key, row.clone());
+        // What may be taken now is fetched now.
+        self.fetch_now = true;
         match scope {
             Scope::Node(id) => self.policing.mark(id),
             Scope::Cluster(id) => self.mark_members(id),
