@@ -87,7 +87,7 @@ fn given(site: &Site, request: &Request) -> Result<Response, Box<Artifact>> {
     };
     let tree = site.tree.borrow().clone();
     if tree.checking {
-        return super::service::not_checked();
+        return Ok(super::service::not_checked());
     }
     let allowed = device.map(|id| site.registry.borrow().may_fetch(&id, version(request), &tree.releases, clock::unix())).transpose();
     let allowed = match allowed {
