@@ -10,7 +10,10 @@ use vmetric::io::clock;
 use crate::bed::Init;
 use crate::device::Device;
 use crate::stage::Stage;
-use crate::{Args, Ended, cases_cut as cut, cases_deb as deb, cases_inits as inits, cases_unit as unit, cases_update as update, pause};
+use crate::{
+    Args, Ended, cases_by_hand as by_hand, cases_cut as cut, cases_deb as deb, cases_director as site, cases_inits as inits,
+    cases_unit as unit, cases_update as update, pause,
+};
 
 /// One case. `play` says what it saw.
 pub struct Case {
@@ -42,7 +45,8 @@ const fn director(name: &'static str, init: Init) -> Case {
 }
 
 /// All of them; the long ones first, so that nothing is left to wait for at the end.
-pub const CASES: [Case; 24] = [
+pub const CASES: [Case; 27] = [
+    systemd("director-deb", "Fleet's and the Director's package: a life from installation to purge", site::packaged),
     systemd("deb", "the package: installed, upgraded during a trial, ordered anew, removed, back, purged", deb::systemd),
     Case {
         name: "deb-openrc",
@@ -69,6 +73,8 @@ pub const CASES: [Case; 24] = [
     systemd("not-ready", "a start of an agent that does not work is not a success", unit::not_ready),
     systemd("stop-on-trial", "stopped on trial three times: nothing is held against it", cut::stopped_on_trial),
     systemd("read-only-image", "an update with the image on a read-only file system", update::read_only_image),
+    systemd("by-hand", "the documented manual steps, literally: the agent", by_hand::agent),
+    systemd("director-by-hand", "the documented manual steps, literally: the Director with its resources", by_hand::director),
     systemd("update", "a good version is pushed; the unit stays active, the process stays the same", update::good),
     systemd("install", "installed, started, installed again, stopped, uninstalled", unit::install),
     systemd("analyze", "systemd-analyze verify and security of both units", unit::analyze),

@@ -155,7 +155,7 @@ pub fn hardening(cast: &Cast) -> Result<String, String> {
     })
 }
 
-/// Both units as installed, judged by systemd itself. Exposure of 10 is a service without any hardening.
+/// All units as installed, judged by systemd itself. Exposure of 10 is a service without any hardening.
 const EXPOSURE_MAX: f64 = 2.5;
 
 /// `systemd-analyze verify` and `security`.
@@ -168,9 +168,12 @@ pub fn analyze(cast: &Cast) -> Result<String, String> {
 fn analyze_in(device: &mut Device) -> Result<String, String> {
     device.bed.copy(&device.stage.builds.director, &format!("{IMAGE}/vmetric-director"))?;
     device.service("install")?;
-    device.bed.sh(&format!("{IMAGE}/vmetric-director -service install -- --root {IMAGE}/root.json"))?;
+    device.bed.copy(&device.stage.builds.fleet, &format!("{IMAGE}/vmetric-fleet"))?;
+    for name in ["vmetric-director", "vmetric-fleet"] {
+        device.bed.sh(&format!("{IMAGE}/{name} -service install -- --root {IMAGE}/root.json"))?;
+    }
     let mut seen = Vec::new();
-    for name in ["vmetric-agent", "vmetric-director"] {
+    for name in ["vmetric-agent", "vmetric-director", "vmetric-fleet"] {
         let complaints = device.bed.sh(&format!("systemd-analyze verify --man=no {name}.service 2>&1"))?;
         same(&format!("systemd-analyze verify {name}"), complaints.trim(), "")?;
         let text = device.bed.sh(&format!("systemd-analyze security --no-pager {name}.service"))?;

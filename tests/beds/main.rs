@@ -9,8 +9,10 @@ mod bed;
 #[allow(dead_code, reason = "the demo's module: some of it is the demo's only")]
 mod build;
 mod cases;
+mod cases_by_hand;
 mod cases_cut;
 mod cases_deb;
+mod cases_director;
 mod cases_inits;
 mod cases_unit;
 mod cases_update;

@@ -26,8 +26,9 @@ pub fn builds(folder: &str, work: &Path, wanted: &[Variant]) -> Result<Builds, S
     let fresh = fs::metadata(&stamp).and_then(|m| m.modified()).is_ok_and(|at| newest_source() < at);
     if !fresh {
         let _ = fs::remove_file(&stamp);
-        build::cargo(target, &["--bin", "vmetric-director", "--bin", "vmetric-release"], &[])?;
     }
+    // Cargo knows whether there is something to do.
+    build::cargo(target, &["--bin", "vmetric-director", "--bin", "vmetric-fleet", "--bin", "vmetric-release"], &[])?;
     for variant in wanted {
         let file = kept.join(variant.version);
         if !fresh {

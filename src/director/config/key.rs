@@ -134,7 +134,7 @@ mod tests {
     }
 
     fn code(path: &Path) -> String {
-        read(path).map_or_else(|r| r.code.to_string(), |key| key)
+        read(path).unwrap_or_else(|r| r.code.to_string())
     }
 
     #[test]
