@@ -7,7 +7,7 @@ use vmetric::director::api_tokens::ApiTokenView;
 use vmetric::fleet::access::command::{SessionsView, UsersView};
 use vmetric::fleet::access::rules::act_of;
 use vmetric::fleet::api::fields::Parsed;
-use vmetric::fleet::api::routes::{Command, ROUTES};
+use vmetric::fleet::api::routes::{Command, all};
 use vmetric::fleet::gui::routes;
 
 use crate::director_bench::Site;
@@ -243,7 +243,7 @@ fn every_route_of_the_api_has_its_act_and_each_role_is_held_to_it() {
     let site = Site::fleet();
     let tokens: BTreeMap<&str, String> =
         Role::WORDS.map(|role| (role, site.json::<ApiTokenView>(&format!("token create --role {role} --json")).token)).into();
-    for route in ROUTES {
+    for route in all() {
         let Some(act) = route.need else {
             assert_eq!(route.path, "/api/v1/openapi.json", "only the document needs no token");
             continue;
@@ -319,4 +319,44 @@ fn an_expired_session_leads_back_to_where_one_was() {
     assert_eq!(to, "/login?next=/fleet-management/directors%3Fq%3Da");
     let login = ask(&site, "GET", &to, &cookie, "");
     assert!(login.body.contains("value=\"/fleet-management/directors?q=a\""), "{}", login.body);
+}
+
+#[test]
+fn an_admin_manages_users_by_page_and_api_but_no_owner() {
+    let site = Site::fleet();
+    add(&site, "anna", "owner");
+    add(&site, "ben", "admin");
+    let cookie = format!("cookie: __Host-session={}\r\n", log_in(&site, "ben"));
+    let page = ask(&site, "GET", "/organization/users", &cookie, "");
+    let csrf = page.body.split_once("name=\"csrf\" value=\"").unwrap().1.split_once('"').unwrap().0.to_string();
+    let send = |path: &str, fields: &str| form(&site, path, &cookie, &format!("csrf={csrf}&{fields}"));
+    let made = send("/organization/users", "name=%3Cscript%3E&role=viewer");
+    assert!(made.status == 422 && made.body.contains("&lt;script&gt;") && !made.body.contains("<script>alert"), "{}", made.body);
+    let made = send("/organization/users", "name=cleo&role=owner");
+    assert!(made.status == 422 && made.body.contains("it takes the role owner"), "{}", made.body);
+    let made = send("/organization/users", "name=cleo&role=contributor");
+    assert!(made.status == 200 && made.body.contains("/first?code="), "{} {}", made.status, made.body);
+    for act in ["role", "link", "disable", "remove"] {
+        send(&format!("/organization/users/anna/{act}"), "role=viewer");
+    }
+    let users: UsersView = site.json("user list --json");
+    let states: Vec<String> = users.users.iter().map(|u| format!("{} {} {}", u.name, u.role, u.state)).collect();
+    assert_eq!(states, ["anna owner active", "ben admin active", "cleo contributor invited"]);
+    let log = site.good("audit --json");
+    assert!(log.contains("\"action\":\"DisableUser\"") && log.contains("REFUSED (role_too_low)"), "{log}");
+    // The API is the same door.
+    let token = site.json::<ApiTokenView>("token create --role admin --json").token;
+    let api = |method: &str, path: &str, body: &str| {
+        ask(&site, method, path, &format!("authorization: Bearer {token}\r\nconnection: close\r\n"), body)
+    };
+    assert_eq!(api("POST", "/api/v1/users", "{\"name\": \"dora\", \"role\": \"owner\"}").status, 403);
+    assert_eq!(api("DELETE", "/api/v1/users/anna", "{}").status, 403);
+    let made = api("POST", "/api/v1/users", "{\"name\": \"dora\", \"role\": \"viewer\"}");
+    assert!(made.status == 201 && made.body.contains("/first?code="), "{}", made.body);
+    assert_eq!(api("POST", "/api/v1/users/dora/disable", "{}").status, 200);
+    assert_eq!(api("POST", "/api/v1/tokens", "{\"role\": \"owner\"}").status, 403);
+    let audit = api("GET", "/api/v1/audit?action=DisableUser", "");
+    assert!(audit.status == 200 && audit.body.contains("\"object\":\"dora\"") && audit.body.contains("\"head\":"), "{}", audit.body);
+    assert_eq!(api("GET", "/api/v1/audit/verify", "").status, 200);
+    assert_eq!(api("GET", &format!("/api/v1/audit/verify?head={}", "0f".repeat(32)), "").status, 409);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use miniserde::json;
 use vmetric::director::api_tokens::{ApiTokenView, ApiTokensView};
 use vmetric::fleet::api::lists::{ActivityPage, DirectorsPage};
-use vmetric::fleet::api::routes::ROUTES;
+use vmetric::fleet::api::routes;
 use vmetric::wire::agent_api::OrderWire;
 
 use crate::director_bench::{Site, agent_file};
@@ -238,7 +238,7 @@ fn the_document_is_served_and_every_reading_path_of_it_answers() {
     assert!(matches!(json::from_str(&text), Ok(json::Value::Object(_))) && text.contains("\"openapi\":\"3.1.0\""));
     let others: Vec<String> = ["b", "c"].map(|name| format!("--member {}", site.enroll(name).report.agent_id)).into();
     site.good(&format!("cluster create north --member {} {}", director.report.agent_id, others.join(" ")));
-    for route in ROUTES.iter().filter(|r| r.method == "GET") {
+    for route in routes::all().filter(|r| r.method == "GET") {
         let path = route.path.replace("{director}", &director.report.agent_id).replace("{cluster}", "north");
         let (status, body) = get(&site, &path, Some(&viewer));
         assert_eq!(status, 200, "{path}: {body}");

@@ -348,7 +348,7 @@ fn sessions(view: &SessionsView) -> String {
     let mut table = Table::new(&["SESSION", "USER", "FROM", "BEGAN", "SEEN", "ENDS", "BROWSER"]);
     for s in &view.sessions {
         let (began, seen) = (ago(view.time, s.created_at), ago(view.time, s.seen_at));
-        table.row(vec![s.id.clone(), s.user.clone(), s.ip.clone(), began, seen, until(view.time, s.expires_at), s.agent.clone()]);
+        table.row(vec![s.id.clone(), s.user.clone(), s.ip.clone(), began, seen, until(view.time, s.expires_at), s.browser.clone()]);
     }
     table.text()
 }

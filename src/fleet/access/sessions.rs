@@ -57,7 +57,7 @@ pub struct SessionRow {
     /// Where it began.
     pub ip: String,
     /// What the browser says that it is.
-    pub agent: String,
+    pub browser: String,
 }
 
 /// When a session ends if nothing more is heard.
@@ -217,7 +217,7 @@ impl Access {
             seen_at: s.seen_at,
             expires_at: ends(s),
             ip: s.ip.clone(),
-            agent: s.agent.clone(),
+            browser: s.agent.clone(),
         };
         let mut rows: Vec<SessionRow> = self.sessions.borrow().iter().filter(|(_, s)| ends(s) > now).map(row).collect();
         rows.sort_by(|a, b| b.seen_at.cmp(&a.seen_at).then(a.id.cmp(&b.id)));

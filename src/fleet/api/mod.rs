@@ -20,6 +20,7 @@
 pub mod document;
 pub mod fields;
 pub mod lists;
+pub mod people;
 mod policies;
 pub mod routes;
 pub mod schemas;

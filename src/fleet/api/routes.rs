@@ -70,7 +70,7 @@ pub enum Found {
 pub fn find(method: &str, path: &str) -> Found {
     let method = if method == "HEAD" { "GET" } else { method };
     let mut allowed = Vec::new();
-    for route in ROUTES {
+    for route in all() {
         let Some(place) = matches(route.path, path) else { continue };
         if route.method == method {
             return Found::Route(route, place);
@@ -114,6 +114,14 @@ pub(super) const PLAIN: Route = Route {
 };
 
 /// Everything that the API knows.
+pub static PARTS: &[&[Route]] = &[ROUTES, super::people::ROUTES];
+
+/// All of it.
+pub fn all() -> impl Iterator<Item = &'static Route> {
+    PARTS.iter().flat_map(|part| part.iter())
+}
+
+/// Updates, Directors, policies and keys.
 pub static ROUTES: &[Route] = &[
     Route { path: "/api/v1/openapi.json", id: "document", about: "This document.", need: None, answer: "Document", ..PLAIN },
     Route {

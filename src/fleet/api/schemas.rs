@@ -6,8 +6,10 @@ use miniserde::Serialize;
 use miniserde::json::{self, Value};
 
 use super::lists::{ActivityPage, AgentsPage, DirectorsPage, ToldPage};
+use super::people::AuditPage;
 use super::renamed;
 use crate::director::acts::OrderedView;
+use crate::director::api_tokens::{ApiTokenRow, ApiTokenView, ApiTokensView};
 use crate::director::cancel::CancelView;
 use crate::director::commands::TokenView;
 use crate::director::enroll::{TokenRow, TokensView};
@@ -23,8 +25,11 @@ use crate::director::records::{Event, Quarantine};
 use crate::director::releases::{ReleaseRow, ReleasesView};
 use crate::director::retry::{Again, LeftOut, RetryView};
 use crate::director::views::{AgentView, RejectionsView, RolloutView, RolloutsView, StatusView};
+use crate::fleet::access::command::{SessionsView, UserRow, UsersView, VerifiedView};
+use crate::fleet::access::sessions::SessionRow;
 use crate::fleet::intake::{SiteAgent, Told};
 use crate::wire::agent_api::{ErrorWire, RejectWire};
+use crate::wire::audit::{Head, Row};
 use crate::wire::settings::SettingsWire;
 
 /// A schema's name, what it is, and a default value of it as JSON.
@@ -92,6 +97,17 @@ pub static SCHEMAS: &[Schema] = &[
     schema!("Member", MemberView, "A member of a cluster."),
     schema!("Authorization", GrantRow, "What one Director may take, and until when."),
     schema!("Authorized", AuthorizeView, "What was authorized, or taken back."),
+    schema!("Users", UsersView, "Who may log in."),
+    schema!("User", UserRow, "One user."),
+    schema!("Sessions", SessionsView, "Sessions of the pages."),
+    schema!("Session", SessionRow, "One session: whose, from where, until when."),
+    schema!("Tokens", ApiTokensView, "Tokens of this API."),
+    schema!("TokenRow", ApiTokenRow, "One token, without its text."),
+    schema!("Token", ApiTokenView, "A new token, with its text."),
+    schema!("Audit", AuditPage, "Rows of the audit log."),
+    schema!("AuditRow", Row, "One act: who, from where, what, on what, how it ended; with the hash of the row before."),
+    schema!("AuditHead", Head, "Where the chain of the audit log stands."),
+    schema!("AuditVerified", VerifiedView, "How much of the audit log was followed, and its head."),
     schema!("Activity", ActivityPage, "A page of Fleet's activity."),
     schema!("Event", Event, "What happened: a stable code and a sentence."),
     Schema { own: true, ..schema!("Agents", AgentsPage, "A page of the Directors' agents.") },
@@ -139,6 +155,11 @@ pub const HOLDS: &[(&str, &str)] = &[
     ("Authorized.authorized", "Authorization"),
     ("Authorized.left_out", "LeftOut"),
     ("Authorized.revoked", "string"),
+    ("Users.users", "User"),
+    ("Sessions.sessions", "Session"),
+    ("Tokens.tokens", "TokenRow"),
+    ("Audit.rows", "AuditRow"),
+    ("Audit.head", "AuditHead"),
     ("Activity.events", "Event"),
     ("Agents.agents", "Agent"),
     ("Told.events", "ToldEvent"),
@@ -169,6 +190,8 @@ const NUMBERS: &[&str] = &[
     "timestamp_version",
     "last_contact",
     "seq",
+    "login_at",
+    "link_until",
 ];
 
 /// Fields that may be absent and are texts.
@@ -205,6 +228,7 @@ const TEXTS: &[&str] = &[
     "cluster",
     "cluster_name",
     "note",
+    "link",
 ];
 
 /// A schema as JSON.

@@ -43,6 +43,7 @@ pub static ROUTES: &[&[Route]] = &[
     pages::rollouts::ROUTES,
     pages::releases::ROUTES,
     pages::activity::ROUTES,
+    pages::users::ROUTES,
 ];
 
 /// All of them.

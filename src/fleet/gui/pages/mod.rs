@@ -13,6 +13,7 @@ pub mod panel;
 pub mod releases;
 pub mod rollouts;
 pub mod shell;
+pub mod users;
 
 /// Templates by name.
 pub type Templates = &'static [(&'static str, &'static str)];
@@ -27,4 +28,5 @@ pub static TEMPLATES: &[Templates] = &[
     rollouts::TEMPLATES,
     releases::TEMPLATES,
     activity::TEMPLATES,
+    users::TEMPLATES,
 ];
