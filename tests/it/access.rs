@@ -87,9 +87,9 @@ fn the_first_owner_comes_by_a_link_of_the_console_once() {
         "no other site hears the code"
     );
     for (fields, code_of) in [
-        ("name=%3Cb%3E&password=four+plain+words&again=four+plain+words", "name_invalid"),
-        ("name=anna&password=short&again=short", "password_weak"),
-        ("name=anna&password=four+plain+words&again=four+plain+word", "password_differs"),
+        ("name=%3Cb%3E&password=four+plain+words&again=four+plain+words", "the first a letter or digit"),
+        ("name=anna&password=short&again=short", "needs at least 12 characters"),
+        ("name=anna&password=four+plain+words&again=four+plain+word", "not the same password again"),
     ] {
         let heard = form(&site, "/first", "", &format!("code={code}&{fields}"));
         assert!(heard.status == 422 && heard.body.contains(code_of), "{fields}: {} {}", heard.status, heard.body);

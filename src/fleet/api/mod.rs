@@ -167,7 +167,7 @@ pub fn refused(reason: &Reason) -> Response {
     let code = reason.code.as_ref();
     let status = match code {
         "role_too_low" => 403,
-        "bad_request" | "bad_serial" | "version_invalid" | "max_failures_too_high" | "token_needs_end" => 400,
+        "password_weak" | "bad_request" | "bad_serial" | "version_invalid" | "max_failures_too_high" | "token_needs_end" => 400,
         "store_unavailable" | "stopping" | "not_ready" | "connection_lost" | "answer_lost" => 503,
         _ if code.ends_with("_ambiguous") || code.ends_with("_invalid") => 400,
         _ if code.ends_with("_unknown") => 404,
