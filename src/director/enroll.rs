@@ -289,6 +289,8 @@ impl Registry {
         self.policing.mark(&id);
         self.keep_agent(&id);
         self.event(now, &id, if known.is_some() { "enrolled_again" } else { "enrolled" }, detail, None);
+        #[cfg(unix)]
+        self.take_handed_for(&id, now);
         Ok(id)
     }
 }

@@ -1,4 +1,4 @@
-//! Bytes that agents may fetch here: per day, per second, and how many of them at once (`limits:` of `vmetric.yml`).
+//! Bytes that agents may fetch here (and the mirror fetches, see [`super::allowance`]): per day, per second, and how many of them at once (`limits:` of `vmetric.yml`).
 //!
 //! What a request asks for is counted durably before its first byte goes out, and what was not sent is given back: neither a
 //! crash nor requests at the same time can exceed a day's bytes, and a download that goes on counts no byte twice. There is
@@ -106,6 +106,12 @@ impl Metering {
         self.spent.get(who).map_or_else(Spent::default, |row| Spent { day: row.day.clone(), bytes: row.bytes })
     }
 
+    /// How long a piece of what this server fetches itself has to wait, and that it goes then.
+    pub fn wait_own(&mut self, bytes: u64, now: Duration) -> Duration {
+        let Some(rate) = self.per_second[0] else { return Duration::ZERO };
+        self.paces.entry(ALL.into()).or_default().wait(bytes, rate, now)
+    }
+
     /// What an agent has had today, and may have; `None` = no limit is set.
     pub fn today_of(&self, agent: &str, now: u64) -> Option<(u64, u64)> {
         Some((self.of(agent).on(&self.today(now)).bytes, self.per_day[1]?))
@@ -151,7 +157,8 @@ impl Registry {
         Ok(days)
     }
 
-    fn give_bytes_back(&mut self, taken: &[(String, String)], unsent: u64) {
+    /// Gives back what was taken and not used.
+    pub fn give_bytes_back(&mut self, taken: &[(String, String)], unsent: u64) {
         for (who, day) in taken.iter().filter(|_| unsent > 0) {
             let left = give_back(&self.metering.of(who), day, unsent);
             self.keep_spent(who, left);

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::fetch::{Body, fetch, part, verify};
+use super::allowance::Allowance;
 use super::tree::{Entry, Tree};
 use crate::core::hex::{self, Sha256};
 use crate::core::keep::{Facts, Kept, keep};
@@ -62,6 +63,8 @@ pub struct Mirror {
     pub floor: u64,
     /// How much is kept, and what is needed at this site.
     pub facts: Facts,
+    /// What it may fetch over a link; `None` = as much as there is.
+    pub allowance: Option<Allowance>,
     /// How it names itself to the source.
     pub user_agent: &'static str,
 }
@@ -120,7 +123,7 @@ impl Mirror {
     pub fn import(&self, file: &Path, accept_expired: bool, known: &Tree, now: u64) -> Result<Renewed, Reason> {
         let medium = Medium::open(file)?;
         // A person brings it: all of it is wanted, as far as there is room.
-        let mirror = Mirror { facts: Facts { fetched: None, ..self.facts.clone() }, ..self.clone() };
+        let mirror = Mirror { facts: Facts { fetched: None, ..self.facts.clone() }, allowance: None, ..self.clone() };
         mirror.renew(Origin::Medium(medium), if accept_expired { u64::MAX } else { 0 }, known, now)
     }
 
@@ -276,7 +279,7 @@ impl Mirror {
                 _ => open(&plain, artifact.length, from),
             })
         };
-        fetch(&file, artifact.length, &|| Ok(trusted.file_check(artifact)?), &mut from)?;
+        fetch(&file, artifact.length, &|| Ok(trusted.file_check(artifact)?), &mut from, self.allowance.as_ref())?;
         Ok(entry)
     }
 

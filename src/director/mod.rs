@@ -15,6 +15,7 @@ pub mod activity;
 pub mod acts;
 #[cfg(unix)]
 pub mod admin;
+pub mod allowance;
 #[cfg(unix)]
 pub mod api_tokens;
 #[cfg(unix)]

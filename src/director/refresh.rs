@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::allowance::{self, Allowance};
 use super::mirror::{EVERY, Mirror, Renewed, Source};
 use super::service::retry_after;
 use super::site::Site;
@@ -164,11 +165,17 @@ pub fn not_here(path: &str, why: &str) -> Response {
 }
 
 /// Refreshes the mirror at the start, on demand and every minute.
-pub async fn forever(site: Rc<Site>, mut mirror: Arc<Mirror>) {
+pub async fn forever(site: Rc<Site>, mirror: Arc<Mirror>) {
     if matches!(mirror.source, Source::Nowhere) {
         log::info!("no mirror: releases come with `{}`", site.role.command("mirror --file"));
     }
     check(&site, mirror.clone()).await;
+    let (allowance, counting) = allowance::of(&site);
+    // The counting never ends before the mirror does.
+    smol::future::or(counting, renew_forever(&site, mirror, allowance)).await;
+}
+
+async fn renew_forever(site: &Rc<Site>, mut mirror: Arc<Mirror>, allowance: Allowance) {
     loop {
         let number = site.refreshes_begun.get() + 1;
         site.refreshes_begun.set(number);
@@ -176,15 +183,16 @@ pub async fn forever(site: Rc<Site>, mut mirror: Arc<Mirror>) {
         if let Some(source) = site.source.borrow_mut().take() {
             mirror = Arc::new(Mirror { source, ..Mirror::clone(&mirror) });
         }
+        let allowance = Some(allowance.clone()).filter(|_| matches!(mirror.source, Source::Url(..)));
         let facts = site.registry.borrow().mirror_facts(site.mirror_limit.get(), &site.tree.borrow().releases, clock::unix());
-        mirror = Arc::new(Mirror { facts: Facts { fetched: Some(BTreeSet::new()), ..facts }, ..Mirror::clone(&mirror) });
+        mirror = Arc::new(Mirror { facts: Facts { fetched: Some(BTreeSet::new()), ..facts }, allowance, ..Mirror::clone(&mirror) });
         let (now, known) = (clock::unix(), site.tree.borrow().clone());
         let renewed = pass(&mirror, import.clone(), known, now).await;
-        let renewed = fetch_needed(&site, &mut mirror, renewed, now).await;
+        let renewed = fetch_needed(site, &mut mirror, renewed, now).await;
         let before = site.last_refresh.borrow().clone();
         let (error, note) = match renewed {
             Ok(None) => (None, None),
-            Ok(Some(renewed)) => take(&site, renewed, import.as_ref(), number, now),
+            Ok(Some(renewed)) => take(site, renewed, import.as_ref(), number, now),
             Err(reason) => (Some(reason.to_string()), None),
         };
         // Once per cause: a source that is away for a weekend is one line. What a person asked for is always told.

@@ -90,6 +90,9 @@ pub struct Registry {
     pub asked: BTreeMap<crate::core::keep::Use, u64>,
     /// Something waits for a file that is not here: the mirror looks now, not in a minute.
     pub fetch_now: bool,
+    /// What Fleet says of this server's nodes, as it came last; memory only.
+    #[cfg(unix)]
+    pub handed_down: Option<super::policing::hand::HandedWire>,
     /// Which revision of them each was told of; memory only.
     pub handed_told: BTreeMap<String, u64>,
     /// Settings, authorizations, and whose decision may be another one now.

@@ -359,6 +359,7 @@ fn mirror(args: &Run, role: &Role) -> Result<Mirror, String> {
         floor,
         // Until the registry is asked, nothing is fetched.
         facts: Facts { fetched: Some(Default::default()), ..Facts::default() },
+        allowance: None,
         user_agent: role.user_agent,
     })
 }

@@ -120,6 +120,14 @@ fn main() {
         )
         .as_bytes(),
     );
+    for (name, head, text) in [
+        ("weekly", 1, "0 2 * * 0"),
+        ("lists", 2, "*/5,7 1-5 1 jan-mar mon-fri/2"),
+        ("interval", 3, "30m"),
+    ] {
+        seeds.write("cron", name, &[&[head, 0, 0x6a, 0x48, 0, 0], text.as_bytes()].concat());
+    }
+    seeds.write("vmetric_yml", "flow", b"update: {mode: auto, method: immediate, version: latest, interval: 1h} # c\n\"fleet\": &a {}\n");
     let mut bundle = Vec::new();
     for (name, bytes) in [("metadata/1.root.json", &b"{}"[..]), ("metadata/timestamp.json", b""), ("targets/a/b", &[7; 513])] {
         bundle.extend_from_slice(&header(name, bytes.len() as u64).unwrap());

@@ -11,7 +11,8 @@ use vmetric::core::keep::{Facts, Use};
 use vmetric::core::reason::Reason;
 use vmetric::director::mirror::Source;
 use vmetric::director::policing::grants::Authorize;
-use vmetric::director::policing::rows::{PolicyChange, Scope};
+use vmetric::director::policing::hand::HandedWire;
+use vmetric::director::policing::rows::{PolicyChange, PolicyRow, Scope};
 use vmetric::director::quarantine::Reject;
 use vmetric::director::releases::ReleasesView;
 use vmetric::director::tree::Tree;
@@ -184,6 +185,30 @@ fn an_order_by_hand_waits_for_its_file_and_says_so() {
     let id = world.assign(&all("2.1.0"));
     let row = &world.registry.orders[&(id, "a0".to_string())];
     assert!(row.code == "file_not_here" && row.detail.contains("package.tar.zst") && row.detail.contains("no route"), "{}", row.detail);
+}
+
+#[test]
+fn what_fleet_said_of_an_agent_counts_once_it_is_enrolled() {
+    let mut world = World::new(1);
+    let row = |scope: &str, mode: &str, revision| PolicyRow {
+        scope: scope.into(),
+        custom: true,
+        settings: SettingsWire { mode: Some(mode.into()), method: Some("immediate".into()), ..Default::default() },
+        revision,
+        ..Default::default()
+    };
+    let nodes = Some(vec![row("node/late", "auto", 7), row("node/a0", "manual", 8)]);
+    let handed = HandedWire { nodes, ..Default::default() };
+    world.registry.take_handed(&handed, world.now);
+    assert!(!world.registry.policing.rows.contains_key("node/late"));
+    world.enroll("late", "linux", "1.0.0");
+    world.plan();
+    assert_eq!(world.registry.policing.rows["node/late"].handed, Some(7));
+    assert_eq!(world.state(1, "late").0, "ordered", "at once, not with Fleet's next change");
+    // What was changed here meanwhile is not undone by somebody else's enrollment.
+    set(&mut world, &Scope::Node("a0".into()), "mode=auto;method=user_action");
+    world.enroll("later", "linux", "1.0.0");
+    assert_eq!(world.registry.policing.rows["node/a0"].settings.mode.as_deref(), Some("auto"));
 }
 
 fn order_of(agent: &FakeAgent) -> OrderWire {

@@ -78,6 +78,7 @@ pub fn mirror(bench: &Bench, source: Source) -> Mirror {
         root,
         floor: 0,
         facts: Default::default(),
+        allowance: None,
         user_agent: "test",
     }
 }
@@ -109,6 +110,37 @@ fn a_web_server_is_mirrored() {
     let stranger = self::mirror(&bench, Source::Url(url, vec![[7; 32]]));
     let reason = stranger.refresh(&first.tree, clock::unix()).unwrap_err();
     assert!(!reason.code.is_empty() && !reason.detail.is_empty(), "another server's key is refused: {reason}");
+}
+
+/// A Director's own bytes are bytes of its day, and what did not come is given back.
+#[test]
+fn what_the_mirror_fetches_counts_in_the_day() {
+    let bench = released();
+    let (url, pin) = web(bench.files("public"));
+    let site = crate::director_service::Bench::new();
+    let one = agent_file("1.0.0").len() as u64;
+    let spent = || site.site.registry.borrow().metering.spent.get("director:").map_or(0, |row| row.bytes);
+    let limit = |bytes| site.site.registry.borrow_mut().metering.per_day[0] = Some(bytes);
+    let (allowance, counting) = vmetric::director::allowance::of(&site.site);
+    let mut mirror = mirror(&bench, Source::Url(url, vec![pin]));
+    mirror.allowance = Some(allowance);
+    let _counts = site.spawn(counting);
+    let look = |mirror: &Mirror| {
+        let mirror = mirror.clone();
+        site.wait(smol::unblock(move || refreshed(&mirror, &Tree::default())))
+    };
+    limit(one + one / 2);
+    // A connection that fails costs nothing.
+    let gone = Mirror { source: Source::Folder(bench.path("gone")), ..mirror.clone() };
+    let gone = site.wait(smol::unblock(move || gone.refresh(&Tree::default(), clock::unix())));
+    assert_eq!((gone.unwrap_err().code.as_ref(), spent()), ("mirror_unreachable", 0));
+    assert_eq!((look(&mirror).left_out.len(), spent()), (0, one));
+    // The rest of the day is not enough for the same file again: nothing of it is asked for.
+    std::fs::remove_dir_all(bench.path("site/release/targets")).unwrap();
+    let refused = look(&mirror);
+    assert_eq!((refused.left_out[0].code.as_ref(), spent()), ("bytes_per_day", one), "{:?}", refused.left_out);
+    limit(2 * one);
+    assert_eq!((look(&mirror).left_out.len(), spent()), (0, 2 * one));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{unreadable, unwritable};
 use crate::core::reason::Reason;
 use crate::core::trust::FileCheck;
+use crate::director::allowance::{Allowance, Taken};
 use crate::io::fs::{make_folder, remove_all, remove_if_there, room, sync_folder_of};
 
 /// Room that stays free on the disk when an artifact is fetched.
@@ -40,6 +41,7 @@ pub fn fetch(
     length: u64,
     check: &dyn Fn() -> Result<FileCheck, Reason>,
     open: &mut dyn FnMut(u64) -> Result<Body, Reason>,
+    allowance: Option<&Allowance>,
 ) -> Result<(), Reason> {
     let part = part(file);
     if fs::symlink_metadata(&part).is_ok_and(|m| !m.is_file() || m.len() > length) {
@@ -47,12 +49,17 @@ pub fn fetch(
     }
     let have = fs::metadata(&part).map_or(0, |m| m.len());
     // First the source: where nobody brings anything, nothing is made on the disk.
+    let mut taken = allowance.filter(|_| have < length).map(|allowance| allowance.take(length - have)).transpose()?;
     let body = if have < length { Some(open(have)?) } else { None };
+    if body.as_ref().is_some_and(|(_, start)| *start < have) {
+        // The source gives everything or nothing: what is here comes once more.
+        taken = allowance.map(|allowance| allowance.take(length)).transpose()?;
+    }
     let folder = file.parent().unwrap_or(Path::new("."));
     make_folder(folder).map_err(|e| unwritable(folder, &e))?;
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&part);
     let mut out = opened.map_err(|e| unwritable(&part, &e))?;
-    match rest(&mut out, &part, (have, length), check, body) {
+    match rest(&mut out, &part, (have, length), check, body.map(|body| (body, taken.as_mut()))) {
         Ok(()) => {}
         Err(Broken::Off(reason)) => return Err(reason),
         Err(Broken::Useless(reason)) => {
@@ -73,7 +80,7 @@ fn rest(
     part: &Path,
     (have, length): (u64, u64),
     new_check: &dyn Fn() -> Result<FileCheck, Reason>,
-    body: Option<Body>,
+    body: Option<(Body, Option<&mut Taken>)>,
 ) -> Result<(), Broken> {
     let disk = |e: std::io::Error| Broken::Useless(unwritable(part, &e));
     let mut check = new_check().map_err(Broken::Useless)?;
@@ -84,7 +91,7 @@ fn rest(
         // What is there is in the way of everything else.
         return Err(Broken::Useless(Reason::new("disk_full", detail)));
     }
-    if let Some((body, start)) = body {
+    if let Some(((body, start), taken)) = body {
         match start {
             start if start == have => log::debug!("{}: from byte {have} of {length}", part.display()),
             0 => {
@@ -97,7 +104,7 @@ fn rest(
                 return Err(Broken::Off(Reason::new("bad_range", detail)));
             }
         }
-        append(body, out, part, &mut check)?;
+        append(body, out, part, &mut check, taken)?;
     }
     check.finish().map_err(|refusal| Broken::Useless(refusal.into()))
 }
@@ -113,7 +120,7 @@ fn absorb(out: &mut File, part: &Path, check: &mut FileCheck) -> Result<(), Brok
     }
 }
 
-fn append(mut from: impl Read, to: &mut File, part: &Path, check: &mut FileCheck) -> Result<(), Broken> {
+fn append(mut from: impl Read, to: &mut File, part: &Path, check: &mut FileCheck, mut taken: Option<&mut Taken>) -> Result<(), Broken> {
     let mut piece = vec![0; PIECE];
     loop {
         let n = from.read(&mut piece).map_err(|e| Broken::Off(unreadable(part, &e)))?;
@@ -122,6 +129,7 @@ fn append(mut from: impl Read, to: &mut File, part: &Path, check: &mut FileCheck
         }
         check.absorb(&piece[..n]).map_err(|refusal| Broken::Useless(refusal.into()))?;
         to.write_all(&piece[..n]).map_err(|e| Broken::Useless(unwritable(part, &e)))?;
+        taken.iter_mut().for_each(|taken| taken.came(n as u64));
     }
 }
 

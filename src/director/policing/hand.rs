@@ -62,14 +62,24 @@ impl Registry {
         }
     }
 
+    /// At a Director: an agent is new here; what Fleet said of it before counts at once.
+    pub(in crate::director) fn take_handed_for(&mut self, id: &str, now: u64) {
+        let scope = Scope::Node(id.to_string()).key();
+        let Some(handed) = self.handed_down.clone() else { return };
+        if handed.nodes.iter().flatten().any(|row| row.scope == scope) {
+            self.take_handed(&handed, now);
+        }
+    }
+
     /// At a Director: puts what is new of it in force. What cannot be is told, and the rest counts.
     pub fn take_handed(&mut self, handed: &HandedWire, now: u64) {
+        self.handed_down = Some(handed.clone());
         let own = |row: &PolicyRow| row.scope.strip_prefix("node/").filter(|id| is_name(id)).map(|id| Scope::Node(id.to_string()));
         let organization = handed.organization.iter().map(|row| (Scope::Organization, row));
         let director = handed.director.iter().map(|row| (Scope::Default, row));
         let nodes = handed.nodes.iter().flatten().filter_map(|row| Some((own(row)?, row)));
         for (scope, row) in organization.chain(director).chain(nodes) {
-            // An agent that is not enrolled here yet gets it with Fleet's next change.
+            // An agent that is not enrolled here yet gets it when it is.
             if matches!(&scope, Scope::Node(id) if self.known(id).is_err()) {
                 continue;
             }
