@@ -12,9 +12,9 @@ use tar::Archive;
 use crate::core::package::{BLOCK, Entry, Format, Kind, PADDING_MAX, Tally, Unpacked, WINDOW_MAX, entry};
 use crate::core::reason::Reason;
 
-#[cfg(feature = "release")]
 #[cfg(feature = "director")]
 pub mod beside;
+#[cfg(feature = "release")]
 pub mod pack;
 #[cfg(test)]
 mod tests;
