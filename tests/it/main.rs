@@ -51,6 +51,8 @@ mod fleet_policy;
 mod fleet_told;
 mod frozen;
 mod http_client;
+#[cfg(all(unix, feature = "fleet"))]
+mod gui;
 #[cfg(unix)]
 mod install;
 mod launcher;

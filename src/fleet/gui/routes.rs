@@ -44,6 +44,7 @@ pub static ROUTES: &[&[Route]] = &[
     pages::releases::ROUTES,
     pages::activity::ROUTES,
     pages::users::ROUTES,
+    pages::audit::ROUTES,
 ];
 
 /// All of them.

@@ -90,7 +90,8 @@ pub fn of_director(ask: &Ask, view: &ExplainView, pending: bool) -> Vec<Value> {
     }
     let moving = a.scheduled_version.is_some();
     let switched = matches!(a.state.as_str(), "trial" | "switching");
-    if moving && ask.may(Act::Cancel) {
+    let open = moving || (a.rollout.is_some() && a.owner.is_some());
+    if open && ask.may(Act::Cancel) {
         let (word, about) = match switched {
             true => ("Roll back", "The new version is refused: the Director goes back to the one before.".to_string()),
             false => ("Cancel update", "What has not switched ends; the Director keeps running the version it has.".to_string()),

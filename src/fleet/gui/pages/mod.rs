@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod acts;
 pub mod agents;
+pub mod audit;
 pub mod director;
 pub mod directors;
 pub mod entry;
@@ -29,4 +30,5 @@ pub static TEMPLATES: &[Templates] = &[
     releases::TEMPLATES,
     activity::TEMPLATES,
     users::TEMPLATES,
+    audit::TEMPLATES,
 ];

@@ -1,0 +1,292 @@
+//! The web GUI of the real Fleet: every page for every role, hostile names, forms without script, live regions, sizes.
+
+use std::io::Read;
+use std::time::Duration;
+
+use miniserde::json;
+use vmetric::core::access::{Role, permits};
+use vmetric::director::api_tokens::ApiTokenView;
+use vmetric::fleet::gui::page::CSP;
+use vmetric::fleet::gui::routes::{self, Route};
+use vmetric::io::clock;
+use vmetric::wire::agent_api::PROTOCOL;
+use vmetric::wire::fleet_api::{AgentRowWire, HealthWire, PAGE_MAX, PageWire};
+
+use crate::access::{Heard, add, ask, form, log_in};
+use crate::director_bench::{FakeAgent, Site};
+
+/// The goal for a page, bytes.
+const PAGE_BYTES: usize = 100_000;
+/// What a Director may call itself and its agents.
+const EVIL: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ if x }}";
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn get(site: &Site, session: &str, path: &str) -> Heard {
+    ask(site, "GET", path, &format!("cookie: __Host-session={session}\r\n"), "")
+}
+
+/// A Director that tells of so many agents.
+fn tell(director: &FakeAgent, agents: impl Iterator<Item = AgentRowWire>) {
+    let rows: Vec<AgentRowWire> = agents.collect();
+    let pages: Vec<&[AgentRowWire]> = rows.chunks(PAGE_MAX).collect();
+    let (mut sum, mut count) = (0_u64, 0);
+    for (at, page) in pages.iter().enumerate() {
+        sum = page.iter().fold(sum, |sum, row| sum.wrapping_add(row.sum));
+        count += page.len() as u64;
+        let part = match (at == 0, at + 1 == pages.len()) {
+            (true, true) => "only",
+            (true, false) => "first",
+            (false, false) => "more",
+            (false, true) => "last",
+        };
+        let inventory = Some(PageWire { part: part.into(), rows: Some(page.to_vec()), gone: None, sum, count });
+        let wire = HealthWire {
+            protocol: PROTOCOL,
+            version: director.report.version.clone(),
+            os: "linux".into(),
+            architecture: "amd64".into(),
+            mirror_error: Some(EVIL.into()),
+            inventory,
+            ..Default::default()
+        };
+        let reply = director.http.post_json(&format!("{}/fleet/v1/health", director.url), Some(&director.credential), &json::to_string(&wire), 1 << 16, LIMIT);
+        let reply = reply.unwrap();
+        assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+    }
+}
+
+fn row(n: usize, name: &str) -> AgentRowWire {
+    AgentRowWire {
+        id: format!("agent-{n:05}"),
+        hostname: Some(name.into()),
+        version: Some(if n % 3 == 0 { "2.0.0" } else { "1.0.0" }.into()),
+        architecture: Some("amd64".into()),
+        os: Some("linux".into()),
+        state: Some("rolled_back".into()),
+        code: Some("self_check_failed".into()),
+        detail: Some(EVIL.into()),
+        online: Some(true),
+        last_contact: Some(clock::unix()),
+        sum: n as u64 + 1,
+        ..Default::default()
+    }
+}
+
+/// A Fleet with an owner, a Director with hostile words and its agent, and a roll-out.
+fn world() -> (Site, String, FakeAgent) {
+    let site = Site::fleet();
+    add(&site, "anna", "owner");
+    let session = log_in(&site, "anna");
+    let mut director = site.enroll(EVIL);
+    director.report.detail = EVIL.into();
+    director.report.code = "waiting".into();
+    director.report();
+    tell(&director, [row(0, EVIL)].into_iter());
+    site.good("assign --all --version 2.0.0");
+    (site, session, director)
+}
+
+/// A route's address in this world; pages of one thing are of those that are there.
+fn address(route: &Route, director: &FakeAgent) -> String {
+    let id = &director.report.agent_id;
+    route.path.replace("{director}", id).replace("{agent}", "agent-00000").replace("{os}", "linux").replace("{rollout}", "1")
+}
+
+fn pages(director: &FakeAgent) -> Vec<String> {
+    let looks = routes::all().filter(|r| r.method == "GET" && r.id != "live");
+    let mut out: Vec<String> = looks.map(|r| address(r, director)).filter(|path| !path.contains('{')).collect();
+    let evil = "%3Cscript%3Ealert(1)%3C/script%3E%22%27%3E%3Cimg%20src=x%20onerror=alert(2)%3E";
+    for path in ["/fleet-management/directors", "/devices/linux", "/activity", "/organization/audit"] {
+        out.extend(["q", "status", "period", "page", "after", "user", "director", "size"].map(|field| format!("{path}?{field}={evil}")));
+    }
+    out
+}
+
+#[test]
+fn every_page_is_whole_small_and_takes_nothing_from_elsewhere() {
+    let (site, session, director) = world();
+    for path in pages(&director) {
+        let heard = get(&site, &session, &path);
+        assert!(matches!(heard.status, 200 | 303 | 400 | 404 | 409), "{path}: {} {}", heard.status, heard.body);
+        assert!(heard.status != 400 || path.contains('?'), "{path}: {}", heard.body);
+        assert!(heard.body.len() < PAGE_BYTES, "{path}: {} bytes", heard.body.len());
+        assert_eq!(heard.header("content-security-policy").as_deref(), Some(CSP), "{path}");
+        assert_eq!(heard.header("x-content-type-options").as_deref(), Some("nosniff"), "{path}");
+        if !heard.header("content-type").unwrap_or_default().starts_with("text/html") {
+            continue;
+        }
+        assert!(heard.body.starts_with("<!doctype html>") && heard.body.contains("<h1"), "{path}: {}", heard.body);
+        for forbidden in ["<script>", "<img", "onerror=alert(2)>", "style=\"", "<style", " onclick", "src=\"http", "href=\"http", "url("] {
+            assert!(!heard.body.contains(forbidden), "{path} holds {forbidden}");
+        }
+    }
+}
+
+#[test]
+fn a_role_sees_what_it_may() {
+    let (site, _, director) = world();
+    for role in Role::ALL {
+        let name = format!("one.{role}");
+        add(&site, &name, role.word());
+        let session = log_in(&site, &name);
+        for route in routes::all().filter(|r| r.method == "GET" && r.id != "live") {
+            let path = address(route, &director);
+            if path.contains('{') {
+                continue;
+            }
+            let heard = get(&site, &session, &path);
+            let may = permits(role, route.need).is_ok();
+            assert_eq!(heard.status != 403, may, "{role} {path}: {} {}", heard.status, heard.body);
+        }
+        let detail = get(&site, &session, &format!("/fleet-management/directors/{}", director.report.agent_id)).body;
+        assert_eq!(detail.contains("action=\"/fleet-management/directors/"), role != Role::Viewer, "{role}");
+        assert_eq!(detail.contains("href=\"/organization/audit\""), role >= Role::Admin, "{role}");
+    }
+    // Nobody is led to the login, and back from there.
+    let nobody = ask(&site, "GET", "/devices/linux?q=a", "", "");
+    assert_eq!((nobody.status, nobody.header("location").unwrap().as_str()), (303, "/login?next=/devices/linux%3Fq%3Da"));
+}
+
+/// The token of the forms of a page.
+fn csrf(page: &Heard) -> String {
+    page.body.split_once("name=\"csrf\" value=\"").unwrap().1.split_once('"').unwrap().0.to_string()
+}
+
+#[test]
+fn acts_are_forms_that_say_what_became_of_them() {
+    let (site, session, director) = world();
+    let cookie = format!("cookie: __Host-session={session}\r\n");
+    let place = format!("/fleet-management/directors/{}", director.report.agent_id);
+    let page = get(&site, &session, &place);
+    let token = csrf(&page);
+    assert!(page.body.contains("Cancel update"), "{}", page.body);
+    let refused = form(&site, &format!("{place}/cancel"), &cookie, "csrf=wrong");
+    assert!(refused.status == 403 && refused.body.contains("earlier session"), "{} {}", refused.status, refused.body);
+    let done = form(&site, &format!("{place}/cancel"), &cookie, &format!("csrf={token}&reason=another+day"));
+    assert_eq!((done.status, done.header("location").as_deref()), (303, Some(place.as_str())));
+    let page = get(&site, &session, &place);
+    assert!(page.body.contains("The update is cancelled") && page.body.contains("another day"), "{}", page.body);
+    assert!(!get(&site, &session, &place).body.contains("The update is cancelled"), "said once");
+    // What does not work is said, too, with the command's own words.
+    let done = form(&site, &format!("{place}/assign"), &cookie, &format!("csrf={token}&version=9.9.9"));
+    assert_eq!(done.status, 303);
+    assert!(get(&site, &session, &place).body.contains("the mirror has no vmetric-director 9.9.9"));
+    let theme = form(&site, "/theme", &cookie, &format!("csrf={token}&theme=dark&back=//evil.example/"));
+    assert_eq!(theme.header("location").as_deref(), Some("/"));
+    let dark = ask(&site, "GET", "/", &format!("cookie: __Host-session={session}; __Host-theme=dark\r\n"), "");
+    assert!(dark.body.contains("data-theme=\"dark\""));
+}
+
+#[test]
+fn static_files_are_kept_for_ever_by_their_hash() {
+    let (site, session, _) = world();
+    let page = get(&site, &session, "/").body;
+    let at = page.find("/static/style.").unwrap();
+    let path = page[at..].split('"').next().unwrap();
+    let file = ask(&site, "GET", path, "accept-encoding: gzip\r\n", "");
+    assert_eq!((file.status, file.header("content-encoding").as_deref()), (200, Some("gzip")));
+    assert!(file.header("cache-control").unwrap().contains("immutable"));
+    assert!(ask(&site, "GET", path, "", "").body.contains(":focus-visible"));
+    assert_eq!(ask(&site, "GET", "/static/style.0000000000000000.css", "", "").status, 404);
+}
+
+/// An open stream, and what came of it.
+struct Stream(crate::serve::site::Raw, String);
+
+impl Stream {
+    fn open(site: &Site, session: &str, page: &str) -> Stream {
+        let mut raw = site.hostile();
+        raw.say(format!("GET /live?page={page} HTTP/1.1\r\nhost: fleet.test\r\ncookie: __Host-session={session}\r\n\r\n"));
+        Stream(raw, String::new())
+    }
+
+    /// Reads until this came.
+    fn until(&mut self, what: &str) {
+        let mut piece = [0; 4096];
+        while !self.1.contains(what) {
+            let n = self.0.0.read(&mut piece).unwrap_or_else(|e| panic!("{what} did not come: {e}: {}", self.1));
+            assert!(n > 0, "the stream ended before {what}: {}", self.1);
+            self.1.push_str(&String::from_utf8_lossy(&piece[..n]));
+        }
+    }
+}
+
+#[test]
+fn what_changes_is_sent_to_who_looks() {
+    let (site, session, director) = world();
+    let path = format!("/fleet-management/directors/{}", director.report.agent_id);
+    let mut stream = Stream::open(&site, &session, &path);
+    stream.until("event: region");
+    assert!(stream.1.starts_with("HTTP/1.1 200 OK") && stream.1.contains("transfer-encoding: chunked"), "{}", stream.1);
+    assert!(stream.1.contains("text/event-stream") && !stream.1.contains("\u{1}csrf"), "{}", stream.1);
+    stream.1.clear();
+    site.good("cancel --all --reason enough-of-this");
+    stream.until("enough-of-this");
+    // Its regions hold this session's own token.
+    stream.until(&csrf(&get(&site, &session, &path)));
+    let refused = Stream::open(&site, &session, "/live").0.hear();
+    assert!(refused.0.starts_with("HTTP/1.1 404"), "{}", refused.0);
+    // The session's end is the stream's.
+    stream.1.clear();
+    site.good("user disable anna --json").clear();
+    stream.until("event: gone");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_who_looks() {
+    let (mut site, session, _) = world();
+    let mut stream = Stream::open(&site, &session, "/");
+    stream.until("event: region");
+    assert_eq!(site.stop(), Some(0));
+}
+
+#[test]
+#[ignore = "measures: tests/run measure"]
+fn ten_thousand_agents_and_fifty_browsers() {
+    let site = Site::fleet();
+    add(&site, "anna", "owner");
+    let session = log_in(&site, "anna");
+    let directors: Vec<FakeAgent> = (0..20).map(|n| site.enroll(&format!("site-{n:02}"))).collect();
+    for (n, director) in directors.iter().enumerate() {
+        director.report();
+        tell(director, (0..500).map(|m| row(n * 500 + m, &format!("edge-{:05}", n * 500 + m))));
+    }
+    let cookie = format!("cookie: __Host-session={session}\r\n");
+    for path in ["/devices/linux", "/devices/linux?q=edge-09999", "/devices/windows", "/", "/fleet-management/directors", "/activity"] {
+        let mut raw = site.hostile();
+        let mut times = Vec::new();
+        let mut size = 0;
+        for _ in 0..20 {
+            let began = clock::monotonic();
+            raw.say(format!("GET {path} HTTP/1.1\r\nhost: fleet.test\r\n{cookie}\r\n"));
+            let (head, body) = raw.hear();
+            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+            (size, _) = (body.len(), times.push(clock::monotonic() - began));
+        }
+        times.sort();
+        println!("{path}: {size} bytes, answer {:.1} ms (median of 20)", times[10].as_secs_f64() * 1e3);
+        assert!(size < PAGE_BYTES);
+    }
+    let cpu = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", site.pid())).unwrap();
+        let fields: Vec<u64> = stat.rsplit_once(')').unwrap().1.split_whitespace().filter_map(|f| f.parse().ok()).collect();
+        fields[10] + fields[11]
+    };
+    let measure = |what: &str, streams: &mut Vec<Stream>| {
+        streams.iter_mut().for_each(|s| s.until("event: region"));
+        let before = cpu();
+        vmetric::io::process::sleep(Duration::from_secs(30));
+        println!("{what}: {:.2} % of one processor", (cpu() - before) as f64 / 30.0);
+    };
+    measure("nobody looks", &mut Vec::new());
+    for sessions in [1, 4] {
+        let sessions: Vec<String> = (0..sessions).map(|_| log_in(&site, "anna")).collect();
+        let looked = ["/", "/devices/linux", "/fleet-management/directors", "/rollouts", "/activity"];
+        let (each, n) = if sessions.len() == 1 { (1, 10) } else { (looked.len(), 50) };
+        let mut streams: Vec<Stream> = (0..n).map(|n| Stream::open(&site, &sessions[n % sessions.len()], looked[n % each])).collect();
+        measure(&format!("{n} browsers, {each} different page(s)"), &mut streams);
+    }
+    // The API's token is another door to the same rows.
+    let token = site.json::<ApiTokenView>("token create --role viewer --json").token;
+    assert_eq!(crate::fleet::get(&site, "/api/v1/agents?limit=200", Some(&token)).0, 200);
+}
