@@ -50,9 +50,9 @@ mod fleet;
 mod fleet_policy;
 mod fleet_told;
 mod frozen;
-mod http_client;
 #[cfg(all(unix, feature = "fleet"))]
 mod gui;
+mod http_client;
 #[cfg(unix)]
 mod install;
 mod launcher;

@@ -29,6 +29,9 @@ pub static ROUTES: &[Route] =
 /// Templates.
 pub static TEMPLATES: Templates = &[("directors", include_str!("../templates/directors.html"))];
 
+/// Directors that wait for approval and are named above the others.
+const PENDING_MAX: usize = 10;
+
 const STATES: [(&str, &str); 6] = [
     ("", "All"),
     ("attention", "Needs attention"),
@@ -49,6 +52,14 @@ async fn list(ask: Ask) -> Result<Reply, Reason> {
             fitting.into_iter().skip(part.from).take(part.size).map(|view| row(&registry, &tree.releases, &view, ask.now)).collect();
         (views, total, registry.agents.values().filter(|a| a.removed_at.is_none()).count())
     };
+    let pending: Vec<Value> = ask
+        .site
+        .registry
+        .borrow()
+        .pending_views(ask.now)
+        .take(PENDING_MAX)
+        .map(|view| json!({"name": name(&view), "path": path(&view.id), "platform": format!("{} / {}", words::os(&view.os), view.architecture)}))
+        .collect();
     let none = match (total, shown) {
         (0, _) if ask.may(Act::Enroll) => empty_to(
             "server",
@@ -71,6 +82,8 @@ async fn list(ask: Ask) -> Result<Reply, Reason> {
             choice(&ask, "status", "Status", &STATES),
             sizes(&ask),
         ],
+        "has_pending": !pending.is_empty(),
+        "pending": pending,
         "may_create": ask.may(Act::Enroll),
     });
     Page::new("Directors", "directors", context).below(&[("Fleet Management", "")]).reply()
