@@ -276,7 +276,7 @@ fn ten_thousand_agents_and_fifty_browsers() {
     }
     let cpu = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", site.pid())).unwrap();
-        let fields: Vec<u64> = stat.rsplit_once(')').unwrap().1.split_whitespace().filter_map(|f| f.parse().ok()).collect();
+        let fields: Vec<i64> = stat.rsplit_once(')').unwrap().1.split_whitespace().filter_map(|f| f.parse().ok()).collect();
         fields[10] + fields[11]
     };
     let measure = |what: &str, streams: &mut Vec<Stream>| {

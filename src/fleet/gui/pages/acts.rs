@@ -60,117 +60,84 @@ fn why(act: &str) -> Value {
 
 /// What this person may do about this Director as it is now.
 pub fn of_director(ask: &Ask, view: &ExplainView, pending: bool) -> Vec<Value> {
-    let a = &view.agent;
     let mut out = Vec::new();
-    if pending {
-        if ask.may(Act::Enroll) {
-            let fingerprint = a.fingerprint.clone().unwrap_or_default();
-            let about = format!("Compare the fingerprint with what `vmetric-director status` shows there first: {fingerprint}");
-            out.push(Offer {
-                word: "Approve",
-                about,
-                path: "decide",
-                confirm: "Approve",
-                danger: false,
-                fields: vec![],
-                hidden: vec![("act", "approve".into())],
-            });
-            let about = "It is told so, and asks again at most every 15 minutes.".to_string();
-            out.push(Offer {
-                word: "Deny",
-                about,
-                path: "decide",
-                confirm: "Deny",
-                danger: true,
-                fields: vec![why("deny")],
-                hidden: vec![("act", "deny".into())],
-            });
-        }
-        return out.into_iter().map(|o| o.json(ask, &a.id)).collect();
+    if pending && ask.may(Act::Enroll) {
+        out.extend(decisions(view));
     }
+    if !pending {
+        out.extend(updates(ask, view));
+        out.extend(refusals(ask, view));
+    }
+    out.into_iter().map(|o| o.json(ask, &view.agent.id)).collect()
+}
+
+/// About one that waits for approval.
+fn decisions(view: &ExplainView) -> [Offer<'static>; 2] {
+    let fingerprint = view.agent.fingerprint.clone().unwrap_or_default();
+    let compare = format!("Compare the fingerprint with what `vmetric-director status` shows there first: {fingerprint}");
+    let told = "It is told so, and asks again at most every 15 minutes.".to_string();
+    let (yes, no) = (vec![("act", "approve".to_string())], vec![("act", "deny".to_string())]);
+    [
+        Offer { word: "Approve", about: compare, path: "decide", confirm: "Approve", danger: false, fields: vec![], hidden: yes },
+        Offer { word: "Deny", about: told, path: "decide", confirm: "Deny", danger: true, fields: vec![why("deny")], hidden: no },
+    ]
+}
+
+/// Cancel or roll back what is under way; else order again, or another version.
+fn updates(ask: &Ask, view: &ExplainView) -> Vec<Offer<'static>> {
+    let (a, mut out) = (&view.agent, Vec::new());
     let moving = a.scheduled_version.is_some();
-    let switched = matches!(a.state.as_str(), "trial" | "switching");
     let open = moving || (a.rollout.is_some() && a.owner.is_some());
     if open && ask.may(Act::Cancel) {
+        let switched = matches!(a.state.as_str(), "trial" | "switching");
         let (word, about) = match switched {
-            true => ("Roll back", "The new version is refused: the Director goes back to the one before.".to_string()),
-            false => ("Cancel update", "What has not switched ends; the Director keeps running the version it has.".to_string()),
+            true => ("Roll back", "The new version is refused: the Director goes back to the one before."),
+            false => ("Cancel update", "What has not switched ends; the Director keeps running the version it has."),
         };
         let hidden = vec![("roll_back", if switched { "on".to_string() } else { String::new() })];
-        out.push(Offer { word, about, path: "cancel", confirm: word, danger: true, fields: vec![why("cancel")], hidden });
+        out.push(Offer { word, about: about.into(), path: "cancel", confirm: word, danger: true, fields: vec![why("cancel")], hidden });
     }
-    if !moving && ask.may(Act::Assign) {
-        if directors::failed(&a.state) || view.quarantined.is_some() {
-            let about = format!(
-                "Version {} is ordered again, whatever the Director has rejected.",
-                view.desired_version.clone().unwrap_or_default()
-            );
-            out.push(Offer {
-                word: "Retry",
-                about,
-                path: "retry",
-                confirm: "Order again",
-                danger: false,
-                fields: vec![why("retry")],
-                hidden: vec![],
-            });
-        }
-        let versions: Vec<String> = ask.site.tree.borrow().releases.versions("vmetric-director").iter().map(ToString::to_string).collect();
-        if !versions.is_empty() {
-            let options: Vec<(&str, &str)> = versions.iter().map(|v| (v.as_str(), v.as_str())).collect();
-            let mut version = Input::select("version", "Version", &options).json();
-            version["id"] = "f-version-assign".into();
-            let back = view.agent.fallback_version.as_ref().map_or(String::new(), |v| format!(" To roll back, choose {v}."));
-            let about = format!("This Director is ordered to run the version, now, whatever its policy says.{back}");
-            out.push(Offer {
-                word: "Update or roll back",
-                about,
-                path: "assign",
-                confirm: "Order this version",
-                danger: false,
-                fields: vec![version],
-                hidden: vec![],
-            });
-        }
+    if moving || !ask.may(Act::Assign) {
+        return out;
     }
+    if directors::failed(&a.state) || view.quarantined.is_some() {
+        let version = view.desired_version.clone().unwrap_or_default();
+        let about = format!("Version {version} is ordered again, whatever the Director has rejected.");
+        let (path, confirm, fields) = ("retry", "Order again", vec![why("retry")]);
+        out.push(Offer { word: "Retry", about, path, confirm, danger: false, fields, hidden: vec![] });
+    }
+    let versions: Vec<String> = ask.site.tree.borrow().releases.versions("vmetric-director").iter().map(ToString::to_string).collect();
+    if !versions.is_empty() {
+        let options: Vec<(&str, &str)> = versions.iter().map(|v| (v.as_str(), v.as_str())).collect();
+        let mut version = Input::select("version", "Version", &options).json();
+        version["id"] = "f-version-assign".into();
+        let back = a.fallback_version.as_ref().map_or(String::new(), |v| format!(" To roll back, choose {v}."));
+        let about = format!("This Director is ordered to run the version, now, whatever its policy says.{back}");
+        let (path, confirm, fields) = ("assign", "Order this version", vec![version]);
+        out.push(Offer { word: "Update or roll back", about, path, confirm, danger: false, fields, hidden: vec![] });
+    }
+    out
+}
+
+/// What takes something away.
+fn refusals(ask: &Ask, view: &ExplainView) -> Vec<Offer<'static>> {
+    let (a, mut out) = (&view.agent, Vec::new());
+    let mut offer = |word, about: String, path, confirm, fields, hidden| {
+        out.push(Offer { word, about, path, confirm, danger: true, fields, hidden });
+    };
     if !a.running_sha256.is_empty() && ask.may(Act::Reject) {
         let about = format!("The file of version {} is ordered to this Director no more, and a trial of it goes back.", a.version);
-        out.push(Offer {
-            word: "Reject version",
-            about,
-            path: "reject",
-            confirm: "Reject",
-            danger: true,
-            fields: vec![why("reject")],
-            hidden: vec![("hash", a.running_sha256.clone())],
-        });
+        offer("Reject version", about, "reject", "Reject", vec![why("reject")], vec![("hash", a.running_sha256.clone())]);
+    }
+    if ask.may(Act::Remove) && a.second_device.is_some() {
+        let about = "Two machines use this identity. The one that is refused now is served from then on; the other one is refused.";
+        offer("Serve the other machine", about.into(), "replace", "Serve it", vec![], vec![]);
     }
     if ask.may(Act::Remove) {
-        if a.second_device.is_some() {
-            let about =
-                "Two machines use this identity. The one that is refused now is served from then on; the other one is refused.".to_string();
-            out.push(Offer {
-                word: "Serve the other machine",
-                about,
-                path: "replace",
-                confirm: "Serve it",
-                danger: true,
-                fields: vec![],
-                hidden: vec![],
-            });
-        }
-        let about = "Its credential is refused from now on. Its agents keep running, and it can enroll again with a new key.".to_string();
-        out.push(Offer {
-            word: "Remove",
-            about,
-            path: "remove",
-            confirm: "Remove this Director",
-            danger: true,
-            fields: vec![],
-            hidden: vec![],
-        });
+        let about = "Its credential is refused from now on. Its agents keep running, and it can enroll again with a new key.";
+        offer("Remove", about.into(), "remove", "Remove this Director", vec![], vec![]);
     }
-    out.into_iter().map(|o| o.json(ask, &a.id)).collect()
+    out
 }
 
 /// Runs the command, goes back, and says what became of it.
