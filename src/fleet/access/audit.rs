@@ -248,13 +248,15 @@ impl Audit {
     /// `store_unavailable`.
     pub async fn prune(&self, site: &Rc<Site>, now: u64) -> Result<(), Reason> {
         let oldest = now.saturating_sub(KEPT_DAYS * 86_400);
+        // What this removal says of itself stays, whatever the clock did meanwhile.
+        let end = self.last.get();
         loop {
             let slice = Slice { rows: PIECE, bytes: 4 << 20, newest: false };
             let piece = site.store.range(Table::Audit, all(), slice).await.map_err(store_error)?;
             let too_many = self.last.get().saturating_sub(self.removed.borrow().n).saturating_sub(ROWS_MAX);
             let most = self.removed.borrow().n + too_many;
             let rows = piece.iter().filter_map(|(key, text)| Some((key, json::from_str::<Row>(text).ok()?)));
-            let gone: Vec<(&String, Row)> = rows.take_while(|(_, row)| row.time < oldest || row.n <= most).collect();
+            let gone: Vec<(&String, Row)> = rows.take_while(|(_, row)| row.n <= end && (row.time < oldest || row.n <= most)).collect();
             let Some((_, last)) = gone.last() else { return Ok(()) };
             let removed = Checkpoint { n: last.n, hash: last.hash.clone() };
             let description = format!("rows up to {}, of {}, were removed by age or number", last.n, utc(last.time));

@@ -1,7 +1,7 @@
 //! What a command is: which act it takes, and how the audit log calls it. One place for every door; what is not listed here
 //! takes an owner and is noted under its own name.
 
-use miniserde::json::{self, Number, Value};
+use miniserde::json::{self, Number, Object, Value};
 
 use super::audit::Entry;
 use crate::core::access::Act;
@@ -12,6 +12,9 @@ use crate::director::admin::AdminWire;
 const VALUE_MAX: usize = 80;
 /// Fields that are not told: they hold secrets, or say what the action says already.
 const UNTOLD: [&str; 7] = ["command", "act", "password", "agents", "list", "user", "format"];
+
+/// Fields that name what a command is about, the nearest first.
+const OBJECTS: [&str; 9] = ["user", "revoke", "hash", "cluster", "template", "webhook", "name", "scope", "director"];
 
 fn act(wire: &AdminWire) -> &str {
     wire.act.as_deref().unwrap_or_default()
@@ -135,18 +138,32 @@ fn object(wire: &AdminWire) -> String {
     });
     let rollout = wire.rollout.map(|id| id.to_string());
     let all = wire.all.filter(|all| *all).map(|_| "all".to_string());
-    let texts = [&wire.user, &wire.revoke, &wire.hash, &wire.cluster, &wire.scope, &wire.director, &wire.name];
-    let text = texts.into_iter().flatten().next().cloned();
+    let fields = fields(wire);
+    let text = OBJECTS.iter().find_map(|name| match fields.get(*name) {
+        Some(Value::String(text)) => Some(text.clone()),
+        _ => None,
+    });
     let default = || if wire.command == "policy" { "default".into() } else { String::new() };
     agents.or(rollout).or(text).or(all).unwrap_or_else(default)
 }
 
+fn fields(wire: &AdminWire) -> Object {
+    match json::from_str::<Value>(&json::to_string(wire)) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Object::new(),
+    }
+}
+
 /// Every field that was given, but no secret.
 fn told(wire: &AdminWire) -> String {
-    let Ok(Value::Object(fields)) = json::from_str::<Value>(&json::to_string(wire)) else { return String::new() };
+    let fields = fields(wire);
     let secret = |name: &str| ["secret", "password", "code"].iter().any(|part| name.contains(part));
     let given = fields.iter().filter(|(name, _)| !UNTOLD.contains(&name.as_str()) && !secret(name));
-    let texts = given.filter_map(|(name, value)| Some(format!("{name}={}", short(value)?)));
+    let texts = given.filter_map(|(name, value)| match (name.as_str(), value) {
+        // What follows the host is often the secret of a webhook.
+        ("url", Value::String(url)) => Some(format!("url={}", url.split('/').take(3).collect::<Vec<_>>().join("/"))),
+        _ => Some(format!("{name}={}", short(value)?)),
+    });
     texts.collect::<Vec<_>>().join(" ")
 }
 
