@@ -65,6 +65,8 @@ mod notify;
 #[cfg(all(target_os = "linux", feature = "fleet"))]
 mod own_resources;
 #[cfg(all(target_os = "linux", feature = "fleet"))]
+mod own_switch;
+#[cfg(target_os = "linux")]
 mod own_update;
 mod power_cut;
 #[cfg(unix)]
