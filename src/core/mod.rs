@@ -25,6 +25,8 @@ pub mod identity;
 pub mod inventory;
 #[cfg(feature = "director")]
 pub mod keep;
+#[cfg(feature = "fleet")]
+pub mod notice;
 pub mod owner;
 #[cfg(feature = "package")]
 pub mod package;

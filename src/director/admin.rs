@@ -118,6 +118,18 @@ pub struct AdminWire {
     pub members: Option<Vec<String>>,
     /// A name for people.
     pub name: Option<String>,
+    /// A webhook, by id or name.
+    pub webhook: Option<String>,
+    /// Where it points.
+    pub url: Option<String>,
+    /// What it is told.
+    pub events: Option<Vec<String>>,
+    /// It may point at this machine.
+    pub local: Option<bool>,
+    /// A template, by id or name.
+    pub template: Option<String>,
+    /// It can be used.
+    pub enabled: Option<bool>,
     /// Only what is older than this number.
     pub before: Option<u64>,
     /// A user of Fleet.

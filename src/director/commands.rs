@@ -245,6 +245,7 @@ async fn install_command(site: &Site, request: &AdminWire, who: &str, now: u64, 
     let root = tree.entries.get(&format!("metadata/{root_version}.root.json"));
     let root = root.ok_or_else(|| Reason::new("not_ready", "the mirror has no root metadata yet; look at `status`"))?;
     let install = Install {
+        product: if site.role.configured { install::AGENT } else { install::DIRECTOR },
         os: os.into(),
         arch: arch.into(),
         url: site.about.borrow().url.clone(),

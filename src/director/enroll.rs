@@ -262,7 +262,7 @@ impl Registry {
         if token.serials.is_some() {
             token.serials_used.get_or_insert_default().extend(wire.serial.clone());
         }
-        self.keep_token(key.clone(), token);
+        self.keep_token(key.clone(), token.clone());
         let text = |t: &str| clean(t, NAME_MAX);
         let before = known.as_ref().map(|id| self.agents[id].clone()).unwrap_or_default();
         let agent = Agent {
@@ -289,6 +289,7 @@ impl Registry {
         self.policing.mark(&id);
         self.keep_agent(&id);
         self.event(now, &id, if known.is_some() { "enrolled_again" } else { "enrolled" }, detail, None);
+        self.apply_template(&id, &token, now);
         #[cfg(unix)]
         self.take_handed_for(&id, now);
         Ok(id)

@@ -12,9 +12,47 @@
 //! hash is right the agent lies in a private folder in mode 600; whatever fails, that folder is removed and nothing is left
 //! that could be executed.
 
+/// What differs between the programs that are installed.
+#[derive(Clone, Copy, Debug)]
+pub struct Installed {
+    /// Its name.
+    program: &'static str,
+    /// Where it is fetched.
+    at: &'static str,
+    /// Its option for whoever manages it.
+    manager: &'static str,
+    /// Where it takes its token from.
+    variable: &'static str,
+    /// More commands after it has enrolled: sh and PowerShell.
+    after: [&'static str; 2],
+}
+
+/// An agent, by its Director.
+pub static AGENT: &Installed =
+    &Installed { program: "vmetric-agent", at: "/dl/agent", manager: "--director", variable: "VMETRIC_TOKEN", after: ["", ""] };
+/// A Director, by Fleet; its mirror is Fleet's from then on.
+pub static DIRECTOR: &Installed = &Installed {
+    program: "vmetric-director",
+    at: "/dl/director",
+    manager: "--fleet",
+    variable: "VMETRIC_FLEET_KEY",
+    after: [
+        "    [ -e \"$state/vmetric.yml\" ] ||\n        printf 'root: %s\\nmirror:\\n  from: %s/release\\n  pin: %s\\n' \"$dir/root.json\" \"$url\" \"$pin\" > \"$state/vmetric.yml\"\n",
+        "        if (-not (Test-Path \"$state\\vmetric.yml\")) {\n            \"root: $dir\\root.json`nmirror:`n  from: $url/release`n  pin: $pin\" | Set-Content -Encoding Ascii \"$state\\vmetric.yml\"\n        }\n",
+    ],
+};
+
+impl Default for &'static Installed {
+    fn default() -> &'static Installed {
+        AGENT
+    }
+}
+
 /// What goes into the text.
 #[derive(Clone, Debug, Default)]
 pub struct Install {
+    /// Which program.
+    pub product: &'static Installed,
     /// `linux` or `windows`.
     pub os: String,
     /// `amd64`, `arm64`, `armv7`.
@@ -49,7 +87,14 @@ pub fn command(install: &Install) -> Option<String> {
     };
     // Every value is hex, digits, a version, or an address that the Director itself listens under: none has a quote in it.
     let quoted = |value: &str| value.chars().filter(|c| !c.is_whitespace() && !"'\"`$\\".contains(*c)).collect::<String>();
-    let mut out = text.to_string();
+    let product = install.product;
+    let after = product.after[usize::from(install.os == "windows")];
+    let mut out = text.replace("{after}", after);
+    for (name, value) in
+        [("{program}", product.program), ("{at}", product.at), ("{manager}", product.manager), ("{variable}", product.variable)]
+    {
+        out = out.replace(name, value);
+    }
     for (name, value) in [
         ("{url}", &install.url),
         ("{pin}", &install.pin),
@@ -73,7 +118,7 @@ install() {
     url='{url}'
     token='{token}'
     pin='{pin}'
-    dir=${VMETRIC_DIR:-/opt/vmetric-agent} state=${VMETRIC_STATE:-/var/lib/vmetric-agent}
+    dir=${VMETRIC_DIR:-/opt/{program}} state=${VMETRIC_STATE:-/var/lib/{program}}
     umask 022
     mkdir -p "$dir"
     new=$(mktemp -d "$dir/.install.XXXXXX")
@@ -85,7 +130,7 @@ install() {
         file=$1; shift
         status=$(curl -sS --proto =https --connect-timeout 20 --max-time 900 --max-filesize 268435456 -o "$new/$file" -w '%{http_code}' "$@") ||
             fail "$file cannot be fetched from $url"
-        [ "$status" = 200 ] || fail "$file: the Director answers $status $(head -c 400 "$new/$file")"
+        [ "$status" = 200 ] || fail "$file: the server answers $status $(head -c 400 "$new/$file")"
     }
     verify() {
         echo "$2  $new/$1" | sha256sum -c - > /dev/null 2>&1 || fail "$1 is not the file that this command was made for (SHA-256 differs)"
@@ -96,15 +141,15 @@ install() {
     fetch root.json --cacert "$new/cert.pem" "$url/release/metadata/{n}.root.json"
     verify root.json {root}
     printf 'header = "Authorization: Bearer %s"\n' "$token" |
-        fetch vmetric-agent --cacert "$new/cert.pem" -K - "$url/dl/agent/linux/{arch}?version={version}"
-    verify vmetric-agent {agent}
+        fetch {program} --cacert "$new/cert.pem" -K - "$url{at}/linux/{arch}?version={version}"
+    verify {program} {agent}
     chmod 644 "$new/root.json"
-    chmod 755 "$new/vmetric-agent"
+    chmod 755 "$new/{program}"
     mv -f "$new/root.json" "$dir/root.json"
-    mv -f "$new/vmetric-agent" "$dir/vmetric-agent"
-    VMETRIC_TOKEN=$token "$dir/vmetric-agent" enroll --director "$url" --pin "$pin" --state "$state"
-    echo "installed $dir/vmetric-agent {version}; as a service: $dir/vmetric-agent -service install --now --state $state"
-    echo "or without one: $dir/vmetric-agent run --state $state"
+    mv -f "$new/{program}" "$dir/{program}"
+    {variable}=$token "$dir/{program}" enroll {manager} "$url" --pin "$pin" --state "$state"
+{after}    echo "installed $dir/{program} {version}; as a service: $dir/{program} -service install --now --state $state"
+    echo "or without one: $dir/{program} run --state $state"
 }
 install < /dev/null
 VMETRIC
@@ -116,8 +161,8 @@ const WINDOWS: &str = r#"& {
     $url = '{url}'
     $token = '{token}'
     $pin = '{pin}'
-    $dir = if ($env:VMETRIC_DIR) { $env:VMETRIC_DIR } else { "$env:ProgramFiles\vmetric-agent" }
-    $state = if ($env:VMETRIC_STATE) { $env:VMETRIC_STATE } else { "$env:ProgramData\vmetric-agent" }
+    $dir = if ($env:VMETRIC_DIR) { $env:VMETRIC_DIR } else { "$env:ProgramFiles\{program}" }
+    $state = if ($env:VMETRIC_STATE) { $env:VMETRIC_STATE } else { "$env:ProgramData\{program}" }
     $new = Join-Path $dir ('.install.' + [guid]::NewGuid().ToString('N'))
     New-Item -ItemType Directory -Force $new | Out-Null
     function Fetch($file, $more, $config) {
@@ -139,18 +184,18 @@ const WINDOWS: &str = r#"& {
         Fetch 'root.json' @('--cacert', "$new\cert.pem", "$url/release/metadata/{n}.root.json")
         Verify 'root.json' '{root}'
         $config = 'header = "Authorization: Bearer ' + $token + '"'
-        Fetch 'vmetric-agent.part' @('--cacert', "$new\cert.pem", "$url/dl/agent/windows/{arch}?version={version}") $config
-        Verify 'vmetric-agent.part' '{agent}'
+        Fetch '{program}.part' @('--cacert', "$new\cert.pem", "$url{at}/windows/{arch}?version={version}") $config
+        Verify '{program}.part' '{agent}'
         Move-Item -Force "$new\root.json" "$dir\root.json"
-        Move-Item -Force "$new\vmetric-agent.part" "$dir\vmetric-agent.exe"
-        $env:VMETRIC_TOKEN = $token
-        & "$dir\vmetric-agent.exe" enroll --director $url --pin $pin --state $state
+        Move-Item -Force "$new\{program}.part" "$dir\{program}.exe"
+        $env:{variable} = $token
+        & "$dir\{program}.exe" enroll {manager} $url --pin $pin --state $state
         if ($LASTEXITCODE) { throw 'vmetric: not enrolled; the reason is above' }
-        & "$dir\vmetric-agent.exe" -service install --now --state $state
-        if ($LASTEXITCODE) { throw 'vmetric: enrolled, but no service; the reason is above. Then: vmetric-agent.exe -service install --now' }
+{after}        & "$dir\{program}.exe" -service install --now --state $state
+        if ($LASTEXITCODE) { throw 'vmetric: enrolled, but no service; the reason is above. Then: {program}.exe -service install --now' }
     } finally {
         Remove-Item -Recurse -Force $new -ErrorAction SilentlyContinue
-        Remove-Item Env:VMETRIC_TOKEN -ErrorAction SilentlyContinue
+        Remove-Item Env:{variable} -ErrorAction SilentlyContinue
     }
 }
 "#;
@@ -161,6 +206,7 @@ mod tests {
 
     fn install(os: &str) -> String {
         let install = Install {
+            product: AGENT,
             os: os.into(),
             arch: "amd64".into(),
             url: "https://d.example:8443".into(),

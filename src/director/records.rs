@@ -5,6 +5,7 @@ use miniserde::{Deserialize, Serialize};
 use crate::core::rollout::{End, ROLLOUT_LIFE_S, Step, Terms};
 use crate::wire::agent_api::{OrderWire, REJECTS_MAX, RejectWire, ReportWire};
 use crate::wire::config::PINS_MAX;
+use crate::wire::settings::SettingsWire;
 
 /// An enrolled agent and what it last said. Every text came over the network and is cleaned ([`clean`]) before it gets here.
 #[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
@@ -194,6 +195,12 @@ pub struct Token {
     pub revoked_at: Option<u64>,
     /// A person approves each device.
     pub approval: Option<bool>,
+    /// Fleet's template that it belongs to.
+    pub template: Option<String>,
+    /// That one's name, for people.
+    pub template_name: Option<String>,
+    /// The policy that its devices get as their own.
+    pub settings: Option<SettingsWire>,
 }
 
 /// A device that waits for a person; its key in the table is its public key.

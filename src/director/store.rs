@@ -16,6 +16,8 @@
 //! | `policies` | [`super::policing::rows::Scope`] | [`super::policing::rows::PolicyRow`] |
 //! | `policy_changes` | revision, 20 digits | [`super::policing::history::ChangeRow`] |
 //! | `clusters` | cluster's id | Fleet: [`super::policing::clusters::ClusterRow`] |
+//! | `templates` | template's id | Fleet: [`super::policing::templates::TemplateRow`] |
+//! | `webhooks`, `notices` | id; `cursor`, `notice/...` | Fleet: where notices go, and those that wait |
 //! | `grants` | agent id | [`super::policing::rows::GrantRow`] |
 //! | `activity` | sequence, 20 digits | [`super::records::Event`] |
 //! | `uplink` | `cursor`, `settings` | a Director's [`super::uplink`] to Fleet |

@@ -11,7 +11,10 @@ use super::api::Api;
 use super::clusters;
 use super::gui::Gui;
 use super::intake::Intake;
+use super::notices::Notices;
+use super::templates;
 use super::told;
+use super::webhooks;
 use crate::core::reason::Reason;
 use crate::director::admin::AdminWire;
 use crate::director::commands::store_error;
@@ -38,6 +41,7 @@ pub struct FleetExtra {
     /// Who gets in.
     pub access: Rc<Access>,
     gui: Rc<Gui>,
+    notices: Rc<Notices>,
 }
 
 impl FleetExtra {
@@ -82,7 +86,13 @@ impl Extra for FleetExtra {
         if command::COMMANDS.contains(&request.command.as_str()) {
             return Some(Box::pin(command::run(&self.access, site, request, who, out)));
         }
+        if request.command == webhooks::COMMAND {
+            return Some(Box::pin(webhooks::run(self.notices.clone(), site, request, who, clock::unix(), out)));
+        }
         let intake = self.intake()?;
+        if request.command == templates::COMMAND {
+            return Some(Box::pin(templates::run(intake, site, request, who, clock::unix(), out)));
+        }
         told::COMMANDS.contains(&request.command.as_str()).then(|| -> Commanded<'a> { Box::pin(told::run(intake, site, request, out)) })
     }
 
@@ -100,6 +110,10 @@ impl Extra for FleetExtra {
         let intake = Rc::new(Intake::load(&site.store)?);
         executor.spawn(intake.clone().keep_house(site.clone())).detach();
         self.gui.start(site, &intake, executor)?;
+        self.notices.load(&site.store)?;
+        self.notices.begin(site, &intake);
+        executor.spawn(self.notices.clone().look_forever(site.clone(), intake.clone())).detach();
+        executor.spawn(self.notices.clone().deliver_forever(site.clone())).detach();
         *self.intake.borrow_mut() = Some(intake);
         self.access.start(site)?;
         executor.spawn(self.access.clone().keep_house(site.clone())).detach();

@@ -12,5 +12,8 @@ pub mod form;
 pub mod gui;
 pub mod history;
 pub mod intake;
+pub mod notices;
 pub mod role;
+pub mod templates;
 pub mod told;
+pub mod webhooks;

@@ -45,6 +45,15 @@ Act
   token create --role viewer|contributor|admin|owner [--ttl 30d] [--json]
       A token for the REST API (/api/v1) and /metrics; shown once. It may what a person of that role may.
   token list | revoke ID [--json]
+  install-command [--os linux|windows] [--arch amd64] [--version V] [--uses N] [--ttl 1h] [--json]
+      Prints a command that installs a Director on a new machine, enrolls it here and lets it mirror from here; it holds a key.
+  template create NAME --director ID [--uses N] [--ttl 7d|never] [--approval] [--mode M] ... | renew NAME
+      A command with which N devices enroll at a Director; each has the policy as its own. Shown once; renew makes another one.
+  template list | show NAME | change NAME [--name N] [--uses N] [--ttl T] [--enabled on|off] [--mode M] ... [--revision N] | remove NAME
+  webhook create NAME --url https://... [--event KIND...] [--local] | list | change NAME [--url U] [--event KIND...]
+      [--enabled on|off] | test NAME | remove NAME [--json]      where notices go, as JSON with Slack's text, signed
+      KIND: update_available update_failed rolled_back rollout_halted metadata_expires site_silent; all without --event
+      --local  the receiver may be on this machine
   approve ID | deny ID [--reason TEXT] [--json]     a Director that enrolls with a key of --approval
   assign --all | --director ID...  --version V|latest
       [--max-in-flight N|P%] [--max-failures N] [--contact-deadline 5m]
@@ -102,8 +111,7 @@ pub static FLEET: Role = Role {
     open_mirror: true,
     configured: false,
     help: HELP,
-    // It prints a script that installs an agent.
-    without: &["install-command"],
+    without: &[],
     asks,
     shown,
 };

@@ -7,6 +7,7 @@ use smol::net::unix::UnixStream;
 
 use super::clusters;
 use super::intake::{Asked, Intake, SiteAgent, Told};
+use super::{templates, webhooks};
 use crate::core::reason::Reason;
 use crate::director::admin::{AdminWire, line, status};
 use crate::director::args::{Ask, Words};
@@ -61,6 +62,8 @@ pub fn asks(word: &str, words: &mut Words, request: &mut AdminWire) -> Result<bo
         }
         "health" => Ok(true),
         clusters::COMMAND => clusters::asks(words, request).map(|()| true),
+        templates::COMMAND => templates::asks(words, request).map(|()| true),
+        webhooks::COMMAND => webhooks::asks(words, request).map(|()| true),
         "activity" => {
             let update = words.option("--update")?;
             if update.is_none() && !words.flag("--told") {
@@ -134,6 +137,8 @@ pub fn shown(ask: &Ask, text: &str) -> Result<String, String> {
         "told" => Ok(event(&parse(text)?)),
         "health" => Ok(health(&parse(text)?)),
         clusters::COMMAND => Ok(clusters::shown(&parse(text)?)),
+        templates::COMMAND => Ok(templates::shown(&parse(text)?)),
+        webhooks::COMMAND => Ok(webhooks::shown(&parse(text)?)),
         _ => Ok(format!("{text}\n")),
     }
 }

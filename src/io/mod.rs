@@ -35,5 +35,7 @@ pub mod state;
 pub mod tls;
 pub mod trust_store;
 pub mod user;
+#[cfg(all(feature = "fleet", unix))]
+pub mod webhook;
 #[cfg(feature = "director")]
 pub mod zone;

@@ -90,6 +90,65 @@ pub struct HealthWire {
     pub update: Option<SettingsWire>,
     /// Rows of its table of agents.
     pub inventory: Option<PageWire>,
+    /// What an install command for its agents needs to say.
+    pub install: Option<InstallWire>,
+    /// Fleet's enrollment templates, as far as they are here.
+    pub templates: Option<Vec<TemplateStateWire>>,
+}
+
+/// The public parts of an install command: whoever has them knows whom to trust, and no secret.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct InstallWire {
+    /// `https://host:port` for agents.
+    pub url: String,
+    /// Pin of the agents' CA.
+    pub pin: String,
+    /// SHA-256 of `/dl/cert.pem`.
+    pub certificates_sha256: String,
+    /// Version of the newest root in its mirror.
+    pub root_version: u64,
+    /// SHA-256 of it.
+    pub root_sha256: String,
+}
+
+/// An enrollment template on its way down.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct TemplateWire {
+    /// Its id.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// SHA-256 of its token; the text is in the install command and nowhere else.
+    pub token_sha256: String,
+    /// Devices; absent = without a limit.
+    pub uses: Option<u64>,
+    /// Not valid after, seconds since 1970; absent = without an end.
+    pub expires_at: Option<u64>,
+    /// A person approves each device.
+    pub approval: bool,
+    /// It can be used.
+    pub enabled: bool,
+    /// It is gone: its token is worth nothing.
+    pub removed: bool,
+    /// Devices get the settings as their own.
+    pub custom: bool,
+    /// Update settings.
+    pub settings: SettingsWire,
+    /// Rises with every change.
+    pub revision: u64,
+}
+
+/// How far a template is at its Director.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct TemplateStateWire {
+    /// Its id.
+    pub id: String,
+    /// The revision that is in force.
+    pub revision: u64,
+    /// Devices that enrolled.
+    pub used: u64,
+    /// Devices that wait for a person.
+    pub pending: u64,
 }
 
 /// Metadata of one trust store.

@@ -39,6 +39,8 @@ pub struct Site {
     kind: Kind,
     /// What it logged until it was ready.
     pub said: Vec<String>,
+    /// Its environment, beside this process's.
+    pub environment: Vec<(String, String)>,
 }
 
 /// The two servers of the same code.
@@ -116,6 +118,7 @@ impl Site {
             linked: true,
             kind,
             said: Vec::new(),
+            environment: Vec::new(),
         };
         for (version, file) in agents {
             site.add_file(version, file);
@@ -129,7 +132,11 @@ impl Site {
     }
 
     fn add_file(&self, version: &str, file: &[u8]) {
-        let product = self.kind.role().product.name;
+        self.add_of(self.kind.role().product.name, version, file);
+    }
+
+    /// A release of another product, too.
+    pub fn add_of(&self, product: &str, version: &str, file: &[u8]) {
         self.bench.write(product, file);
         let line = crate::release_bench::add_line(version).replace("vmetric-agent", product);
         self.bench.good(&format!("{line} --now {}", now()));
@@ -160,6 +167,7 @@ impl Site {
             .arg(self.bench.path("release/root.json"))
             .arg("--state")
             .arg(self.state())
+            .envs(self.environment.iter().cloned())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

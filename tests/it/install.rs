@@ -248,19 +248,19 @@ fn downloads_have_places_and_guesses_a_price() {
 }
 
 /// A new device: an image folder and a state folder, both not there yet.
-struct Device(tempfile::TempDir);
+pub struct Device(tempfile::TempDir);
 
 impl Device {
-    fn new() -> Device {
+    pub fn new() -> Device {
         Device(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// As a person does who pastes the text into a root shell.
-    fn paste(&self, command: &str) -> Output {
+    pub fn paste(&self, command: &str) -> Output {
         let script = self.path("pasted");
         fs::File::create(&script).and_then(|mut f| std::io::Write::write_all(&mut f, command.as_bytes())).unwrap();
         let mut sh = Command::new("sh");
@@ -269,7 +269,7 @@ impl Device {
     }
 
     /// Everything below the image folder that somebody could execute.
-    fn executables(&self) -> Vec<PathBuf> {
+    pub fn executables(&self) -> Vec<PathBuf> {
         fn walk(folder: &Path, out: &mut Vec<PathBuf>) {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 let meta = entry.metadata().unwrap();
@@ -286,7 +286,7 @@ impl Device {
     }
 }
 
-fn said(out: &Output) -> String {
+pub fn said(out: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }
 

@@ -48,7 +48,9 @@ mod first_boot;
 mod fleet;
 #[cfg(all(unix, feature = "fleet"))]
 mod fleet_policy;
+mod fleet_templates;
 mod fleet_told;
+mod fleet_webhooks;
 mod frozen;
 #[cfg(all(unix, feature = "fleet"))]
 mod gui;

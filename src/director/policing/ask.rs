@@ -78,6 +78,16 @@ fn policy(words: &mut Words, node: &str, request: &mut AdminWire) -> Result<(), 
     Ok(())
 }
 
+/// The settings among the options of a command, each value checked.
+///
+/// # Errors
+/// One sentence.
+pub fn settings_of(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
+    settings(words, "check", request)?;
+    let said = request.settings.as_ref().map(SettingsWire::check_values);
+    said.transpose().map(drop).map_err(|wrong| format!("--{}: {}", wrong.field, wrong.what))
+}
+
 fn settings(words: &mut Words, act: &str, request: &mut AdminWire) -> Result<(), String> {
     let mut settings = SettingsWire { ..Default::default() };
     for name in FIELDS {

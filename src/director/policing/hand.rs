@@ -14,6 +14,7 @@ use crate::director::site::Site;
 use crate::director::store::Table;
 use crate::io::clock;
 use crate::wire::agent_api::AnswerWire;
+use crate::wire::fleet_api::TemplateWire;
 
 /// Who is noted in the activity for what Fleet handed down.
 pub const BY_FLEET: &str = "fleet";
@@ -27,6 +28,8 @@ pub struct HandedWire {
     pub director: Option<PolicyRow>,
     /// For single agents of it; the scope is `node/ID`.
     pub nodes: Option<Vec<PolicyRow>>,
+    /// Enrollment templates of it.
+    pub templates: Option<Vec<TemplateWire>>,
 }
 
 impl Registry {
@@ -37,10 +40,12 @@ impl Registry {
         let below = self.policing.rows.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
         let nodes: Vec<PolicyRow> =
             below.map(|(key, row)| PolicyRow { scope: format!("node/{}", &key[prefix.len()..]), ..row.clone() }).collect();
-        let wire =
-            HandedWire { organization: row(&Scope::Agents), director: row(&Scope::AgentsOf(director.to_string())), nodes: Some(nodes) };
-        let all = wire.organization.iter().chain(&wire.director).chain(wire.nodes.iter().flatten());
-        (all.map(|row| row.revision).max().unwrap_or(0), wire)
+        let templates = Some(self.templates_of(director)).filter(|list| !list.is_empty());
+        let of_director = row(&Scope::AgentsOf(director.to_string()));
+        let wire = HandedWire { organization: row(&Scope::Agents), director: of_director, nodes: Some(nodes), templates };
+        let rows = wire.organization.iter().chain(&wire.director).chain(wire.nodes.iter().flatten()).map(|row| row.revision);
+        let all = rows.chain(wire.templates.iter().flatten().map(|t| t.revision));
+        (all.max().unwrap_or(0), wire)
     }
 
     /// At Fleet: the revision alone.
@@ -49,7 +54,8 @@ impl Registry {
         let rows = self.policing.rows.range(format!("{below}/")..).take_while(|(key, _)| key.starts_with(&format!("{below}/")));
         let shared = [Scope::Agents.key(), below.clone()];
         let shared = shared.iter().filter_map(|key| self.policing.rows.get(key));
-        rows.map(|(_, row)| row).chain(shared).map(|row| row.revision).max().unwrap_or(0)
+        let templates = self.policing.templates.values().filter(|row| row.director == director).map(|row| row.wire.revision);
+        rows.map(|(_, row)| row).chain(shared).map(|row| row.revision).chain(templates).max().unwrap_or(0)
     }
 
     /// At Fleet: adds to an answer that there are settings which this Director has not been told of. If this answer is lost,
@@ -74,6 +80,9 @@ impl Registry {
     /// At a Director: puts what is new of it in force. What cannot be is told, and the rest counts.
     pub fn take_handed(&mut self, handed: &HandedWire, now: u64) {
         self.handed_down = Some(handed.clone());
+        if let Some(templates) = &handed.templates {
+            self.take_templates(templates, now);
+        }
         let own = |row: &PolicyRow| row.scope.strip_prefix("node/").filter(|id| is_name(id)).map(|id| Scope::Node(id.to_string()));
         let organization = handed.organization.iter().map(|row| (Scope::Organization, row));
         let director = handed.director.iter().map(|row| (Scope::Default, row));

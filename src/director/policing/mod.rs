@@ -26,6 +26,7 @@ mod needs;
 pub mod rows;
 pub mod scopes;
 pub mod show;
+pub mod templates;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,6 +35,7 @@ use self::clusters::ClusterRow;
 use self::history::ChangeRow;
 use self::judge::Clockwork;
 use self::rows::{GrantRow, PolicyChange, PolicyRow, Scope};
+use self::templates::TemplateRow;
 use super::registry::Registry;
 use super::store::Table;
 use crate::core::policy::{Decision, Effective, Layer, Settings, Tier, effective};
@@ -83,6 +85,10 @@ pub struct Policing {
     pub grants: BTreeMap<String, GrantRow>,
     /// By id.
     pub clusters: BTreeMap<String, ClusterRow>,
+    /// Enrollment templates by id, removed ones with them.
+    templates: BTreeMap<String, TemplateRow>,
+    /// At a Director: the revision of each template of Fleet that was taken over; memory only.
+    template_revisions: BTreeMap<String, u64>,
     /// The cluster that a node is in.
     cluster_of: BTreeMap<String, String>,
     /// Changes that are kept, by revision.
@@ -170,7 +176,12 @@ impl Registry {
     pub fn policy_revision(&self) -> u64 {
         let p = &self.policing;
         // The newest change is never forgotten: the revision of a cluster that was removed does not come again.
-        let rows = p.rows.values().map(|r| r.revision).chain(p.clusters.values().map(|c| c.revision));
+        let rows = p
+            .rows
+            .values()
+            .map(|r| r.revision)
+            .chain(p.clusters.values().map(|c| c.revision))
+            .chain(p.templates.values().map(|t| t.wire.revision));
         rows.chain(p.changes.keys().next_back().copied()).max().unwrap_or(0)
     }
 

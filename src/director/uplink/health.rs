@@ -4,11 +4,14 @@ use miniserde::json;
 
 use super::{Uplink, broken};
 use crate::agent::link::LinkError;
+use crate::core::hex;
 use crate::core::release::Platform;
+use crate::director::tree::Tree;
 use crate::io::clock;
 use crate::io::fs::room;
+use crate::io::tls::pin_text;
 use crate::wire::agent_api::{PROTOCOL, ReportWire};
-use crate::wire::fleet_api::{FLEET_ANSWER_MAX, HealthAnswerWire, HealthWire, MetadataWire, without_nulls};
+use crate::wire::fleet_api::{FLEET_ANSWER_MAX, HealthAnswerWire, HealthWire, InstallWire, MetadataWire, without_nulls};
 
 impl Uplink {
     /// Sends the health with a page of the agents. `around`: looks first who went away.
@@ -34,6 +37,19 @@ impl Uplink {
             self.site.uplink.announced.set(answer.settings_revision);
         }
         Ok(())
+    }
+
+    /// What an install command for agents needs, once there is a mirror.
+    fn install(&self, tree: &Tree) -> Option<InstallWire> {
+        let root_version = tree.versions[0];
+        let root = tree.entries.get(&format!("metadata/{root_version}.root.json"))?;
+        Some(InstallWire {
+            url: self.site.about.borrow().url.clone(),
+            pin: pin_text(&self.site.ca.pin()),
+            certificates_sha256: hex::encode(&hex::sha256(self.site.ca.bundle().as_bytes())),
+            root_version,
+            root_sha256: root.sha256.clone(),
+        })
     }
 
     fn health(&self, now: u64) -> HealthWire {
@@ -67,6 +83,8 @@ impl Uplink {
             stopping: self.site.draining.get().then_some(true),
             settings_revision: self.site.uplink.settings_revision(),
             update: self.site.settings.borrow().config.own_update(),
+            install: self.install(&tree),
+            templates: Some(registry.template_states()).filter(|list| !list.is_empty()),
             ..Default::default()
         };
         match &self.own {

@@ -17,6 +17,9 @@ use crate::wire::fleet_api::{SETTINGS_MAX, SettingsAnswerWire};
 
 use super::ANSWER;
 
+/// How soon Fleet hears that its settings are in force.
+const TOLD_WITHIN: Duration = Duration::from_millis(300);
+
 /// The settings of the last process.
 ///
 /// # Errors
@@ -72,6 +75,8 @@ impl Uplink {
         self.site.store.durable().await.map_err(|e| broken(&format!("Fleet's settings could not be kept: {e}")))?;
         *self.site.uplink.settings.borrow_mut() = Some(Rc::new(settings));
         self.site.uplink.settled.ring();
+        // What came of it is told soon, not with the next regular word.
+        self.next_health = self.next_health.min(clock::monotonic() + TOLD_WITHIN);
         self.tell("settings_received", format!("Fleet's settings of revision {revision} are in force"));
         Ok(())
     }

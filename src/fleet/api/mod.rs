@@ -22,6 +22,7 @@ pub mod fields;
 pub mod lists;
 pub mod people;
 mod policies;
+mod records;
 pub mod routes;
 pub mod schemas;
 mod values;

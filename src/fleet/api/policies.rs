@@ -1,6 +1,7 @@
 //! Routes of policies and clusters, beside those of [`super::routes`].
 
 use super::fields::Parsed;
+use super::records::*;
 use super::routes::{Command, PLAIN, Route};
 use super::values::*;
 use crate::core::access::Act;
@@ -140,6 +141,136 @@ pub(super) const SET_CLUSTER_POLICY: Route = Route {
     ..PLAIN
 };
 
+pub(super) const TEMPLATES: Route = Route {
+    path: "/api/v1/templates",
+    id: "templates",
+    about: "Enrollment templates: devices that enrolled and may, time limit, status, policy.",
+    base: |p| p.wire.act = Some("list".into()),
+    command: Command::Admin("template"),
+    answer: "Templates",
+    ..PLAIN
+};
+pub(super) const CREATE_TEMPLATE: Route = Route {
+    method: "POST",
+    path: "/api/v1/templates",
+    id: "createTemplate",
+    about: "Makes a template and the install commands of it, which are in this answer and nowhere else.",
+    need: Some(Act::Enroll),
+    body: Some(NEW_TEMPLATE),
+    base: |p| p.wire.act = Some("create".into()),
+    command: Command::Admin("template"),
+    success: 201,
+    answer: "Templates",
+    ..PLAIN
+};
+pub(super) const TEMPLATE: Route = Route {
+    path: "/api/v1/templates/{template}",
+    id: "template",
+    about: "One enrollment template.",
+    place: Some(OF_TEMPLATE),
+    base: |p| p.wire.act = Some("show".into()),
+    command: Command::Admin("template"),
+    answer: "Templates",
+    ..PLAIN
+};
+pub(super) const CHANGE_TEMPLATE: Route = Route {
+    method: "PATCH",
+    path: "/api/v1/templates/{template}",
+    id: "changeTemplate",
+    about: "Changes what is named; its command stays good.",
+    need: Some(Act::Enroll),
+    place: Some(OF_TEMPLATE),
+    body: Some(TEMPLATE_CHANGES),
+    base: |p| p.wire.act = Some("change".into()),
+    command: Command::Admin("template"),
+    answer: "Templates",
+    ..PLAIN
+};
+pub(super) const RENEW_TEMPLATE: Route = Route {
+    method: "POST",
+    path: "/api/v1/templates/{template}/renew",
+    id: "renewTemplate",
+    about: "New install commands; those before are worth nothing.",
+    need: Some(Act::Enroll),
+    place: Some(OF_TEMPLATE),
+    body: Some(&[]),
+    base: |p| p.wire.act = Some("renew".into()),
+    command: Command::Admin("template"),
+    answer: "Templates",
+    ..PLAIN
+};
+pub(super) const REMOVE_TEMPLATE: Route = Route {
+    method: "DELETE",
+    path: "/api/v1/templates/{template}",
+    id: "removeTemplate",
+    about: "Removes a template; who enrolled with it stays. Answers what is left.",
+    need: Some(Act::Enroll),
+    place: Some(OF_TEMPLATE),
+    base: |p| p.wire.act = Some("remove".into()),
+    command: Command::Admin("template"),
+    answer: "Templates",
+    ..PLAIN
+};
+pub(super) const WEBHOOKS: Route = Route {
+    path: "/api/v1/webhooks",
+    id: "webhooks",
+    about: "Where notices go; never their secrets.",
+    base: |p| p.wire.act = Some("list".into()),
+    command: Command::Admin("webhook"),
+    answer: "Webhooks",
+    ..PLAIN
+};
+pub(super) const CREATE_WEBHOOK: Route = Route {
+    method: "POST",
+    path: "/api/v1/webhooks",
+    id: "createWebhook",
+    about: "Makes a webhook; the secret of its signatures is in this answer and nowhere else.",
+    need: Some(Act::Notify),
+    body: Some(NEW_WEBHOOK),
+    base: |p| p.wire.act = Some("create".into()),
+    command: Command::Admin("webhook"),
+    success: 201,
+    answer: "Webhooks",
+    ..PLAIN
+};
+pub(super) const CHANGE_WEBHOOK: Route = Route {
+    method: "PATCH",
+    path: "/api/v1/webhooks/{webhook}",
+    id: "changeWebhook",
+    about: "Another address, other events, or off and on.",
+    need: Some(Act::Notify),
+    place: Some(OF_WEBHOOK),
+    body: Some(WEBHOOK_CHANGES),
+    base: |p| p.wire.act = Some("change".into()),
+    command: Command::Admin("webhook"),
+    answer: "Webhooks",
+    ..PLAIN
+};
+pub(super) const TEST_WEBHOOK: Route = Route {
+    method: "POST",
+    path: "/api/v1/webhooks/{webhook}/test",
+    id: "testWebhook",
+    about: "Sends a test at once, and says how it was answered.",
+    need: Some(Act::Notify),
+    place: Some(OF_WEBHOOK),
+    body: Some(&[]),
+    base: |p| p.wire.act = Some("test".into()),
+    command: Command::Admin("webhook"),
+    answer: "Webhooks",
+    ..PLAIN
+};
+pub(super) const REMOVE_WEBHOOK: Route = Route {
+    method: "DELETE",
+    path: "/api/v1/webhooks/{webhook}",
+    id: "removeWebhook",
+    about: "Removes a webhook and what waits for it. Answers what is left.",
+    need: Some(Act::Notify),
+    place: Some(OF_WEBHOOK),
+    base: |p| p.wire.act = Some("remove".into()),
+    command: Command::Admin("webhook"),
+    answer: "Webhooks",
+    ..PLAIN
+};
 /// Which agents settings are for.
 fn for_agents(parsed: &mut Parsed) -> Result<(), Reason> {
     let scope = match (parsed.director.take(), parsed.agent.take()) {

@@ -28,6 +28,8 @@ use crate::director::views::{AgentView, RejectionsView, RolloutView, RolloutsVie
 use crate::fleet::access::command::{SessionsView, UserRow, UsersView, VerifiedView};
 use crate::fleet::access::sessions::SessionRow;
 use crate::fleet::intake::{SiteAgent, Told};
+use crate::fleet::templates::{CommandView, TemplateView, TemplatesView};
+use crate::fleet::webhooks::{WebhookView, WebhooksView};
 use crate::wire::agent_api::{ErrorWire, RejectWire};
 use crate::wire::audit::{Head, Row};
 use crate::wire::settings::SettingsWire;
@@ -94,6 +96,11 @@ pub static SCHEMAS: &[Schema] = &[
     schema!("PolicyChange", ChangeRow, "One change: who, when, before, after."),
     schema!("Clusters", ClustersView, "Clusters, and what happens to members."),
     schema!("Cluster", ClusterView, "One cluster."),
+    schema!("Templates", TemplatesView, "Enrollment templates, and the commands of one that was made or renewed."),
+    schema!("Template", TemplateView, "One enrollment template."),
+    schema!("Command", CommandView, "An install command for one platform; it holds a token."),
+    schema!("Webhooks", WebhooksView, "Where notices go, and the secret of one that was made now."),
+    schema!("Webhook", WebhookView, "One webhook, without its secret."),
     schema!("Member", MemberView, "A member of a cluster."),
     schema!("Authorization", GrantRow, "What one Director may take, and until when."),
     schema!("Authorized", AuthorizeView, "What was authorized, or taken back."),
@@ -152,6 +159,15 @@ pub const HOLDS: &[(&str, &str)] = &[
     ("PolicyChange.after", "Settings"),
     ("Clusters.clusters", "Cluster"),
     ("Cluster.members", "Member"),
+    ("Webhooks.webhooks", "Webhook"),
+    ("Webhooks.secret", "string"),
+    ("Webhooks.answered", "integer"),
+    ("Webhook.events", "string"),
+    ("Webhook.last_at", "integer"),
+    ("Webhook.last_error", "string"),
+    ("Templates.templates", "Template"),
+    ("Templates.commands", "[Command]"),
+    ("Template.settings", "Settings"),
     ("Authorized.authorized", "Authorization"),
     ("Authorized.left_out", "LeftOut"),
     ("Authorized.revoked", "string"),
@@ -192,6 +208,7 @@ const NUMBERS: &[&str] = &[
     "seq",
     "login_at",
     "link_until",
+    "uses",
 ];
 
 /// Fields that may be absent and are texts.

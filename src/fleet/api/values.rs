@@ -1,6 +1,7 @@
 //! The values that requests of the API may have: their names, limits and meaning, for [`super::routes`] and for the document.
 
 use super::fields::{Field, Kind, Parsed, TEXT_MAX};
+use super::records::*;
 use crate::director::records::NAME_MAX;
 use crate::wire::settings::SettingsWire;
 
@@ -220,53 +221,17 @@ pub(super) const NEW_KEY: &[Field] = &[
 ];
 
 /// The settings of a request.
-fn settings(parsed: &mut Parsed) -> &mut SettingsWire {
+pub(super) fn settings(parsed: &mut Parsed) -> &mut SettingsWire {
     parsed.wire.settings.get_or_insert_with(|| SettingsWire { ..Default::default() })
 }
 
 pub(super) const POLICY: &[Field] = &[
-    Field {
-        name: "mode",
-        about: "Whether updates come by themselves: manual or auto.",
-        kind: Kind::Text(NAME_MAX),
-        required: false,
-        set: |p, g| settings(p).mode = g.text(),
-    },
-    Field {
-        name: "method",
-        about: "How: user_action, immediate or schedule.",
-        kind: Kind::Text(NAME_MAX),
-        required: false,
-        set: |p, g| settings(p).method = g.text(),
-    },
-    Field {
-        name: "version",
-        about: "Which version: exact, or latest.",
-        kind: Kind::Text(NAME_MAX),
-        required: false,
-        set: |p, g| settings(p).version = g.text(),
-    },
-    Field {
-        name: "cron",
-        about: "When: five fields of crontab.",
-        kind: Kind::Text(NAME_MAX),
-        required: false,
-        set: |p, g| settings(p).cron = g.text(),
-    },
-    Field {
-        name: "interval",
-        about: "Or how often, such as 1h.",
-        kind: Kind::Text(NAME_MAX),
-        required: false,
-        set: |p, g| settings(p).interval = g.text(),
-    },
-    Field {
-        name: "zone",
-        about: "The time zone of cron, such as Europe/Berlin.",
-        kind: Kind::Text(NAME_MAX),
-        required: false,
-        set: |p, g| settings(p).zone = g.text(),
-    },
+    MODE_VALUE,
+    METHOD_VALUE,
+    VERSION_VALUE,
+    CRON_VALUE,
+    INTERVAL_VALUE,
+    ZONE_VALUE,
     Field {
         name: "clear",
         about: "Fields that are forgotten, and inherited then.",
@@ -281,13 +246,7 @@ pub(super) const POLICY: &[Field] = &[
         required: false,
         set: |p, g| p.wire.replace = g.flag(),
     },
-    Field {
-        name: "custom",
-        about: "False: inherit everything, and keep what was typed.",
-        kind: Kind::Flag,
-        required: false,
-        set: |p, g| p.wire.custom = g.flag(),
-    },
+    CUSTOM_VALUE,
     Field {
         name: "revision",
         about: "Only if nobody has changed it since this revision.",
@@ -296,63 +255,6 @@ pub(super) const POLICY: &[Field] = &[
         set: |p, g| p.wire.expected = g.number(),
     },
 ];
-/// Which agents settings are for.
-pub(super) const WHOSE: &[Field] = &[
-    Field { about: "Only those of this Director.", ..OF_DIRECTOR },
-    Field { name: "agent", about: "Only this agent of it.", kind: Kind::Text(NAME_MAX), required: false, set: |p, g| p.agent = g.text() },
-];
-pub(super) const HISTORY: &[Field] = &[
-    LIMIT,
-    Field {
-        name: "before",
-        about: "Changes before this revision: the last one of the page before.",
-        kind: Kind::Number(0, i64::MAX as u64),
-        required: false,
-        set: |p, g| p.wire.before = g.number(),
-    },
-    SCOPE,
-];
-/// Whose settings.
-const SCOPE: Field = Field {
-    name: "scope",
-    about: "Only of these settings: organization, node/DIRECTOR, cluster/ID, agents, agents/DIRECTOR or agents/DIRECTOR/AGENT.",
-    kind: Kind::Text(3 * NAME_MAX),
-    required: false,
-    set: |p, g| p.wire.scope = g.text(),
-};
-/// Whose settings a body would change.
-pub(super) const WOULD: &[Field] =
-    &[Field { about: "Whose they would be: a scope as `policy.scope.scope` tells it; without it, every Director's.", ..SCOPE }];
-pub(super) const OF_CLUSTER: Field = Field {
-    name: "cluster",
-    about: "A cluster's id or name, as /clusters lists it.",
-    kind: Kind::Text(NAME_MAX),
-    required: true,
-    set: |p, g| p.wire.cluster = g.text(),
-};
-const MEMBERS: Field = Field {
-    name: "members",
-    about: "Directors by id: 3 to 15, an odd number, each in one cluster only.",
-    kind: Kind::Texts,
-    required: false,
-    set: |p, g| p.wire.members = g.texts(),
-};
-const NAME: Field = Field {
-    name: "name",
-    about: "A name for people, its own.",
-    kind: Kind::Text(NAME_MAX),
-    required: false,
-    set: |p, g| p.wire.name = g.text(),
-};
-const REVISION: Field = Field {
-    name: "revision",
-    about: "Only if nobody has changed it since this revision.",
-    kind: Kind::Number(0, i64::MAX as u64),
-    required: false,
-    set: |p, g| p.wire.expected = g.number(),
-};
-pub(super) const NEW_CLUSTER: &[Field] = &[Field { required: true, ..NAME }, Field { required: true, ..MEMBERS }];
-pub(super) const CLUSTER_CHANGES: &[Field] = &[NAME, MEMBERS, REVISION];
 pub(super) const AUTHORIZE: &[Field] = &[
     Field { required: true, ..DIRECTORS },
     Field { about: "The version: exact, or `latest` as it is now.", required: true, ..VERSION },

@@ -6,12 +6,13 @@ use super::{Intake, IntakeRow, SiteAgent, Source, Told};
 use crate::core::inventory::{Part, Total};
 use crate::core::reason::{CODE_MAX, Reason};
 use crate::core::relay::{FORMER_MAX, Head, Merge, Position, after, merge};
+use crate::director::policing::templates::TEMPLATES_MAX;
 use crate::director::records::{DETAIL_MAX, NAME_MAX, clean};
 use crate::director::registry::AGENTS_MAX;
 use crate::director::store::{Change, Table};
 use crate::wire::fleet_api::{
-    ActivityAnswerWire, ActivityWire, AgentRowWire, BATCH_MAX, CountWire, EventWire, HealthAnswerWire, HealthWire, MetadataWire, PAGE_MAX,
-    PageWire,
+    ActivityAnswerWire, ActivityWire, AgentRowWire, BATCH_MAX, CountWire, EventWire, HealthAnswerWire, HealthWire, InstallWire,
+    MetadataWire, PAGE_MAX, PageWire, TemplateStateWire,
 };
 
 /// Longest name of a stream and longest digest.
@@ -227,6 +228,16 @@ fn cleaned(wire: HealthWire) -> HealthWire {
         metadata: wire.metadata.map(|list| list.into_iter().take(STATES_MAX).map(metadata).collect()),
         clock: name(wire.clock),
         agents: wire.agents.map(|list| list.into_iter().take(STATES_MAX).map(count).collect()),
+        install: wire.install.map(|i| InstallWire {
+            url: clean(&i.url, NAME_MAX * 2),
+            pin: clean(&i.pin, NAME_MAX),
+            certificates_sha256: clean(&i.certificates_sha256, NAME_MAX),
+            root_sha256: clean(&i.root_sha256, NAME_MAX),
+            ..i
+        }),
+        templates: wire
+            .templates
+            .map(|list| list.into_iter().take(TEMPLATES_MAX).map(|t| TemplateStateWire { id: clean(&t.id, NAME_MAX), ..t }).collect()),
         mirror_error: sentence(wire.mirror_error),
         inventory: None,
         ..wire
