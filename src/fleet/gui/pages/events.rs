@@ -65,6 +65,6 @@ pub fn merged(own: &[Event], told: &[Told], limit: usize) -> Vec<Value> {
     let ours = own.iter().map(|e| (e.time, 1, e.seq, self::own(e)));
     let theirs = told.iter().map(|e| (e.time, 0, e.position, self::told(e)));
     let mut all: Vec<_> = ours.chain(theirs).collect();
-    all.sort_by(|a, b| (b.0, b.1, b.2).cmp(&(a.0, a.1, a.2)));
+    all.sort_by_key(|(time, ours, n, _)| std::cmp::Reverse((*time, *ours, *n)));
     all.into_iter().take(limit).map(|(.., row)| row).collect()
 }

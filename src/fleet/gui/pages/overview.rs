@@ -108,7 +108,7 @@ fn chart(title: &str, rows: &[HistoryRow], of: fn(&HistoryRow) -> &Vec<CountRow>
     series.dedup_by(|b, a| a.1 == b.1 && b.0 != until);
     let total: u64 = now.iter().map(|c| c.count).sum();
     let counts = split(&now);
-    let share = |n: u64| if total == 0 { 0 } else { n * 100 / total };
+    let share = |n: u64| (n * 100).checked_div(total).unwrap_or(0);
     let named = names.iter().map(String::as_str).chain(["others"]);
     let legend: Vec<Value> = named
         .zip(counts)

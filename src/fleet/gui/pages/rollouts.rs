@@ -108,7 +108,7 @@ pub fn row(r: &RolloutView, mark: &str) -> Value {
         "group": words::number(r.group),
         "done": words::number(r.done), "moving": words::number(r.moving), "failed": words::number(r.failed),
         "left_out": words::number(r.left_out), "waiting": words::number(r.waiting),
-        "percent": if r.group == 0 { 0 } else { r.done * 100 / r.group },
+        "percent": (r.done * 100).checked_div(r.group).unwrap_or(0),
         "meter": charts::meter(&parts, r.group),
         "created": words::ago(r.created_at),
         "ended": r.ended_at.map(words::ago),
@@ -152,7 +152,7 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
             json!({"name": name, "path": directors::path(&o.agent), "chip": words::state(&o.state), "detail": words::directors(&o.detail), "since": words::ago(o.since)})
         };
         let mut reasons: Vec<_> = reasons.into_iter().collect();
-        reasons.sort_by(|a, b| b.1.cmp(&a.1));
+        reasons.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
         let reasons: Vec<Value> = reasons
             .iter()
             .take(10)
