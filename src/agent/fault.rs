@@ -60,6 +60,19 @@ pub fn times() -> Times {
     lowered(&text)
 }
 
+/// A name of the device that a test gave it: several devices on one machine.
+#[cfg(feature = "fault")]
+pub fn hostname() -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "a test build takes its name from the environment")]
+    std::env::var("VMETRIC_TEST_HOSTNAME").ok()
+}
+
+/// No test gives a name to a release build's device.
+#[cfg(not(feature = "fault"))]
+pub const fn hostname() -> Option<String> {
+    None
+}
+
 #[cfg(feature = "fault")]
 fn lowered(text: &str) -> Times {
     let mut times = Times::DEFAULT;

@@ -322,7 +322,7 @@ pub fn open_trust(image: &Path, state: &State) -> (Option<(TrustStore, Trusted)>
 
 /// The device's name, for people.
 pub fn hostname() -> String {
-    process::hostname().chars().take(64).collect()
+    fault::hostname().unwrap_or_else(process::hostname).chars().take(64).collect()
 }
 
 /// Turns until the launcher has to run.

@@ -142,6 +142,8 @@ pub struct AdminWire {
     pub since_s: Option<u64>,
     /// `csv`, `json`: it is to be taken away.
     pub format: Option<String>,
+    /// What a person calls a token.
+    pub label: Option<String>,
 }
 
 /// First line of each answer.

@@ -68,6 +68,10 @@ pub struct InstallView {
     pub version: String,
     /// SHA-256 of that file.
     pub sha256: String,
+    /// What enrolls an installed one with the same token.
+    pub enroll: Option<String>,
+    /// Pin of the site's CA.
+    pub pin: Option<String>,
 }
 
 /// Commands that decide by what the mirror holds.
@@ -257,8 +261,10 @@ async fn install_command(site: &Site, request: &AdminWire, who: &str, now: u64, 
         agent_sha256: hex::encode(&artifact.sha256),
         token: String::new(),
     };
-    if !install::SYSTEMS.contains(&os) {
-        let detail = format!("there is an install command for {}; on {os}, install by hand and enroll", install::SYSTEMS.join(" and "));
+    if install::command(&install).is_none() {
+        let systems = install::SYSTEMS.iter().filter(|os| install::command(&Install { os: os.to_string(), ..install.clone() }).is_some());
+        let systems: Vec<&str> = systems.copied().collect();
+        let detail = format!("there is an install command for {}; on {os}, install by hand and enroll", systems.join(" and "));
         return Err(Reason::new("no_install_command", detail));
     }
     if tree.releases.away.contains_key(&artifact.path.to_string()) {
@@ -268,8 +274,11 @@ async fn install_command(site: &Site, request: &AdminWire, who: &str, now: u64, 
     }
     // The token last: it is made only for a command that can be printed.
     let (token, uses, expires_at) = make_token(site, request, who, now).await?;
-    let command = install::command(&Install { token, ..install.clone() }).unwrap_or_default();
-    reply(out, &InstallView { command, uses, expires_at, version: install.version, sha256: install.agent_sha256 }).await
+    let command = install::command(&Install { token: token.clone(), ..install.clone() }).unwrap_or_default();
+    let Install { url, pin, version, agent_sha256: sha256, .. } = install;
+    let (variable, program, enroll_at) = (site.role.enroll_variable, site.role.product.name, site.role.enroll_at);
+    let enroll = format!("{variable}='{token}' {program} enroll {enroll_at} {url} --pin {pin}");
+    reply(out, &InstallView { command, uses, expires_at, version, sha256, enroll: Some(enroll), pin: Some(pin) }).await
 }
 
 async fn make_token(site: &Site, request: &AdminWire, who: &str, now: u64) -> Result<(String, u64, u64), Reason> {
@@ -281,8 +290,10 @@ async fn make_token(site: &Site, request: &AdminWire, who: &str, now: u64) -> Re
     if uses == 0 || ttl_s == 0 {
         return Err(Reason::new("bad_request", "a token needs at least one use and one second"));
     }
+    let policy = request.settings.clone().filter(|settings| !settings.is_empty());
+    let terms = Terms { uses, ttl_s, serials, approval, name: request.label.clone(), policy };
     let token = format!("vmt_{}_{}", site.token_site(), random_hex(32));
-    let expires_at = site.acting(who, |registry| registry.create_token_for(&token, Terms { uses, ttl_s, serials, approval }, now))?;
+    let expires_at = site.acting(who, |registry| registry.create_token_for(&token, terms, now))?;
     site.flush();
     site.store.durable().await.map_err(store_error)?;
     Ok((token, uses, expires_at))

@@ -100,7 +100,7 @@ fn print(ask: &Ask, role: &Role, line: &str, out: &mut impl Write) -> Result<io:
         "api-token" if ask.request.role.is_some() => api_tokens::made(&parse(line)?),
         "api-token" => api_tokens::listed(&parse(line)?, role),
         "releases" => releases::text(&parse(line)?),
-        "install-command" => install(&parse(line)?),
+        "install-command" => install(&parse(line)?, role),
         "ca" => super::ca::text(&parse(line)?, role),
         "replace-agent" => "replaced; the second device is served at its next try, the first is refused from now on\n".to_string(),
         "assign" => assigned(&parse(line)?, role),
@@ -172,10 +172,12 @@ fn token(view: &TokenView, role: &Role) -> String {
 }
 
 /// On standard output alone: `vmetric-director install-command > install.sh` is a script.
-fn install(view: &InstallView) -> String {
+fn install(view: &InstallView, role: &Role) -> String {
     format!(
-        "# Installs and enrolls vmetric-agent {}; run it with the rights to write to its folders. It holds a secret token, good for {}\n# device(s) until {}. Everything that it fetches is compared with the SHA-256 in it.\n{}",
+        "# Installs and enrolls {} {}; run it with the rights to write to its folders. It holds a secret {}, good for {}\n# of them until {}. Everything that it fetches is compared with the SHA-256 in it.\n{}",
+        role.product.name,
         view.version,
+        role.token,
         view.uses,
         utc(view.expires_at),
         view.command

@@ -8,6 +8,7 @@
 
 use miniserde::{Deserialize, Serialize};
 
+use super::policing::rows::{PolicyChange, Scope};
 use super::records::{Agent, NAME_MAX, Token, clean};
 use super::registry::{AGENTS_MAX, Registry};
 use super::store::Table;
@@ -15,6 +16,7 @@ use crate::core::hex;
 use crate::core::proof;
 use crate::core::reason::Reason;
 use crate::wire::agent_api::{EnrollWire, SERIAL_MAX};
+use crate::wire::settings::SettingsWire;
 
 /// Most tokens at once.
 pub const TOKENS_MAX: usize = 1_000;
@@ -40,6 +42,10 @@ pub struct Terms {
     pub serials: Vec<String>,
     /// A person approves each device.
     pub approval: bool,
+    /// What a person calls it.
+    pub name: Option<String>,
+    /// Custom Policy of whoever enrolls with it.
+    pub policy: Option<SettingsWire>,
 }
 
 /// One token as an operator sees it.
@@ -61,6 +67,10 @@ pub struct TokenRow {
     pub serials_left: Option<Vec<String>>,
     /// A person approves each device.
     pub approval: Option<bool>,
+    /// What a person calls it.
+    pub name: Option<String>,
+    /// Custom Policy of whoever enrolls with it.
+    pub policy: Option<SettingsWire>,
 }
 
 /// All tokens.
@@ -93,7 +103,7 @@ impl Registry {
     /// A new token's row.
     ///
     /// # Errors
-    /// `too_many_tokens`, `bad_serial`, `token_needs_end`.
+    /// `too_many_tokens`, `bad_serial`, `token_needs_end`, `settings_invalid`.
     pub fn create_token_for(&mut self, token: &str, terms: Terms, now: u64) -> Result<u64, Reason> {
         let gone: Vec<String> =
             self.tokens.iter().filter(|(_, t)| t.expires_at.saturating_add(TOKEN_TTL_MAX_S) < now).map(|(k, _)| k.clone()).collect();
@@ -109,6 +119,7 @@ impl Registry {
             let detail = format!("at most {SERIALS_MAX} serial numbers of 1 to {SERIAL_MAX} printable bytes");
             return Err(Reason::new("bad_serial", detail));
         }
+        terms.policy.iter().try_for_each(|policy| policy.check().map(|_| ()))?;
         let mut serials = terms.serials;
         serials.sort();
         serials.dedup();
@@ -126,7 +137,9 @@ impl Registry {
         }
         let serials = (!serials.is_empty()).then_some(serials);
         let approval = terms.approval.then_some(true);
-        let row = Token { created_at: now, expires_at, uses_left: uses, serials, approval, ..Default::default() };
+        let name = terms.name.map(|name| clean(&name, NAME_MAX)).filter(|name| !name.is_empty());
+        let row =
+            Token { created_at: now, expires_at, uses_left: uses, serials, approval, name, policy: terms.policy, ..Default::default() };
         let key = token_key(token);
         let within = if endless { "without an end".to_string() } else { format!("within {} minutes", ttl_s / 60) };
         let detail = format!("{}: good for {uses} enrollments {within}{bound}", token_id(&key));
@@ -150,6 +163,8 @@ impl Registry {
             uses_left: t.uses_left,
             used: t.used,
             approval: t.approval,
+            name: t.name.clone(),
+            policy: t.policy.clone(),
             serials_left: t
                 .serials
                 .as_ref()
@@ -263,6 +278,8 @@ impl Registry {
             token.serials_used.get_or_insert_default().extend(wire.serial.clone());
         }
         self.keep_token(key.clone(), token.clone());
+        let policy = token.policy.clone().filter(|_| known.is_none());
+        self.keep_token(key.clone(), token.clone());
         let text = |t: &str| clean(t, NAME_MAX);
         let before = known.as_ref().map(|id| self.agents[id].clone()).unwrap_or_default();
         let agent = Agent {
@@ -292,6 +309,13 @@ impl Registry {
         self.apply_template(&id, &token, now);
         #[cfg(unix)]
         self.take_handed_for(&id, now);
+        if let Some(set) = policy {
+            let change = PolicyChange { set, replace: true, custom: Some(true), ..Default::default() };
+            // The node is enrolled all the same, and has what it inherits.
+            if let Err(reason) = self.set_policy(&Scope::Node(id.clone()), &change, now) {
+                self.event(now, &id, "policy_refused", format!("the {}'s settings: {reason}", self.role.token), None);
+            }
+        }
         Ok(id)
     }
 }
@@ -348,6 +372,26 @@ mod tests {
     }
 
     #[test]
+    fn whoever_enrolls_gets_the_policy_of_the_token() {
+        let mut registry = Registry::default();
+        let policy = SettingsWire { mode: Some("auto".into()), method: Some("immediate".into()), ..Default::default() };
+        let terms = Terms { uses: 2, ttl_s: 60, policy: Some(policy.clone()), name: Some("ships\n".into()), ..Terms::default() };
+        registry.create_token_for("t1", terms, 100).unwrap();
+        assert_eq!(registry.tokens_view(100).tokens[0].name.as_deref(), Some("ships "));
+        assert_eq!(code(registry.enroll(&keyed("t1", 1), "a1", 100)), "ok a1");
+        let row = registry.policing.rows["node/a1"].clone();
+        assert!(row.custom && row.settings == policy, "{row:?}");
+        // What a person set since is not undone by the same device's second try.
+        let change = PolicyChange { custom: Some(false), ..Default::default() };
+        registry.set_policy(&Scope::Node("a1".into()), &change, 101).unwrap();
+        assert_eq!(code(registry.enroll(&keyed("t1", 1), "a2", 102)), "ok a1");
+        assert!(!registry.policing.rows["node/a1"].custom);
+        let wrong = SettingsWire { mode: Some("off".into()), ..Default::default() };
+        let refused = registry.create_token_for("t2", Terms { uses: 1, ttl_s: 60, policy: Some(wrong), ..Terms::default() }, 100);
+        assert_eq!(refused.unwrap_err().code, "settings_invalid");
+    }
+
+    #[test]
     fn a_token_is_counted_and_expires() {
         let mut registry = Registry::default();
         registry.create_token("t1", 2, 3_600, 100).unwrap();
@@ -400,7 +444,7 @@ mod tests {
     #[test]
     fn a_token_bound_to_serial_numbers() {
         let mut registry = Registry::default();
-        let terms = Terms { uses: 1, ttl_s: TTL_NEVER_S, serials: vec!["S1".into(), "S2".into(), "S1".into()], approval: false };
+        let terms = Terms { uses: 1, ttl_s: TTL_NEVER_S, serials: vec!["S1".into(), "S2".into(), "S1".into()], ..Terms::default() };
         registry.create_token_for("t1", terms, 100).unwrap();
         let with = |serial: Option<&str>, device| EnrollWire { serial: serial.map(String::from), ..keyed("t1", device) };
         assert_eq!(code(registry.enroll(&with(None, 1), "a1", 100)), "serial_missing");

@@ -201,6 +201,10 @@ pub struct Token {
     pub template_name: Option<String>,
     /// The policy that its devices get as their own.
     pub settings: Option<SettingsWire>,
+    /// What a person calls it.
+    pub name: Option<String>,
+    /// Custom Policy of whoever enrolls with it.
+    pub policy: Option<SettingsWire>,
 }
 
 /// A device that waits for a person; its key in the table is its public key.

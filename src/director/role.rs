@@ -33,6 +33,8 @@ pub struct Role {
     pub enroll_at: &'static str,
     /// And the one that takes the token: `--token`, `--key`.
     pub enroll_with: &'static str,
+    /// The variable in which `enroll` takes it, where no other user sees it.
+    pub enroll_variable: &'static str,
     /// The store's file in the state folder.
     pub store: &'static str,
     /// State folder, unless another one is named.
@@ -71,6 +73,7 @@ pub static DIRECTOR: Role = Role {
     api_token: "api-token",
     enroll_at: "--director",
     enroll_with: "--token",
+    enroll_variable: "VMETRIC_TOKEN",
     store: "director.redb",
     state: "/var/lib/vmetric-director",
     listen: "0.0.0.0:8443",

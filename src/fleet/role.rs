@@ -103,6 +103,7 @@ pub static FLEET: Role = Role {
     api_token: "token",
     enroll_at: "--fleet",
     enroll_with: "--key",
+    enroll_variable: "VMETRIC_FLEET_KEY",
     store: "fleet.redb",
     state: "/var/lib/vmetric-fleet",
     listen: "0.0.0.0:8443",

@@ -65,10 +65,14 @@ pub const VARIANTS: [Variant; 11] = [
     variant(RAISED, "", "good, forbids older ones"),
 ];
 
+/// The version in the factory image of Directors that show themselves in Fleet's GUI.
+pub const DIRECTOR_FACTORY: &str = "3.0.0";
 /// A good version of the Director. No agent has these versions, so that nothing is mistaken for the other product's.
 pub const DIRECTOR_GOOD: &str = "3.1.0";
 /// A Director that aborts at its start.
 pub const DIRECTOR_BROKEN: &str = "3.2.0";
+/// The same for `--stay`, where they are the factory image, too: only they have the names that are given to them.
+pub const STAYING: [Variant; 2] = [variant(DIRECTOR_FACTORY, "", "good; the factory image"), variant(DIRECTOR_GOOD, "", "good")];
 /// Builds of the Director that are released here; the one beside this program is everybody's factory image.
 pub const DIRECTORS: [Variant; 2] =
     [variant(DIRECTOR_GOOD, "", "good, with a package"), variant(DIRECTOR_BROKEN, "crash", "crashes at its start, with a package")];
@@ -107,8 +111,9 @@ pub fn platform() -> String {
     vmetric::core::release::Platform::here().to_string()
 }
 
-/// Builds everything into `work`.
-pub fn build(work: &Path, show: &Show, wanted: &[Variant], directors: &[Variant]) -> Result<Builds, String> {
+/// Builds everything into `work`. What lies in `kept` is taken from there, and what is built is left there: whoever names that
+/// folder sees to it that it belongs to these sources.
+pub fn build(work: &Path, show: &Show, wanted: &[Variant], directors: &[Variant], kept: Option<&Path>) -> Result<Builds, String> {
     let own = std::env::current_exe().map_err(|e| format!("where is this program: {e}"))?;
     let beside = own.parent().ok_or("this program lies in no folder")?;
     let target = beside.parent().ok_or("this program does not lie in a target folder")?;
@@ -126,18 +131,36 @@ pub fn build(work: &Path, show: &Show, wanted: &[Variant], directors: &[Variant]
         raised: work.join("raised"),
     };
     for v in wanted {
-        variant_of("vmetric-agent", "agent,fault", v, target, &builds.agent(v.version), show)?;
+        variant_of("vmetric-agent", "agent,fault", v, target, (&builds.agent(v.version), kept), show)?;
     }
     for v in directors {
-        variant_of("vmetric-director", "director,fault", v, target, &builds.director_of(v.version), show)?;
+        variant_of("vmetric-director", "director,fault", v, target, (&builds.director_of(v.version), kept), show)?;
     }
     Ok(builds)
 }
 
-fn variant_of(program: &str, features: &str, v: &Variant, target: &Path, to: &Path, show: &Show) -> Result<(), String> {
+fn variant_of(
+    program: &str,
+    features: &str,
+    v: &Variant,
+    target: &Path,
+    (to, kept): (&Path, Option<&Path>),
+    show: &Show,
+) -> Result<(), String> {
+    let kept = kept.map(|folder| folder.join(format!("{program}-{}", v.version)));
+    if let Some(kept) = kept.as_ref().filter(|kept| kept.exists()) {
+        take(kept, to, 0)?;
+        return Ok(());
+    }
     let words = ["--profile", "demo", "--no-default-features", "--features", features, "--bin", program];
     cargo(target, &words, &[("VMETRIC_VERSION", v.version), ("VMETRIC_FAULT", v.fault)])?;
     let length = take(&target.join("demo").join(program), to, v.padded_to)?;
+    if let Some(kept) = &kept {
+        // Whole or not at all: another run may look for it now.
+        let new = kept.with_extension("new");
+        take(to, &new, 0)?;
+        fs::rename(&new, kept).map_err(|e| format!("{}: {e}", kept.display()))?;
+    }
     show.say("", "", &format!("built {program} {:<6} {length:>8} bytes  {}", v.version, v.words));
     Ok(())
 }

@@ -131,6 +131,8 @@ struct Keeper {
     state: PathBuf,
     mode: Mode,
     times: String,
+    /// Its host's name.
+    name: String,
     /// The file that says how the device's clocks are off.
     clock: PathBuf,
     wanted: Mutex<Wanted>,
@@ -157,6 +159,7 @@ impl Device {
             state: state.clone(),
             mode: at.mode,
             times: times.to_string(),
+            name: at.name.clone(),
             clock: folder.join("clock"),
             wanted: Mutex::default(),
         };
@@ -207,7 +210,7 @@ impl Device {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.image);
         command.args(args).arg("--state").arg(&self.state).stdin(Stdio::null()).env("VMETRIC_TEST_TIMES", &self.keeper.times);
-        command.env("VMETRIC_TEST_CLOCK", &self.keeper.clock);
+        command.env("VMETRIC_TEST_CLOCK", &self.keeper.clock).env("VMETRIC_TEST_HOSTNAME", &self.name);
         command
     }
 
@@ -393,7 +396,7 @@ impl Keeper {
             Mode::Supervise => command.arg("--supervise"),
         };
         command.arg("--state").arg(&self.state).env("VMETRIC_TEST_TIMES", &self.times);
-        command.env("VMETRIC_TEST_CLOCK", &self.clock);
+        command.env("VMETRIC_TEST_CLOCK", &self.clock).env("VMETRIC_TEST_HOSTNAME", &self.name);
         if let Some(boot_id) = boot_id {
             command.env("VMETRIC_TEST_BOOT_ID", boot_id);
         }

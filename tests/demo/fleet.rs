@@ -128,7 +128,7 @@ fn until(members: &mut [Member], seconds: u64, enough: usize, count: impl Fn(&Me
 /// The whole of it; one sentence of figures.
 pub fn run(work: &Path, show: &Arc<Show>, devices: usize) -> Result<String, String> {
     let wanted = VARIANTS.into_iter().filter(|v| v.version == FACTORY || v.version == GOOD).collect::<Vec<_>>();
-    let builds = build::build(work, show, &wanted, &[])?;
+    let builds = build::build(work, show, &wanted, &[], None)?;
     let release = release::publish(work, &builds, show)?;
     // A port that stays the same when the Director comes back.
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(|e| e.to_string())?.port();

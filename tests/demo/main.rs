@@ -21,6 +21,7 @@ mod scenarios_operator;
 mod scenarios_villain;
 mod show;
 mod site;
+mod stay;
 mod villain;
 
 use std::path::{Path, PathBuf};
@@ -33,11 +34,15 @@ const HELP: &str = "\
 cargo demo: updates, faults and attacks, on real processes and real TLS on loopback
 
 Usage: cargo demo [--keep] [--only a,h] [--list]
+       cargo demo -- --stay [--listen ADDR:PORT]
        vmetric-demo --fleet N [--keep]
 
   --keep       keep the work folder (state, logs, keys) and say where it is
   --only LIST  only these scenarios, by letter
   --list       list the scenarios
+  --stay       no scenarios: a Fleet with its web GUI, three Directors and their agents, until Ctrl-C; prints address and login
+               --listen where (default: a free port on 127.0.0.1); --still nothing happens by itself; --ready FILE what tests need
+               --builds DIR where builds of agents and Directors are kept for the next time, by whoever knows that they fit
   --fleet N    only this: N devices on trial when their Director is killed and started again
 
 Needs no root, installs nothing, leaves nothing. Exit code 0 = every scenario passed.
@@ -51,6 +56,8 @@ fn main() -> ExitCode {
     let mut only = Vec::new();
     let mut keep = false;
     let mut fleet = None;
+    let mut stay = None;
+    let mut staying = stay::Stay::default();
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         match (arg.as_str(), rest.as_slice().first()) {
@@ -63,8 +70,27 @@ fn main() -> ExitCode {
                 fleet = n.parse().ok();
                 rest.next();
             }
+            ("--stay", _) => stay = Some(()),
+            ("--still", _) => staying.still = true,
+            ("--listen", Some(listen)) => {
+                staying.listen = Some(listen.clone());
+                rest.next();
+            }
+            ("--builds", Some(folder)) => {
+                staying.builds = Some(PathBuf::from(folder));
+                rest.next();
+            }
+            ("--ready", Some(file)) => {
+                staying.ready = Some(PathBuf::from(file));
+                rest.next();
+            }
             ("--list", _) => {
                 scenarios::list();
+                return ExitCode::SUCCESS;
+            }
+            #[cfg(feature = "fleet")]
+            ("--gui-routes", _) => {
+                stay::routes();
                 return ExitCode::SUCCESS;
             }
             ("--help" | "-h", _) => {
@@ -77,16 +103,17 @@ fn main() -> ExitCode {
             }
         }
     }
+    let stay = stay.map(|()| staying);
     #[expect(clippy::disallowed_methods, reason = "programs read the environment")]
     let work = std::env::var(WORK).ok().map(PathBuf::from);
     match work {
-        Some(work) => inner(&work, &only, fleet),
-        None => guarded(&args, keep),
+        Some(work) => inner(&work, &only, fleet, stay.as_ref()),
+        None => guarded(&args, keep, stay.is_some()),
     }
 }
 
 /// Starts the inner process and sees to it that nothing of it stays.
-fn guarded(args: &[String], keep: bool) -> ExitCode {
+fn guarded(args: &[String], keep: bool, stay: bool) -> ExitCode {
     let work = std::env::temp_dir().join(format!("vmetric-demo-{}", process::id()));
     let inner = std::env::current_exe().map(|own| {
         let mut inner = Command::new(own);
@@ -99,7 +126,8 @@ fn guarded(args: &[String], keep: bool) -> ExitCode {
         Ok(Some(code)) => ExitCode::from(code),
         Ok(None) => {
             println!("demo: stopped");
-            ExitCode::from(130)
+            // Whoever asked it to stay has ended it as is meant.
+            ExitCode::from(if stay { 0 } else { 130 })
         }
         Err(why) => {
             eprintln!("vmetric-demo: {why}");
@@ -108,9 +136,18 @@ fn guarded(args: &[String], keep: bool) -> ExitCode {
     }
 }
 
-fn inner(work: &Path, only: &[String], fleet: Option<usize>) -> ExitCode {
+fn inner(work: &Path, only: &[String], fleet: Option<usize>, stay: Option<&stay::Stay>) -> ExitCode {
     guard::without_guard(|| guard::end_group(process::id()));
     let show = Arc::new(show::Show::new(work));
+    if let Some(stay) = stay {
+        return match stay::run(work, &show, stay) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                println!("demo: FAILED: {why}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     if let Some(devices) = fleet {
         return match fleet::run(work, &show, devices) {
             Ok(said) => {

@@ -140,7 +140,7 @@ pub fn run(work: &Path, show: &Arc<Show>, only: &[String]) -> Result<(usize, usi
     let mut agents = build::VARIANTS.to_vec();
     // Alone, it needs no more than these.
     agents.retain(|v| !wanted.iter().all(chain) || [FACTORY, build::GOOD].contains(&v.version));
-    let builds = build::build(work, show, &agents, directors)?;
+    let builds = build::build(work, show, &agents, directors, None)?;
     let release = release::publish(work, &builds, show)?;
     let built = show.seconds();
     let site = Arc::new(Site::start(&work.join("site"), &builds, &release, show)?);

@@ -110,6 +110,7 @@ impl Site {
         let again = log.try_clone().map_err(|e| e.to_string())?;
         let mut command = Command::new(&self.program);
         command.args(&self.run).arg("--state").arg(&self.state).stdin(Stdio::null()).stdout(log).stderr(again);
+        command.env("VMETRIC_TEST_HOSTNAME", self.follow.called);
         let child = command.spawn().map_err(|e| format!("{}: {e}", self.program.display()))?;
         *self.process.lock().map_err(|e| e.to_string())? = Some(child);
         let ready = || self.status().ok().filter(|s| s.timestamp_version > 0 || !self.linked);

@@ -20,7 +20,9 @@ pub mod live;
 pub mod page;
 pub mod pages;
 pub mod routes;
+pub mod settings;
 pub mod template;
+pub mod wizard;
 pub mod words;
 
 use std::cell::{Cell, RefCell};

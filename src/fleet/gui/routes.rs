@@ -43,6 +43,11 @@ pub static ROUTES: &[&[Route]] = &[
     pages::rollouts::ROUTES,
     pages::releases::ROUTES,
     pages::activity::ROUTES,
+    pages::policy::ROUTES,
+    pages::create::ROUTES,
+    pages::clusters::ROUTES,
+    pages::updates::ROUTES,
+    pages::tokens::ROUTES,
     pages::users::ROUTES,
     pages::audit::ROUTES,
 ];
@@ -130,6 +135,11 @@ const NAVIGATION: [(&str, &[Item]); 5] = [
         ],
     ),
 ];
+
+/// Whether this person may look at a page, and it is there.
+pub fn seen(who: &Who, path: &str) -> bool {
+    matches!(find("GET", path), Found::Route(route, _) if permits(who.role, route.need).is_ok())
+}
 
 /// The navigation as this person sees it here.
 pub fn navigation(who: &Who, path: &str) -> Value {

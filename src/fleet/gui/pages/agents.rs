@@ -189,7 +189,7 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
         "told": words::ago(a.told_at),
         "director": director_names(&ask)(&director),
         "director_path": directors::path(&director),
-        "panel": super::panel::of_agent(&ask, &director, &id),
+        "panel": super::policy::panel(&ask, &format!("agents/{director}/{id}"), &ask.path).await?,
         "no_events": timeline.is_empty(),
         "events": json!({"rows": timeline}),
         "activity": format!("/activity?director={}&agent={}", encoded(&director), encoded(&id)),

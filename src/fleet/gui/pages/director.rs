@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::directors::{self, name, path, status};
-use super::{Templates, acts, events};
+use super::{Templates, acts, events, policy};
 use crate::core::access::Act;
 use crate::core::reason::Reason;
 use crate::director::explain::ExplainView;
@@ -29,7 +29,6 @@ pub static TEMPLATES: Templates = &[
     ("update", include_str!("../templates/update.html")),
     ("timeline", include_str!("../templates/timeline.html")),
     ("act", include_str!("../templates/act.html")),
-    ("panel", include_str!("../templates/panel.html")),
 ];
 
 /// Events on the page; the activity has them all.
@@ -47,6 +46,14 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
     let own: Vec<Event> = ask.site.store.newest(Table::Activity, EVENTS, move |e: &Event| e.agent == wanted).await.map_err(unread)?;
     let backups: Vec<Value> = told.iter().rev().filter(|e| e.code.contains("backup")).take(5).map(events::told).collect();
     let timeline = events::merged(&own, &told, EVENTS);
+    // Who waits for approval has no settings yet.
+    let (panel, agents_panel) = match pending {
+        true => (Value::Null, Value::Null),
+        false => {
+            let panel = policy::panel(&ask, &format!("node/{id}"), &path(&id)).await?;
+            (panel, policy::panel(&ask, &format!("agents/{id}"), &path(&id)).await?)
+        }
+    };
     let context = json!({
         "live": true,
         "pending": pending,
@@ -63,7 +70,8 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
         "backups": backups,
         "no_backups": backups.is_empty(),
         "acts": acts::of_director(&ask, &view, pending),
-        "panel": super::panel::of_director(&ask, &id),
+        "panel": panel,
+        "agents_panel": agents_panel,
     });
     Page::new(name(agent), "director", context).below(&[("Fleet Management", ""), ("Directors", directors::PATH)]).reply()
 }

@@ -4,16 +4,20 @@ pub mod activity;
 pub mod acts;
 pub mod agents;
 pub mod audit;
+pub mod clusters;
+pub mod create;
 pub mod director;
 pub mod directors;
 pub mod entry;
 pub mod events;
 pub mod list;
 pub mod overview;
-pub mod panel;
+pub mod policy;
 pub mod releases;
 pub mod rollouts;
 pub mod shell;
+pub mod tokens;
+pub mod updates;
 pub mod users;
 
 /// Templates by name.
@@ -29,6 +33,12 @@ pub static TEMPLATES: &[Templates] = &[
     rollouts::TEMPLATES,
     releases::TEMPLATES,
     activity::TEMPLATES,
+    // What changes policies and lets in.
+    policy::TEMPLATES,
+    create::TEMPLATES,
+    clusters::TEMPLATES,
+    updates::TEMPLATES,
+    tokens::TEMPLATES,
     users::TEMPLATES,
     audit::TEMPLATES,
 ];

@@ -117,6 +117,24 @@
     if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
   });
 
+  // What settings would come to, while one types: the server says it, by the same code that would save them.
+  const pending = new WeakMap();
+  const preview = (form) => {
+    clearTimeout(pending.get(form));
+    pending.set(form, setTimeout(async () => {
+      const typed = new URLSearchParams(new FormData(form));
+      const answer = await fetch(form.dataset.preview, { method: "POST", body: typed }).catch(() => null);
+      // What was typed since asks again by itself.
+      if (!answer || !answer.ok || typed.toString() !== new URLSearchParams(new FormData(form)).toString()) return;
+      const old = form.querySelector("[data-preview-here]");
+      const next = old.cloneNode(false);
+      next.innerHTML = await answer.text();
+      dress(next);
+      morph(old, next);
+    }, 250));
+  };
+  document.addEventListener("input", (event) => event.target.form && event.target.form.dataset.preview && preview(event.target.form));
+
   const toast = (text) => {
     const place = document.querySelector(".toasts");
     const box = document.createElement("div");
