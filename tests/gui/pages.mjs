@@ -27,7 +27,7 @@ function rollout(world) {
 export async function tour({ browser, findings, world, state, out, step }) {
   for (const folder of ['wide-light', 'wide-dark', 'narrow-light', 'narrow-dark']) mkdirSync(`${out}/${folder}`, { recursive: true });
   const page = await open(browser, findings, world, { state });
-  const routes = world.routes().filter((r) => r.method === 'GET' && !NO_PAGE.has(r.id));
+  const routes = world.routes().filter((r) => r.method === 'GET' && !NO_PAGE.has(r.id) && !/\.(csv|json)$/.test(r.path));
   findings.expect(routes.length >= 10, 'routes', `only ${routes.length} pages in the table of routes`);
   for (const route of routes) {
     const variants = route.path.includes('{os}') ? ['linux', 'windows', 'macos'] : ['linux'];

@@ -373,11 +373,12 @@ async function keyboard(tools) {
 }
 
 export const WALKS = {
+  // First: the others change who waits for a person.
+  'user-action': userAction,
   organization,
   'bad-input': wrong,
   director,
   'new-director': newDirector,
-  'user-action': userAction,
   'two-editors': race,
   'expired-session': expired,
   'script-in-names': awkward,
