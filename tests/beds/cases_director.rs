@@ -191,8 +191,8 @@ fn fleet_up(device: &Device) -> Result<String, String> {
 fn director_up(device: &Device, key: &str) -> Result<(), String> {
     let key: vmetric::director::commands::TokenView = json::from_str(key).map_err(|_| format!("key create --json: {key}"))?;
     dpkg(device, &format!("-i /director-{}.deb", PACKAGES[0]))?;
-    device.bed.write("root/fleet.key", &format!("{}\n", key.token))?;
-    device.bed.sh(&format!("install -o vmetric-director -m 0600 /root/fleet.key {STATE}/fleet.key && rm /root/fleet.key"))?;
+    device.bed.write("etc/fleet.key", &format!("{}\n", key.token))?;
+    device.bed.sh(&format!("install -o vmetric-director -m 0600 /etc/fleet.key {STATE}/fleet.key && rm /etc/fleet.key"))?;
     let fleet_at = format!("address: https://{FLEET}\n  pin: {}\n  key_file: {STATE}/fleet.key", key.pin);
     device.bed.write("etc/vmetric/vmetric.yml", &format!("name: 127.0.0.1\nlisten: 127.0.0.1:8443\nfleet:\n  {fleet_at}\n"))?;
     let valid = device.bed.sh("vmetric-director -validate")?;
