@@ -7,8 +7,10 @@ use super::activity::{PERIODS, periods};
 use super::list::{empty, empty_to, search};
 use crate::core::access::Act;
 use crate::core::reason::Reason;
+use crate::director::commands::store_error;
 use crate::director::table::utc;
-use crate::fleet::access::{self, audit::Wanted};
+use crate::fleet::access;
+use crate::fleet::access::audit::{Entry, Wanted};
 use crate::fleet::gui::ask::Ask;
 use crate::fleet::gui::input::Input;
 use crate::fleet::gui::page::{Page, Reply, sealed};
@@ -117,6 +119,11 @@ async fn export(ask: Ask, as_csv: bool) -> Result<Reply, Reason> {
         let lines: Vec<String> = rows.iter().map(miniserde::json::to_string).collect();
         ("application/x-ndjson", "audit.json", format!("{}\n{}\n", miniserde::json::to_string(&head), lines.join("\n")))
     };
+    // Taking it away is an act, too.
+    let (user, ip, object) = (ask.who.by(), ask.who.ip.clone(), name.to_string());
+    let description = format!("{} rows", rows.len());
+    log.audit.note(&ask.site, Entry { user, ip, object_type: "Audit".into(), object, action: "ExportAudit".into(), description });
+    ask.site.store.durable().await.map_err(store_error)?;
     let response = sealed(Response::of(200, kind, text.into_bytes()));
     let response = response.with("content-disposition", format!("attachment; filename=\"{name}\"")).with("cache-control", "no-store");
     Ok(Reply::Raw(response))
