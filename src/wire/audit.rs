@@ -280,12 +280,14 @@ mod tests {
         rows.iter().try_for_each(|row| chain.take(row)).and_then(|()| chain.end()).map_err(|r| r.detail.clone())
     }
 
+    type Change = (&'static str, fn(&mut Row));
+
     #[test]
     fn every_change_is_found_at_its_row() {
         let good = log(20);
         assert_eq!(verdict(&good, None), Ok(()));
         assert_eq!(verdict(&good, Some(&good[10].hash)), Ok(()));
-        let changes: [(&str, fn(&mut Row)); 8] = [
+        let changes: [Change; 8] = [
             ("time", |r| r.time += 1),
             ("user", |r| r.user.push('x')),
             ("ip", |r| r.ip.push('x')),

@@ -239,7 +239,7 @@ fn happen(fleet: &Site, places: &[Branch], round: usize) -> Result<(), String> {
             place.site.assign(&ids[..1], CRASHES, "--retry")?;
         }
         _ => {
-            let version = if (round / 3) % 2 == 0 { BIG } else { GOOD };
+            let version = if (round / 3).is_multiple_of(2) { BIG } else { GOOD };
             place.site.assign(&ids, version, "")?;
         }
     }

@@ -65,7 +65,7 @@ fn row(n: usize, name: &str) -> AgentRowWire {
     AgentRowWire {
         id: format!("agent-{n:05}"),
         hostname: Some(name.into()),
-        version: Some(if n % 3 == 0 { "2.0.0" } else { "1.0.0" }.into()),
+        version: Some(if n.is_multiple_of(3) { "2.0.0" } else { "1.0.0" }.into()),
         architecture: Some("amd64".into()),
         os: Some("linux".into()),
         state: Some("rolled_back".into()),

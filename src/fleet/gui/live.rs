@@ -5,7 +5,7 @@
 //! that differ from what a browser has are sent to it. The script puts them in without moving anything.
 //!
 //! Such a part shows nothing that depends on who looks but the role; a form's CSRF token is put in for each
-//! ([`TOKEN`]). Without script, or when there is no place left, a page is as good as when it was loaded.
+//! (`TOKEN`). Without script, or when there is no place left, a page is as good as when it was loaded.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
