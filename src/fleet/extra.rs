@@ -60,7 +60,9 @@ impl Extra for FleetExtra {
     fn call(&self, site: &Rc<Site>, request: &Request) -> Option<Answer> {
         let answer = self.api.call(site, request, self.intake()).or_else(|| doors::call(&self.access, site, request));
         let answer = answer.or_else(|| self.intake()?.call(site, request));
-        answer.or_else(|| self.gui.call(site, request, &self.intake()?))
+        let answer = answer.or_else(|| self.gui.call(site, request, &self.intake()?));
+        // The server's own paths went before: nothing has this one.
+        answer.or_else(|| Some(Box::pin(std::future::ready(self.gui.lost(site, request, 404)?))))
     }
 
     fn concerned<'a>(&'a self, site: &'a Rc<Site>, scope: &'a Scope) -> Looked<'a> {

@@ -81,6 +81,10 @@ pub struct TemplatesView {
     pub templates: Vec<TemplateView>,
     /// Install commands of the template that was made or renewed; each is shown this once.
     pub commands: Option<Vec<CommandView>>,
+    /// Enrolls an agent that is installed already, on any system; with the same token, so shown once, too.
+    pub enroll: Option<String>,
+    /// Pin of the Director's CA, beside the commands.
+    pub pin: Option<String>,
     /// Fleet's time.
     pub time: u64,
 }
@@ -145,7 +149,7 @@ pub async fn run(
         custom: request.custom,
         expected: request.expected,
     };
-    let mut commands = None;
+    let (mut commands, mut enroll, mut pin) = (None, None, None);
     let row = match request.act.as_deref() {
         Some("create") => {
             let director = site.registry.borrow().named_agent(request.director.as_deref().unwrap_or_default())?;
@@ -153,6 +157,7 @@ pub async fn run(
             let (id, key) = (format!("t-{}", random_hex(4)), hex::encode(&hex::sha256(token.as_bytes())));
             let row = site.acting(who, |registry| registry.create_template(&id, &director, &key, &wish, now))?;
             commands = Some(texts(site, &install, &token));
+            (enroll, pin) = (Some(enrolls(&install, &token)), Some(install.pin));
             Some(row)
         }
         Some("renew") => {
@@ -161,6 +166,7 @@ pub async fn run(
             let key = hex::encode(&hex::sha256(token.as_bytes()));
             let row = site.acting(who, |registry| registry.change_template(&word, &TemplateChange::default(), Some(&key), now))?;
             commands = Some(texts(site, &install, &token));
+            (enroll, pin) = (Some(enrolls(&install, &token)), Some(install.pin));
             Some(row)
         }
         Some("change") => Some(site.acting(who, |registry| registry.change_template(&word, &wish, None, now))?),
@@ -178,7 +184,7 @@ pub async fn run(
     templates.sort_by(|a, b| (a.name.to_lowercase(), &a.id).cmp(&(b.name.to_lowercase(), &b.id)));
     let gone = |e: std::io::Error| Reason::new("connection_lost", e.to_string());
     status(out, "ok", "").await.map_err(gone)?;
-    line(out, &TemplatesView { templates, commands, time: now }).await.map_err(gone)
+    line(out, &TemplatesView { templates, commands, enroll, pin, time: now }).await.map_err(gone)
 }
 
 fn view(intake: &Intake, row: &TemplateRow, now: u64) -> TemplateView {
@@ -232,6 +238,11 @@ fn token(intake: &Intake, director: &str) -> Result<String, Reason> {
     let pin = told(intake, director)?.pin;
     let site: String = pin.trim_start_matches("sha256:").chars().take(8).collect();
     Ok(format!("vmt_{site}_{}", random_hex(32)))
+}
+
+/// The command of an agent that is there already; what it is made of was looked at by [`is_sound`].
+fn enrolls(install: &InstallWire, token: &str) -> String {
+    format!("VMETRIC_TOKEN='{token}' vmetric-agent enroll --director {} --pin {}", install.url, install.pin)
 }
 
 /// One command for each platform that Fleet's mirror has an agent for.
@@ -300,6 +311,9 @@ pub fn shown(view: &TemplatesView) -> String {
     }
     for c in view.commands.iter().flatten() {
         out += &format!("\n# {}-{}, version {}; shown this once\n{}", c.os, c.arch, c.version, c.command);
+    }
+    if let Some(enroll) = &view.enroll {
+        out += &format!("\n# an agent that is installed already; shown this once\n{enroll}\n");
     }
     if view.commands.as_ref().is_some_and(Vec::is_empty) {
         out += "\nFleet's mirror has no agent yet: publish one, then `template renew` prints the command\n";

@@ -1,5 +1,5 @@
 // The walks: the paths of the specification in its own words and order of clicks, and what bad input gets.
-import { NARROW, axe, go, look, open } from './browser.mjs';
+import { NARROW, WIDE, axe, go, look, open } from './browser.mjs';
 import { enter } from './login.mjs';
 
 const AUTO = 'Auto';
@@ -181,6 +181,122 @@ async function newDirector(tools) {
   await page.setViewportSize(NARROW);
   await look(page, findings, 'director-new, last step, narrow');
   await page.context().close();
+}
+
+// Devices > Linux / Windows / macOS > Create: Setup, Update Management with Custom Policy, the command to copy.
+async function newDevice(tools) {
+  const { findings, world, step } = tools;
+  for (const [os, words] of [['Linux', ['vmetric-agent', '-service install', 'sha256:']], ['Windows', []], ['macOS', []]]) {
+    const page = await at(world, tools, '/');
+    page.expected.add(422);
+    step(`1. Navigate to Devices > ${os}, click Create`);
+    await page.getByRole('navigation', { name: 'Main' }).getByRole('link', { name: os, exact: true }).click();
+    await main(page).getByRole('link', { name: /Create/ }).first().click();
+    step('a name and a Director are missing: said beside their fields');
+    await main(page).getByRole('button', { name: 'Next' }).click();
+    await main(page).locator('.field.wrong').getByText('Type a name.').waitFor();
+    await main(page).locator('.field.wrong').getByText(/Choose the Director/).waitFor();
+    await axe(page, findings, `device-new ${os}, with errors`);
+    await main(page).getByRole('textbox', { name: 'Name' }).fill(`till <b>& ${os}`);
+    await main(page).getByLabel('Director').selectOption({ label: 'headquarters' });
+    await main(page).getByRole('button', { name: 'Next' }).click();
+    step('2. In the device creation wizard, Update Management step: Custom Policy');
+    await main(page).getByRole('checkbox', { name: 'Custom Policy' }).check();
+    await choose(main(page), AUTO);
+    await choose(main(page), 'User Action');
+    await look(page, findings, `device-new ${os}, step 2`);
+    step('3. Complete creation wizard');
+    await main(page).getByRole('button', { name: 'Create device' }).click();
+    await main(page).getByRole('heading', { name: 'Install and Connect' }).waitFor();
+    if (words.length) await command(tools, page, words);
+    await main(page).getByText(/vmetric-agent enroll --director/).first().waitFor();
+    await shown(tools, page, `device-new-${os.toLowerCase()}-done`);
+    await page.context().close();
+  }
+}
+
+// Devices > Enrollment Templates: many devices, one command; renewed, switched off, removed.
+async function templates(tools) {
+  const { findings, world, step } = tools;
+  const page = await at(world, tools, '/');
+  page.expected.add(422);
+  step('Devices > Enrollment Templates, Create');
+  await page.getByRole('navigation', { name: 'Main' }).getByRole('link', { name: 'Enrollment Templates' }).click();
+  await main(page).getByRole('link', { name: /Create/ }).first().click();
+  await main(page).getByRole('textbox', { name: 'Template Name' }).fill('kiosks <script>');
+  await main(page).getByLabel('Director').selectOption({ label: 'headquarters' });
+  step('without an end, without approval: said beside its field');
+  await main(page).getByLabel('Time Limit').selectOption('Indefinite');
+  await main(page).getByRole('button', { name: 'Next' }).click();
+  await main(page).locator('.field.wrong').getByText(/needs approval/).waitFor();
+  await main(page).getByLabel('Approve each device').check();
+  await main(page).getByRole('button', { name: 'Next' }).click();
+  await main(page).getByRole('checkbox', { name: 'Custom Policy' }).check();
+  await choose(main(page), AUTO);
+  await choose(main(page), 'Immediate');
+  await main(page).getByRole('button', { name: 'Create template' }).click();
+  await command(tools, page, ['vmetric-agent', '-service install', 'sha256:']);
+  await shown(tools, page, 'template-new-done');
+  await main(page).getByRole('link', { name: 'To the templates' }).click();
+  const row = () => main(page).getByRole('row').filter({ hasText: 'kiosks <script>' });
+  await row().getByText('0/100').waitFor();
+  await row().getByText('Indefinite').waitFor();
+  step('Renew: another command, once');
+  await row().getByText('Renew…').click();
+  await row().getByRole('button', { name: 'Show new commands' }).click();
+  await main(page).locator('#install').waitFor();
+  await main(page).getByRole('link', { name: 'To the templates' }).click();
+  step('Disable');
+  await row().getByText('Disable…').click();
+  await row().getByRole('button', { name: 'Disable' }).click();
+  await row().getByText('Disabled').first().waitFor();
+  await shown(tools, page, 'templates-list');
+  step('Remove');
+  await row().getByText('Remove…').click();
+  await row().getByRole('button', { name: 'Remove' }).click();
+  await said(page, /was removed/);
+  findings.expect((await row().count()) === 0, 'templates', 'it is there after its removal');
+  await page.context().close();
+}
+
+// Organization > Settings > Notifications.
+async function notifications(tools) {
+  const { findings, world, step } = tools;
+  const page = await at(world, tools, '/organization/settings/update-management');
+  page.expected.add(422);
+  await page.getByRole('navigation', { name: 'Settings' }).getByRole('link', { name: 'Notifications' }).click();
+  step('an address that is not https: said beside its field');
+  await main(page).getByRole('textbox', { name: 'Name' }).fill('on call');
+  await main(page).getByRole('textbox', { name: 'Address' }).fill('http://hooks.invalid/x');
+  await main(page).getByRole('checkbox', { name: /^Rolled back/ }).check();
+  await main(page).getByRole('button', { name: 'Add webhook' }).click();
+  await main(page).locator('.field.wrong').getByText(/not https/).waitFor();
+  findings.expect(await main(page).getByRole('checkbox', { name: /^Rolled back/ }).isChecked(), 'notifications', 'what was ticked is gone');
+  await main(page).getByRole('textbox', { name: 'Address' }).fill('https://hooks.invalid/x');
+  await main(page).getByRole('button', { name: 'Add webhook' }).click();
+  await main(page).locator('#secret').getByText(/^vms_/).waitFor();
+  await shown(tools, page, 'notifications-made');
+  step('Test: what became of it is said');
+  await main(page).getByRole('button', { name: 'Test' }).click();
+  await main(page).getByText('Failing').waitFor();
+  findings.expect((await main(page).locator('#secret').count()) === 0, 'notifications', 'the secret is shown again');
+  await shown(tools, page, 'notifications-list');
+  step('Remove');
+  await main(page).getByText('Remove…').click();
+  await main(page).getByRole('button', { name: 'Remove' }).click();
+  await main(page).getByText(/There is no webhook yet/).waitFor();
+  await page.context().close();
+}
+
+// A step that the tour does not reach: at both widths, with axe.
+async function shown({ findings, out }, page, name) {
+  await look(page, findings, name);
+  await axe(page, findings, name);
+  await page.screenshot({ path: `${out}/${name}.png`, fullPage: true });
+  await page.setViewportSize(NARROW);
+  await look(page, findings, `${name}, narrow`);
+  await page.screenshot({ path: `${out}/${name}-narrow.png`, fullPage: true });
+  await page.setViewportSize(WIDE);
 }
 
 // The install command: pin, SHA-256, and a button that copies all of it.
@@ -379,6 +495,9 @@ export const WALKS = {
   'bad-input': wrong,
   director,
   'new-director': newDirector,
+  'new-device': newDevice,
+  templates,
+  notifications,
   'two-editors': race,
   'expired-session': expired,
   'script-in-names': awkward,

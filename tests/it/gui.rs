@@ -10,10 +10,10 @@ use vmetric::fleet::gui::page::CSP;
 use vmetric::fleet::gui::routes::{self, Route};
 use vmetric::io::clock;
 use vmetric::wire::agent_api::PROTOCOL;
-use vmetric::wire::fleet_api::{AgentRowWire, HealthWire, PAGE_MAX, PageWire};
+use vmetric::wire::fleet_api::{AgentRowWire, HealthWire, InstallWire, PAGE_MAX, PageWire};
 
 use crate::access::{Heard, add, ask, form, log_in};
-use crate::director_bench::{FakeAgent, Site};
+use crate::director_bench::{FakeAgent, Site, agent_file};
 
 /// The goal for a page, bytes.
 const PAGE_BYTES: usize = 100_000;
@@ -27,6 +27,10 @@ fn get(site: &Site, session: &str, path: &str) -> Heard {
 
 /// A Director that tells of so many agents.
 fn tell(director: &FakeAgent, agents: impl Iterator<Item = AgentRowWire>) {
+    tell_with(director, agents, None);
+}
+
+fn tell_with(director: &FakeAgent, agents: impl Iterator<Item = AgentRowWire>, install: Option<&InstallWire>) {
     let rows: Vec<AgentRowWire> = agents.collect();
     let pages: Vec<&[AgentRowWire]> = rows.chunks(PAGE_MAX).collect();
     let (mut sum, mut count) = (0_u64, 0);
@@ -47,6 +51,7 @@ fn tell(director: &FakeAgent, agents: impl Iterator<Item = AgentRowWire>) {
             architecture: "amd64".into(),
             mirror_error: Some(EVIL.into()),
             inventory,
+            install: install.cloned(),
             ..Default::default()
         };
         let reply = director.http.post_json(
@@ -181,6 +186,130 @@ fn acts_are_forms_that_say_what_became_of_them() {
     assert_eq!(theme.header("location").as_deref(), Some("/"));
     let dark = ask(&site, "GET", "/", &format!("cookie: __Host-session={session}; __Host-theme=dark\r\n"), "");
     assert!(dark.body.contains("data-theme=\"dark\""));
+}
+
+#[test]
+fn devices_and_templates_end_in_commands_that_are_shown_once() {
+    let (site, session, director) = world();
+    let cookie = format!("cookie: __Host-session={session}\r\n");
+    let token = csrf(&get(&site, &session, "/devices/linux/new"));
+    let send = |path: &str, fields: &str| form(&site, path, &cookie, &format!("csrf={token}&{fields}"));
+    let id = &director.report.agent_id;
+    // What is wrong stands beside its field, and what was typed stays.
+    let heard = send("/devices/linux/new", "step=0&go=next&name=&director=&ttl=86400");
+    assert!(
+        heard.status == 422 && heard.body.contains("Type a name.") && heard.body.contains("value=\"86400\" selected"),
+        "{}",
+        heard.body
+    );
+    let heard = send("/devices/linux/new", "step=0&go=next&name=%3Cb%3Ekiosk&director=nobody");
+    assert!(heard.status == 422 && heard.body.contains("value=\"&lt;b&gt;kiosk\""), "{}", heard.body);
+    let device = format!("name=%3Cb%3Ekiosk&director={id}&ttl=3600");
+    let heard = send("/devices/linux/new", &format!("step=0&go=next&{device}"));
+    assert!(heard.status == 200 && heard.body.contains("Custom Policy"), "{}", heard.body);
+    let last = format!("step=1&go=next&{device}&custom=on&mode=auto&method=immediate&version=latest");
+    let heard = send("/devices/linux/new", &last);
+    assert!(heard.status == 422 && heard.body.contains("has not told its address"), "{}", heard.body);
+    // Its Director tells; the mirror has an agent for Linux and none for others.
+    let install = InstallWire {
+        url: "https://site.test:8443".into(),
+        pin: format!("sha256:{}", "ab".repeat(32)),
+        certificates_sha256: "cd".repeat(32),
+        root_version: 1,
+        root_sha256: "ef".repeat(32),
+    };
+    tell_with(&director, [row(0, EVIL)].into_iter(), Some(&install));
+    site.add_of("vmetric-agent", "2.0.0", &agent_file("2.0.0"));
+    site.publish();
+    site.good("mirror");
+    let heard = send("/devices/linux/new", &last);
+    assert_eq!(heard.status, 200, "{}", heard.body);
+    for part in ["id=\"install\"", &install.pin, "vmetric-agent enroll --director https://site.test:8443", "Shown once"] {
+        assert!(heard.body.contains(part), "{part}: {}", heard.body);
+    }
+    let heard = send("/devices/linux/new", &last);
+    assert!(heard.status == 422 && heard.body.contains("There is a template"), "the same name: {}", heard.body);
+    for (os, says) in [("windows", "mirror holds no agent for this yet"), ("macos", "macOS, by hand")] {
+        let heard = send(&format!("/devices/{os}/new"), &last.replace("kiosk", os));
+        assert!(heard.status == 200 && heard.body.contains(says), "{os}: {}", heard.body);
+    }
+    let wrong = send("/devices/templates/new", &format!("step=0&go=next&name=many&director={id}&uses=x&ttl=never"));
+    assert!(
+        wrong.status == 422 && wrong.body.contains("or nothing for no limit") && wrong.body.contains("needs approval"),
+        "{}",
+        wrong.body
+    );
+    let made = send("/devices/templates/new", &format!("step=1&go=next&name=many&director={id}&uses=&ttl=never&approval=on"));
+    assert!(made.status == 200 && made.body.contains("vmt_") && made.body.contains("Indefinite"), "{}", made.body);
+    let list = get(&site, &session, "/devices/templates").body;
+    for part in ["0/Unlimited", "0/1", "Auto · Immediate", "Inherited", "&lt;b&gt;kiosk", "On its way", "No approval"] {
+        assert!(list.contains(part), "{part}: {list}");
+    }
+    assert!(!list.contains("vmt_"), "{list}");
+    let template = list.split_once("/devices/templates/t-").unwrap().1.split_once('/').unwrap().0;
+    let renewed = send(&format!("/devices/templates/t-{template}/renew"), "");
+    assert!(renewed.status == 200 && renewed.body.contains("vmt_"), "{}", renewed.body);
+    let acts = [("disable", "Disabled"), ("enable", "On its way"), ("remove", "its devices stay"), ("remove", "there is no template")];
+    for (act, said) in acts {
+        let heard = send(&format!("/devices/templates/t-{template}/{act}"), "");
+        assert_eq!((heard.status, heard.header("location").as_deref()), (303, Some("/devices/templates")), "{act}: {}", heard.body);
+        assert!(get(&site, &session, "/devices/templates").body.contains(said), "{act}");
+    }
+}
+
+#[test]
+fn webhooks_have_a_secret_that_is_shown_once() {
+    let (site, session, _) = world();
+    let cookie = format!("cookie: __Host-session={session}\r\n");
+    let path = "/organization/settings/notifications";
+    let token = csrf(&get(&site, &session, path));
+    let send = |path: &str, fields: &str| form(&site, path, &cookie, &format!("csrf={token}&{fields}"));
+    let heard = send(path, "name=&url=http://hooks.example.org/x&event=rolled_back");
+    assert!(
+        heard.status == 422 && heard.body.contains("Type a name.") && heard.body.contains("value=\"rolled_back\" checked"),
+        "{}",
+        heard.body
+    );
+    let heard = send(path, "name=ops&url=http://hooks.example.org/x");
+    assert!(
+        heard.status == 422 && heard.body.contains("Is not https") && heard.body.contains("http://hooks.example.org/x"),
+        "{}",
+        heard.body
+    );
+    let heard = send(path, "name=ops&url=https://hooks.invalid/T0/secret&event=rolled_back&event=site_silent");
+    assert!(heard.status == 200 && heard.body.contains("vms_") && heard.body.contains("Rolled back, Site silent"), "{}", heard.body);
+    let list = get(&site, &session, path).body;
+    assert!(list.contains("https://hooks.invalid") && !list.contains("vms_") && !list.contains("T0/secret"), "{list}");
+    let hook = list.split_once("notifications/w-").unwrap().1.split_once('/').unwrap().0;
+    for (act, said) in
+        [("test", "Failing"), ("disable", "Disabled"), ("enable", "Notices are sent there again"), ("remove", "There is no webhook yet")]
+    {
+        let heard = send(&format!("{path}/w-{hook}/{act}"), "");
+        assert_eq!((heard.status, heard.header("location").as_deref()), (303, Some(path)), "{act}: {}", heard.body);
+        assert!(get(&site, &session, path).body.contains(said), "{act}");
+    }
+    add(&site, "vera", "viewer");
+    let viewer = log_in(&site, "vera");
+    assert!(!get(&site, &viewer, path).body.contains("Add a webhook"));
+}
+
+#[test]
+fn a_browser_that_is_lost_gets_a_page_and_a_program_gets_json() {
+    let (site, session, _) = world();
+    let cookie = format!("cookie: __Host-session={session}\r\n");
+    for (path, status) in [("/nothing/here", 404), ("/devices/beos/new", 404), ("/releases/refresh", 405)] {
+        let heard = ask(&site, "GET", path, &format!("{cookie}accept: text/html,*/*;q=0.8\r\n"), "");
+        assert_eq!(heard.status, status, "{path}: {}", heard.body);
+        assert!(heard.body.starts_with("<!doctype html>") && heard.body.contains("href=\"/\""), "{path}: {}", heard.body);
+        assert_eq!(heard.header("content-security-policy").as_deref(), Some(CSP));
+        assert_eq!(heard.header("allow").is_some(), status == 405, "{path}");
+    }
+    let nobody = ask(&site, "GET", "/nothing/here", "accept: text/html\r\n", "");
+    assert!(nobody.status == 404 && !nobody.body.contains("anna"), "{}", nobody.body);
+    for (method, more) in [("GET", "accept: */*\r\n"), ("POST", "accept: text/html\r\n")] {
+        let heard = ask(&site, method, "/nothing/here", more, "");
+        assert!(heard.status == 404 && heard.body.contains("not_found"), "{method}: {}", heard.body);
+    }
 }
 
 #[test]

@@ -82,10 +82,27 @@ impl Gui {
         }
         let (route, places) = match routes::find(&request.method, &request.path) {
             Found::Route(route, places) => (route, places),
-            Found::Methods(allowed) => return Some(now(page::wrong_method(&allowed))),
+            Found::Methods(allowed) => {
+                let page = self.lost(site, request, 405).map(|page| page.with("allow", &allowed));
+                return Some(now(page.unwrap_or_else(|| page::wrong_method(&allowed))));
+            }
             Found::Nothing => return None,
         };
         Some(self.begin(site, request, intake, route, places).unwrap_or_else(|response| now(*response)))
+    }
+
+    /// For a browser that asks for what is not there: a page with a way back. Programs get the server's own document.
+    pub fn lost(self: &Rc<Self>, site: &Rc<Site>, request: &Request, status: u16) -> Option<Response> {
+        let reads = request.header("accept").is_some_and(|kinds| kinds.contains("text/html"));
+        if !reads || !matches!(request.method.as_str(), "GET" | "HEAD") {
+            return None;
+        }
+        let who = access::who(site, request).ok();
+        let reason = match status {
+            405 => Reason::new("method_not_allowed", "This address is only for forms; go to the page that has the form."),
+            _ => Reason::new("not_found", "There is no such page. The address may be mistyped, or what it showed was removed."),
+        };
+        Some(page::refused(self, who.as_ref(), request, status, &reason))
     }
 
     fn begin(

@@ -132,6 +132,7 @@ fn problem(gui: &Gui, who: Option<&Who>, at: (&str, &str, &'static str), status:
     let title = match status {
         403 => "Not permitted",
         404 => "Not found",
+        405 => "Not a page",
         409 => "That does not fit the present state",
         503 => "Not now",
         500 => "A defect of this program",

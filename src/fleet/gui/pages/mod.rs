@@ -6,16 +6,19 @@ pub mod agents;
 pub mod audit;
 pub mod clusters;
 pub mod create;
+pub mod devices;
 pub mod director;
 pub mod directors;
 pub mod entry;
 pub mod events;
 pub mod list;
+pub mod notifications;
 pub mod overview;
 pub mod policy;
 pub mod releases;
 pub mod rollouts;
 pub mod shell;
+pub mod templates;
 pub mod tokens;
 pub mod updates;
 pub mod users;
@@ -36,8 +39,11 @@ pub static TEMPLATES: &[Templates] = &[
     // What changes policies and lets in.
     policy::TEMPLATES,
     create::TEMPLATES,
+    devices::TEMPLATES,
+    templates::TEMPLATES,
     clusters::TEMPLATES,
     updates::TEMPLATES,
+    notifications::TEMPLATES,
     tokens::TEMPLATES,
     users::TEMPLATES,
     audit::TEMPLATES,

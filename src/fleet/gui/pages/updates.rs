@@ -25,6 +25,8 @@ const PATH: &str = "/updates";
 const SHOWN_MAX: usize = 200;
 /// Agents that are looked through for what they run.
 const AGENTS_MAX: usize = 20_000;
+/// Digits of a key's id that are shown: enough to compare by eye.
+const KEY_SHOWN: usize = 16;
 /// How long a confirmation is good, seconds: value, label.
 const LIVES: [(&str, &str); 4] = [("86400", "1 day"), ("3600", "1 hour"), ("604800", "7 days"), ("2592000", "30 days")];
 
@@ -41,14 +43,19 @@ pub static TEMPLATES: Templates = &[("updates", include_str!("../templates/updat
 struct Newest {
     version: Version,
     platforms: BTreeMap<String, u64>,
+    build_keys: BTreeSet<String>,
 }
 
 fn newest(releases: &Releases, product: &str) -> Option<Newest> {
     let version = releases.versions(product).into_iter().find(|v| !v.is_pre_release())?;
     let files = releases.artifacts.iter().filter(|a| a.path.product == product && a.path.version == version);
     let mut platforms = BTreeMap::new();
-    files.for_each(|a| *platforms.entry(a.path.platform.to_string()).or_default() += a.length);
-    Some(Newest { version, platforms })
+    let mut build_keys = BTreeSet::new();
+    for artifact in files {
+        *platforms.entry(artifact.path.platform.to_string()).or_default() += artifact.length;
+        build_keys.extend(artifact.build_keyid.get(..KEY_SHOWN).map(str::to_string));
+    }
+    Some(Newest { version, platforms, build_keys })
 }
 
 async fn list(ask: Ask) -> Result<Reply, Reason> {
@@ -73,6 +80,9 @@ async fn list_with(ask: &Ask, problem: &str) -> Result<Reply, Reason> {
                 "whom": whom,
                 "version": newest.version.to_string(),
                 "platforms": platforms.join(" · "),
+                "keys": newest.build_keys.into_iter().collect::<Vec<_>>(),
+                "targets": tree.versions[2],
+                "root": tree.versions[0],
                 "behind": words::number(count as u64),
                 "none": count == 0,
             })
