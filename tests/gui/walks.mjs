@@ -209,7 +209,7 @@ async function newDevice(tools) {
     await main(page).getByRole('button', { name: 'Create device' }).click();
     await main(page).getByRole('heading', { name: 'Install and Connect' }).waitFor();
     if (words.length) await command(tools, page, words);
-    await main(page).getByText(/vmetric-agent enroll --director/).first().waitFor();
+    await main(page).locator('#enroll').getByText(/vmetric-agent enroll --director/).waitFor();
     await shown(tools, page, `device-new-${os.toLowerCase()}-done`);
     await page.context().close();
   }

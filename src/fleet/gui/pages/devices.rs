@@ -145,7 +145,7 @@ pub fn director_input(ask: &Ask, errors: &Errors) -> Value {
     all.sort_by(|a, b| a.1.cmp(&b.1));
     let typed = ask.form.get("director");
     if all.len() > OFFERED_MAX {
-        let help = "Its name or id. It must be able to reach this Director: the command names its address.";
+        let help = "Its name or id; devices have to reach it.";
         return Input::text("director", "Director").required().help(help).value(typed).error(errors.of("director")).json();
     }
     // Two that have one name are told apart by their ids.
@@ -220,11 +220,16 @@ pub fn ready(ask: &Ask, (title, frame): (&str, Value), made: &Value, os: Option<
         let about = "Fleet's mirror holds no agent for this yet. Publish one, then renew this template under Enrollment Templates.";
         commands.push(command("missing", "No install command", about, "vmetric-fleet releases"));
     }
-    let about = "Only enrolls it, with the same key. On Windows set VMETRIC_TOKEN first, then run what follows it.";
-    commands.push(command("enroll", "An agent that is installed already", about, &text(&made["enroll"])));
+    let enroll = text(&made["enroll"]);
     if mac {
+        let about = "In a root shell (sudo -s). It holds a secret key: treat it as a password.";
+        let enroll = enroll.replacen(" vmetric-agent ", " /opt/vmetric-agent/vmetric-agent ", 1);
+        commands.push(command("enroll", "Then enroll it", about, &enroll));
         let about = "The launchd service was never run on a Mac here: look whether it starts.";
         commands.push(command("service", "macOS, as a service", about, "sudo /opt/vmetric-agent/vmetric-agent -service install --now"));
+    } else {
+        let about = "Only enrolls it, with the same key. On Windows set VMETRIC_TOKEN first, then run what follows it.";
+        commands.push(command("enroll", "An agent that is installed already", about, &enroll));
     }
     let template = &made["templates"][0];
     fact("Pin".into(), text(&made["pin"]), true);
@@ -233,7 +238,10 @@ pub fn ready(ask: &Ask, (title, frame): (&str, Value), made: &Value, os: Option<
         Some(at) => facts.push(json!({"name": "Good until", "value": "", "mono": false, "is_time": true, "time": words::at(at)})),
         None => facts.push(json!({"name": "Good until", "value": "Indefinite", "mono": false, "is_time": false, "time": null})),
     }
-    let lead = "Shown once. Every file that it fetches is compared with the SHA-256 in its text before anything runs.";
+    let lead = match mac {
+        true => "Shown once: what enrolls it holds a key that is kept nowhere.",
+        false => "Shown once. Every file that it fetches is compared with the SHA-256 in its text before anything runs.",
+    };
     let context = json!({
         "title": title, "frame": frame, "lead": lead, "commands": commands, "facts": facts, "next": next, "next_name": next_name,
     });

@@ -107,7 +107,7 @@ fn row(ask: &Ask, hook: &Value) -> Value {
         "host": text("host"),
         "events": if events.is_empty() { "All".to_string() } else { events.join(", ") },
         "state": chip,
-        "why": if failures > 0 { sentence(&text("last_error")) } else { String::new() },
+        "why": if failures > 0 { words::sentence(&text("last_error")) } else { String::new() },
         "pending": hook["pending"].as_u64().unwrap_or(0),
         "tried": tried.map(words::ago),
         "acts": if ask.may(Act::Notify) { acts(ask, hook) } else { Vec::new() },

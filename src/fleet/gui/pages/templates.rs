@@ -93,7 +93,6 @@ fn row(ask: &Ask, t: &Value) -> Value {
         "until": t["expires_at"].as_u64().map(words::at),
         "status": chip,
         "policy": policy,
-        "custom": t["custom"],
         "acts": if ask.may(Act::Enroll) { acts(ask, t) } else { Vec::new() },
     })
 }
