@@ -186,12 +186,21 @@ pub(super) struct Slices<'a> {
     before: u64,
     /// When something was said last, on the monotonic clock.
     said: Duration,
+    #[cfg(feature = "director")]
+    allowed: super::duties::MayFetch,
 }
 
 impl Slices<'_> {
     pub(super) fn new(device: &mut Device, reports: bool) -> Slices<'_> {
         let before = device.accepted.as_ref().map_or(0, |a| a.bytes);
-        Slices { reports, before, said: clock::monotonic(), device: RefCell::new(device) }
+        Slices {
+            reports,
+            before,
+            said: clock::monotonic(),
+            device: RefCell::new(device),
+            #[cfg(feature = "director")]
+            allowed: None,
+        }
     }
 }
 
@@ -217,6 +226,18 @@ impl Between for Slices<'_> {
         let device = self.device.get_mut();
         device.fetch_failures = device.fetch_failures.saturating_add(1);
         backoff::wait_ms(device.fetch_failures, random::seed(), error.retry_after_s).div_ceil(1000)
+    }
+
+    #[cfg(feature = "director")]
+    fn allow(&mut self, bytes: u64) -> Result<(), Reason> {
+        self.allowed = None;
+        self.allowed = self.device.get_mut().may_fetch(bytes)?;
+        Ok(())
+    }
+
+    #[cfg(feature = "director")]
+    fn came(&mut self, bytes: u64) {
+        self.allowed.iter_mut().for_each(|allowed| allowed.came(bytes));
     }
 }
 

@@ -31,7 +31,17 @@ pub trait Between {
     fn slice(&mut self, on_disk: u64, fetched: u64) -> bool;
     /// Seconds to wait after this error.
     fn wait_s(&mut self, error: &SourceError) -> u64;
+    /// So many bytes are about to be asked for over the network: whether they may. What was allowed before is given back.
+    #[cfg(feature = "director")]
+    fn allow(&mut self, bytes: u64) -> Result<(), Reason>;
+    /// So many of them came; waits as long as a rate wants.
+    #[cfg(feature = "director")]
+    fn came(&mut self, bytes: u64);
 }
+
+/// A day's limit that is used up is looked at again so soon: the day ends, or the operator raises it.
+#[cfg(feature = "director")]
+const ALLOW_AGAIN_S: u64 = 600;
 
 /// Brings the slot's file to the whole, verified artifact, or as far as it gets.
 pub fn fetch(
@@ -73,6 +83,10 @@ pub fn fetch_as(
     let mut have = absorb_part(&mut file, artifact.length, &mut check).map_err(on_disk)?;
     let mut fetched = 0;
     if have < artifact.length {
+        #[cfg(feature = "director")]
+        if let (Source::Director(_), Err(reason)) = (source, between.allow(artifact.length - have)) {
+            return Ok(Fetched::Later(reason, ALLOW_AGAIN_S));
+        }
         let (mut body, start) = match source.artifact(artifact, have) {
             Ok(body) => body,
             Err(error) => return Ok(later(error, between)),
@@ -87,6 +101,10 @@ pub fn fetch_as(
             io::Seek::rewind(&mut file).map_err(on_disk)?;
             check = FileCheck::new(artifact, key).map_err(Reason::from)?;
             have = 0;
+            #[cfg(feature = "director")]
+            if let Err(reason) = between.allow(artifact.length) {
+                return Ok(Fetched::Later(reason, ALLOW_AGAIN_S));
+            }
         }
         let end = copy(&mut file, &mut body, &mut check, &mut have, &mut fetched, between);
         file.sync_data().map_err(on_disk)?;
@@ -212,6 +230,8 @@ fn copy(
         }
         *have += n as u64;
         in_slice += n as u64;
+        #[cfg(feature = "director")]
+        between.came(n as u64);
         *fetched += if body.is_remote() { n as u64 } else { 0 };
         if in_slice >= SLICE_BYTES || clock::monotonic().saturating_sub(slice_began) >= SLICE_TIME {
             if let Err(e) = file.sync_data() {

@@ -17,8 +17,9 @@ use std::time::Duration;
 use super::device::{Device, Slices};
 use super::download::Between;
 use super::link::{Link, tick};
-use super::source::Source;
+use super::source::{Source, SourceError};
 use super::world::{Fetched, World};
+use crate::core::backoff;
 use crate::core::first_boot::{self as first, Found, LOOK_S, Offer, Plan, Settings};
 use crate::core::hex;
 use crate::core::reason::Reason;
@@ -26,12 +27,12 @@ use crate::core::release::TargetPath;
 use crate::core::slots::{Condition, Image, Marks, Slot};
 use crate::core::stage::Stage;
 use crate::core::trust::Trusted;
-use crate::core::update::{Order, SelfCheck};
+use crate::core::update::{Order, SelfCheck, Target};
 use crate::io::fs::overwrite;
 use crate::io::package::tree;
 use crate::io::package::unpack::LIST;
 use crate::io::state::State;
-use crate::io::{clock, process};
+use crate::io::{clock, process, random};
 use crate::wire::agent_api::{AnswerWire, ReportWire, ResultWire};
 use crate::wire::slot::SlotWire;
 
@@ -66,6 +67,15 @@ pub struct Package<'a> {
     pub between: &'a mut dyn Between,
 }
 
+/// Bytes of the network that were allowed; what has not come when it is dropped is given back.
+pub trait Allowed: Send {
+    /// So many came; waits as long as a rate wants.
+    fn came(&mut self, bytes: u64);
+}
+
+/// `None`: nothing counts.
+pub type MayFetch = Option<Box<dyn Allowed>>;
+
 /// Why there is no switch now, and in how many seconds it is looked at again.
 pub type Pause = (Reason, u64);
 
@@ -75,6 +85,17 @@ pub trait Duties: Send {
     fn veto(&self, order: &Order) -> Option<Reason>;
     /// Fetches, verifies and unpacks what belongs beside the binary; [`Fetched::Verified`] where there is nothing.
     fn package(&mut self, package: Package) -> Result<Fetched, Reason>;
+    /// Whether so many bytes may be fetched over the network now; counted before the first is asked for.
+    ///
+    /// # Errors
+    /// Why not yet.
+    fn may_fetch(&mut self, bytes: u64) -> Result<MayFetch, Reason>;
+    /// The running version's resources are damaged, and may be fetched again now: as if this were ordered.
+    fn repair_due(&mut self, slot: Slot) -> Option<Order>;
+    /// Fetches them beside the damaged ones and puts them in their place.
+    fn repair(&mut self, package: Package) -> Result<Fetched, Reason>;
+    /// What came of it.
+    fn repaired(&mut self, how: Result<Fetched, Reason>);
     /// Everything that comes before a stop: the backup, then the drain. Called until it is content or the order is gone.
     ///
     /// # Errors
@@ -238,6 +259,50 @@ impl Device {
         fetched
     }
 
+    /// Whether so many bytes may be fetched over the network.
+    pub(super) fn may_fetch(&mut self, bytes: u64) -> Result<MayFetch, Reason> {
+        self.duties.as_mut().map_or(Ok(None), |duties| duties.may_fetch(bytes))
+    }
+
+    /// Where nothing is ordered or on trial: damaged resources of the running version are fetched again, when that is due.
+    fn repair_resources(&mut self) {
+        let Image::Slot(slot) = self.running.image else { return };
+        if self.on_trial() || self.accepted.as_ref().is_some_and(|a| !a.ended) {
+            return;
+        }
+        let Some(order) = self.duties.as_mut().and_then(|duties| duties.repair_due(slot)) else { return };
+        let how = self.fetch_resources(slot, &order);
+        self.duties.iter_mut().for_each(|duties| duties.repaired(how.clone()));
+    }
+
+    fn fetch_resources(&mut self, slot: Slot, order: &Order) -> Result<Fetched, Reason> {
+        match self.look(order) {
+            Target::Signed(artifact) if artifact.sha256 == order.sha256 => {}
+            Target::Signed(artifact) => {
+                let detail = format!("{}: what runs here is not what is signed now", artifact.path);
+                return Ok(Fetched::Refused(Reason::new("order_mismatch", detail)));
+            }
+            Target::Refused(reason) => return Ok(Fetched::Refused(reason)),
+            Target::Unavailable { reason, for_s } => return Ok(Fetched::Later(reason, for_s)),
+            Target::Unknown => return Ok(Fetched::Interrupted),
+        }
+        let (Some(link), Some(trusted)) = (self.link.take(), self.trust.as_ref().map(|(_, trusted)| trusted.clone())) else {
+            return Ok(Fetched::Interrupted);
+        };
+        // As with a binary: reports go another way while the bytes flow.
+        self.link = self.reporter(Some(&link));
+        let (state, source) = (self.state.clone(), Source::Director(&link));
+        let how = self.duties.take().map_or(Ok(Fetched::Interrupted), |mut duties| {
+            let mut between = Repairs { device: self, said: clock::monotonic() };
+            let package = Package { state: &state, slot, trusted: &trusted, target: &order.target, source: &source, between: &mut between };
+            let how = duties.repair(package);
+            self.duties = Some(duties);
+            how
+        });
+        self.link = Some(link);
+        how
+    }
+
     /// A slot's description with the hash of its package's list: one hash binds binary and resources.
     pub(super) fn described(&self, slot: Slot, wire: SlotWire) -> Result<SlotWire, Reason> {
         let folder = self.state.slot_folder(slot);
@@ -334,9 +399,13 @@ impl Device {
     /// A program around the engine does not begin anew for an identity: what the configuration says now is taken in, at the
     /// start of each turn. It has been written by a command, as a whole.
     pub(super) fn take_identity(&mut self) {
-        if self.duties.is_none() {
-            return;
+        if self.duties.is_some() {
+            self.take_new_identity();
+            self.repair_resources();
         }
+    }
+
+    fn take_new_identity(&mut self) {
         let Ok(Some((config, _))) = self.state.config() else { return };
         let known = (self.agent_id.as_ref(), self.link.as_ref().map(Link::address));
         if known == (Some(&config.agent_id), Some(config.director.trim_end_matches('/'))) {
@@ -354,4 +423,38 @@ impl Device {
             Err(reason) => log::error!("{reason}"),
         }
     }
+}
+
+/// How often a repair says how far it is: it is in nobody's way.
+const REPAIR_SAYS: Duration = Duration::from_secs(1);
+
+/// What is said between two slices of a repair; an order that comes meanwhile goes first. The program around the engine is
+/// at work itself then, and counts the bytes.
+struct Repairs<'a> {
+    device: &'a mut Device,
+    said: Duration,
+}
+
+impl Between for Repairs<'_> {
+    fn slice(&mut self, on_disk: u64, _: u64) -> bool {
+        let now = clock::monotonic();
+        if now.saturating_sub(self.said) < REPAIR_SAYS {
+            return !process::drain_wake();
+        }
+        self.said = now;
+        let what = format!("fetching this version's resources again: {on_disk} bytes are on disk");
+        self.device.doing("idle", &Reason::new("repairing", what), None);
+        !self.device.exchange("/agent/v1/report", 0).unwrap_or(false) && !process::drain_wake()
+    }
+
+    fn wait_s(&mut self, error: &SourceError) -> u64 {
+        self.device.fetch_failures = self.device.fetch_failures.saturating_add(1);
+        backoff::wait_ms(self.device.fetch_failures, random::seed(), error.retry_after_s).div_ceil(1000)
+    }
+
+    fn allow(&mut self, _: u64) -> Result<(), Reason> {
+        Ok(())
+    }
+
+    fn came(&mut self, _: u64) {}
 }

@@ -175,6 +175,7 @@ fn trial_order(world: &dyn World, slot: Slot) -> Result<Order, Reason> {
         trial_max_s: times.trial_default_s,
         end_probation: false,
         retry: false,
+        keep_staged: false,
     })
 }
 
@@ -211,7 +212,9 @@ fn update_turn(world: &mut dyn World) -> Result<Turn, Reason> {
         Step::Wait { reason, for_s } => Ok(Turn::Wait { reason, for_s: for_s.max(1) }),
         Step::Already => already(world, &accepted),
         Step::Drop => {
-            drop_partial(world)?;
+            if !accepted.order.keep_staged {
+                drop_partial(world)?;
+            }
             end(world, &accepted, "cancelled", &Reason::new("cancelled", "the order was withdrawn before the switch"))
         }
         Step::Refuse(reason) => {
@@ -328,7 +331,7 @@ fn already(world: &mut dyn World, accepted: &Accepted) -> Result<Turn, Reason> {
 }
 
 /// Forgets partial work of an order that will not be carried out; a confirmed fallback stays.
-fn drop_partial(world: &mut dyn World) -> Result<(), Reason> {
+pub(super) fn drop_partial(world: &mut dyn World) -> Result<(), Reason> {
     let (marks, running) = (world.marks(), world.running());
     let slot = marks.inactive(running.image);
     match marks.slot(slot).condition {

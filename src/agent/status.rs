@@ -305,7 +305,7 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
     let moving = (pid.is_some() && (open.is_some() || now.step == "trial")).then_some(&now);
     // A trial ends by its own clock; before, the Director gives the order up when this time is over.
     let deadline = moving.and_then(|now| match open.filter(|_| now.step != "trial") {
-        Some(a) => Some(a.at.saturating_add(a.order.switch_in_s).saturating_add(FETCH_TOTAL_S)),
+        Some(a) => Some(fetch_deadline(a)),
         // While the operator's check runs or cannot tell, `until` is its next run.
         None if now.code.starts_with("check") => accepted.as_ref().map(|a| now.since.saturating_add(trial_s(&a.order))),
         None => now.until,
@@ -357,6 +357,11 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
             targets: now.targets_version,
         },
     }
+}
+
+/// When whoever ordered gives up an order that has not been switched.
+pub fn fetch_deadline(accepted: &AcceptedWire) -> u64 {
+    accepted.at.saturating_add(accepted.order.switch_in_s).saturating_add(FETCH_TOTAL_S)
 }
 
 /// How long a trial of this order may take.

@@ -36,6 +36,7 @@ impl Device {
         if !AcceptedWire::takes(&order, before, self.on_trial()) {
             return Ok(false);
         }
+        let other = before.is_some_and(|b| b.order.sha256 != order.sha256);
         let mut wire = AcceptedWire::receive(order, &self.moment(), before);
         wire.agent_id = self.agent_id.clone();
         // An order that cannot be obeyed is kept, ended, so that it is not sent for ever; its refusal is a result.
@@ -43,6 +44,10 @@ impl Device {
         self.state.write("order.json", &wire)?;
         self.accepted = Some(wire);
         (self.target, self.staged, self.fetch_failures) = (Target::Unknown, Staged::Nothing, 0);
+        if other {
+            // Of a file that is not wanted any more; a cancel may have left it for the next window.
+            super::engine::drop_partial(self).unwrap_or_else(|reason| log::warn!("{reason}"));
+        }
         if let Some(reason) = refusal {
             self.refuse_unreadable(reason)?;
         }

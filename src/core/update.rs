@@ -70,6 +70,8 @@ pub struct Order {
     pub end_probation: bool,
     /// Lifts earlier rejections of this hash.
     pub retry: bool,
+    /// A cancel leaves partial work where it is.
+    pub keep_staged: bool,
 }
 
 /// Issuer prefix of `update --file`: the authority is the operator's command.
@@ -185,7 +187,7 @@ pub enum Step {
     Idle,
     /// The order is fulfilled: this file runs and is confirmed.
     Already,
-    /// The order is withdrawn: drop partial work.
+    /// The order is withdrawn: drop partial work, unless it says [`Order::keep_staged`].
     Drop,
     /// Not now.
     Wait {

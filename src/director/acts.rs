@@ -97,7 +97,7 @@ impl Act<'_> {
     pub async fn cancel(&self, out: &mut UnixStream) -> Result<(), Reason> {
         let (request, now) = (self.request, self.now);
         let why = self.why("cancelled by a person");
-        let ask = Cancel { why: &why, roll_back: request.roll_back == Some(true) };
+        let ask = Cancel { roll_back: request.roll_back == Some(true), ..Cancel::new(&why) };
         let done = self.site.acting(self.who, |registry| match (request.all, &request.agents, request.rollout) {
             (Some(true), None, None) => Ok(registry.cancel_everything(&ask, now)),
             (None, Some(words), None) => {

@@ -1,7 +1,7 @@
-//! Bytes that this server's mirror fetches over a link: they count in `limits: bytes_per_day` and keep to `bytes_per_second`,
+//! Bytes that this server's mirror, or its own update, fetches over a link: they count in `limits: bytes_per_day` and keep to `bytes_per_second`,
 //! like those that it sends.
 //!
-//! The mirror works on a helper thread, the counts are the main thread's: so the mirror asks. What a fetch needs is counted
+//! The mirror works on a helper thread, the engine on another, the counts are the main thread's: so they ask. What a fetch needs is counted
 //! durably before its first byte is asked for, what did not come is given back ([`crate::core::budget`]). What a person
 //! brings, and a folder of this machine, cost nothing.
 
@@ -11,6 +11,10 @@ use std::time::Duration;
 use smol::channel::{Receiver, Sender};
 
 use super::site::Site;
+use crate::agent::download::Between;
+use crate::agent::duties::Allowed;
+use crate::agent::link::tick;
+use crate::agent::source::SourceError;
 use crate::core::reason::Reason;
 use crate::io::{clock, process};
 
@@ -92,14 +96,63 @@ impl Allowance {
 impl Taken {
     /// So much has come; waits as long as the rate wants.
     pub fn came(&mut self, bytes: u64) {
+        process::sleep(self.owes(bytes));
+    }
+
+    fn owes(&mut self, bytes: u64) -> Duration {
         self.left = self.left.saturating_sub(bytes);
         let (answer, answered) = smol::channel::bounded(1);
-        if self.slowed
-            && self.allowance.0.send_blocking(Ask::Wait(bytes, answer)).is_ok()
-            && let Ok(wait) = answered.recv_blocking()
-        {
-            process::sleep(wait);
+        match self.slowed && self.allowance.0.send_blocking(Ask::Wait(bytes, answer)).is_ok() {
+            true => answered.recv_blocking().unwrap_or_default(),
+            false => Duration::ZERO,
         }
+    }
+}
+
+/// On the engine's thread, which has to show that it lives.
+impl Allowed for Taken {
+    fn came(&mut self, bytes: u64) {
+        let mut wait = self.owes(bytes);
+        while !wait.is_zero() {
+            let part = wait.min(TURN);
+            process::sleep(part);
+            tick();
+            wait -= part;
+        }
+    }
+}
+
+/// The engine's thread shows so often that it lives.
+const TURN: Duration = Duration::from_secs(1);
+
+/// What [`Allowance`] allows, between the slices of a download of the engine.
+pub struct Counting<'a> {
+    /// Who is told of the slices.
+    pub between: &'a mut dyn Between,
+    /// Of this server.
+    pub allowance: &'a Allowance,
+    /// What is allowed now.
+    pub allowed: Option<Taken>,
+}
+
+impl Between for Counting<'_> {
+    fn slice(&mut self, on_disk: u64, fetched: u64) -> bool {
+        self.between.slice(on_disk, fetched)
+    }
+
+    fn wait_s(&mut self, error: &SourceError) -> u64 {
+        self.between.wait_s(error)
+    }
+
+    fn allow(&mut self, bytes: u64) -> Result<(), Reason> {
+        // First back, then again.
+        self.allowed = None;
+        self.allowed = Some(self.allowance.take(bytes)?);
+        Ok(())
+    }
+
+    fn came(&mut self, bytes: u64) {
+        self.allowed.iter_mut().for_each(|allowed| Allowed::came(allowed, bytes));
     }
 }
 

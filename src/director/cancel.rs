@@ -22,12 +22,14 @@ pub struct Cancel<'a> {
     pub why: &'a str,
     /// A trial goes back, too.
     pub roll_back: bool,
+    /// The same is ordered again later: what the agent has fetched stays there.
+    pub keep_staged: bool,
 }
 
 impl<'a> Cancel<'a> {
     /// The usual one: a trial goes on.
     pub fn new(why: &'a str) -> Cancel<'a> {
-        Cancel { why, roll_back: false }
+        Cancel { why, roll_back: false, keep_staged: false }
     }
 }
 
@@ -162,6 +164,7 @@ impl Registry {
         let issued = row.generation > 0 && self.in_force.get(agent) == Some(&rollout);
         if issued && row.cancel_generation == 0 {
             row.cancel_generation = self.next_generation(agent);
+            row.keep_staged = ask.keep_staged.then_some(true);
             self.event(now, agent, "cancel_issued", ask.why, Some(&row));
         }
         // Also before the switch: the report of it may be lost, and a trial that comes then is not wanted either.

@@ -240,7 +240,7 @@ impl Registry {
             if self.quarantined(&ask.sha256, &agent, true, now).is_none() {
                 continue;
             }
-            let what = self.cancel_row(rollout, &agent, &Cancel { why: &why, roll_back: true }, now);
+            let what = self.cancel_row(rollout, &agent, &Cancel { roll_back: true, ..Cancel::new(&why) }, now);
             match what {
                 Cancelled::Ended(_) => view.withdrawn += 1,
                 Cancelled::Refused => view.going_back.push(agent.clone()),

@@ -285,6 +285,8 @@ pub struct Order {
     pub repaired_at: Option<u64>,
     /// A person does not want this trial to win: it is refused its acknowledgement and goes back.
     pub refuse_trial: Option<bool>,
+    /// The cancel order says that the agent keeps what it has fetched.
+    pub keep_staged: Option<bool>,
     /// The person who ended it: a policy does not order it again then.
     pub cancelled_by: Option<String>,
     /// Which key and role the file is signed with, for people.
@@ -328,6 +330,7 @@ impl Order {
             trial_max_s: rollout.trial_max_s,
             end_probation: rollout.end_probation,
             retry: rollout.retry,
+            keep_staged: self.keep_staged.filter(|_| cancelled),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! The binary is there and verified when [`fetch`] begins. What is interrupted goes on where it was: the archive's part, the
 //! whole archive, the unpacked tree. The archive itself goes once its tree is durable.
 
+use std::path::PathBuf;
+
 use crate::agent::download::{Between, fetch_as};
 use crate::agent::link::tick;
 use crate::agent::source::Source;
@@ -15,8 +17,8 @@ use crate::core::release::{Artifact, TargetPath};
 use crate::core::slots::{Image, Slot};
 use crate::core::trust::Trusted;
 use crate::io::fs::{PRIVATE, remove_if_there};
-use crate::io::package::tree;
 use crate::io::package::unpack::{LIST, Package, forget, is_there, unpack};
+use crate::io::package::{again, tree};
 use crate::io::room;
 use crate::io::state::{State, file_error};
 
@@ -60,6 +62,61 @@ pub fn fetch(
         Ok(None) => return forget(&folder).map(|()| Fetched::Verified),
         Err(reason) => return Ok(Fetched::Refused(reason)),
     };
+    let program = state.slot_program(slot).metadata().map_or(0, |meta| meta.len());
+    let into = Into { folder, part: state.part(slot, &artifact.sha256), keep_free: program.saturating_add(BACKUP_EXTRA) };
+    bring(&into, artifact, unpacked, trusted, source, between)
+}
+
+/// Brings the package of the version that runs beside its damaged tree, whole and verified, then puts it in its place.
+/// [`Fetched::Verified`]: that is done.
+///
+/// # Errors
+/// The state folder cannot be read or written: tried again.
+pub fn repair(
+    state: &State,
+    slot: Slot,
+    trusted: &Trusted,
+    binary: &TargetPath,
+    source: &Source,
+    between: &mut dyn Between,
+) -> Result<Fetched, Reason> {
+    let Some((artifact, unpacked)) = find(trusted, binary)? else {
+        return Ok(Fetched::Refused(Reason::new("package_unlisted", format!("{binary}: its release has no package"))));
+    };
+    let claimed = state.slot_json(slot)?.package.and_then(|hash| hex::decode(&hash));
+    let slot = state.slot_folder(slot);
+    let folder = again::open(&slot)?;
+    let into = Into { part: folder.join("part"), folder, keep_free: BACKUP_EXTRA };
+    match bring(&into, artifact, unpacked, trusted, source, between)? {
+        Fetched::Verified => {}
+        other => return Ok(other),
+    }
+    if Some(tree::hash_list(&into.folder)?) != claimed {
+        again::tidy(&slot)?;
+        let detail = "the list of the package that was fetched is not the one that slot.json names; order a version again";
+        return Ok(Fetched::Refused(Reason::new("package_differs", detail)));
+    }
+    again::replace(&slot).map(|()| Fetched::Verified)
+}
+
+/// Where a package goes.
+struct Into {
+    folder: PathBuf,
+    /// Of the archive, while it comes.
+    part: PathBuf,
+    /// Room that other things need.
+    keep_free: u64,
+}
+
+fn bring(
+    into: &Into,
+    artifact: Artifact,
+    unpacked: Unpacked,
+    trusted: &Trusted,
+    source: &Source,
+    between: &mut dyn Between,
+) -> Result<Fetched, Reason> {
+    let folder = &into.folder;
     let Some(key) = trusted.build_key(&artifact.build_keyid) else {
         return Ok(Fetched::Refused(Reason::new(
             "build_key_unknown",
@@ -68,19 +125,17 @@ pub fn fetch(
     };
     let archive = folder.join(&artifact.path.file);
     let package = Package { artifact: artifact.clone(), unpacked, key };
-    if is_there(&package, &folder, &mut tick) {
+    if is_there(&package, folder, &mut tick) {
         return remove_if_there(&archive).map(|()| Fetched::Verified).map_err(|e| file_error(&archive, "remove", &e));
     }
-    let program = state.slot_program(slot).metadata().map_or(0, |meta| meta.len());
-    if let Err(reason) = room::for_package(&folder, artifact.length, unpacked.bytes, program.saturating_add(BACKUP_EXTRA)) {
+    if let Err(reason) = room::for_package(folder, artifact.length, unpacked.bytes, into.keep_free) {
         return Ok(Fetched::Later(reason, ROOM_AGAIN_S));
     }
-    let part = state.part(slot, &artifact.sha256);
-    match fetch_as(archive.clone(), PRIVATE, part, &artifact, key, source, between)? {
+    match fetch_as(archive.clone(), PRIVATE, into.part.clone(), &artifact, key, source, between)? {
         Fetched::Verified => {}
         other => return Ok(other),
     }
-    let done = unpack(&archive, &package, &folder, &mut tick);
+    let done = unpack(&archive, &package, folder, &mut tick);
     let gone = |fetched| remove_if_there(&archive).map(|()| fetched).map_err(|e| file_error(&archive, "remove", &e));
     match done {
         Ok(_) => gone(Fetched::Verified),

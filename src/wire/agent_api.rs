@@ -287,4 +287,7 @@ pub struct OrderWire {
     pub end_probation: bool,
     /// Try again although this hash is in the agent's rejected list.
     pub retry: bool,
+    /// With `cancel`: keep what is fetched and staged, for it will be ordered again (its window closed). An agent that does not
+    /// know it drops that, and fetches it again.
+    pub keep_staged: Option<bool>,
 }

@@ -71,6 +71,7 @@ pub fn order(wire: &OrderWire, times: &Times) -> Result<Order, Reason> {
         trial_max_s: trial_max.clamp(times.contact_min_s, times.trial_max_s),
         end_probation: wire.end_probation,
         retry: wire.retry,
+        keep_staged: wire.keep_staged == Some(true),
     })
 }
 

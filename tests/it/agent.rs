@@ -3,6 +3,7 @@
 //! The staged versions are the agent's own file with some bytes behind its end: other files, the same program.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -363,4 +364,39 @@ fn a_withdrawn_release_is_dropped_where_it_is_staged_and_reported_where_it_runs(
     let tree = site.bench.path("public");
     let out = device.run(&["update", "--file", tree.to_str().unwrap(), "--version", "3.0.0"]);
     assert!(out.status.code() == Some(1) && said(&out).contains("eats-data"), "{}", said(&out));
+}
+
+/// A window that closes before the switch, or moves, costs nothing of what is fetched: the next one goes on from there. Another
+/// file takes its place.
+#[test]
+fn what_is_staged_waits_for_the_next_window() {
+    let site = Site::with(&[("2.0.0", variant("two"))]);
+    let mut device = Device::enrolled(&site);
+    device.start();
+    device.wait("contact", |s| text(s, "last_contact") != "null");
+    let cron = |in_s: u64| {
+        let minute = (clock::unix() + in_s) / 60 % 1440;
+        format!("{} {} * * *", minute % 60, minute / 60)
+    };
+    let set = |version: &str, in_s: u64| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vmetric-director"));
+        command.args("policy set --mode auto --method schedule --zone UTC --version".split(' ')).args([version, "--cron", &cron(in_s)]);
+        let out = command.env("VMETRIC_DIRECTOR_STATE", site.state()).output().unwrap();
+        assert!(out.status.success(), "{}", said(&out));
+    };
+    let staged = || fs::read_dir(device.path("state/slots/a")).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
+    set("2.0.0", 1500);
+    let first = device.wait("staged update", |s| text(s, "code") == "window");
+    let file = device.path("state/slots/a/vmetric-agent");
+    let before = fs::metadata(&file).unwrap().ino();
+    set("2.0.0", 2700);
+    device.wait("the end of the first window", |s| text(s, "last_result.outcome") == "cancelled");
+    let second = device.wait("staged again", |s| text(s, "code") == "window" && text(s, "until") != text(&first, "until"));
+    assert_eq!(fs::metadata(&file).unwrap().ino(), before, "fetched again: {}", json::to_string(&second));
+    let orders = json::to_string(&device.status());
+    let accepted = fs::read_to_string(device.path("state/order.json")).unwrap();
+    assert!(accepted.contains("\"bytes\":0"), "{accepted} {orders}");
+    // A person's cancel keeps nothing.
+    site.good("cancel --all");
+    device.wait("the person's cancel", |_| staged().is_empty());
 }

@@ -55,8 +55,8 @@ fn cancel_works_in_every_state_and_twice_is_no_error() {
         for whole in [false, true] {
             let mut world = World::at(step);
             let mut cancel = |roll_back: bool| match whole {
-                true => world.registry.cancel_rollout(1, &Cancel { why: "x", roll_back }, world.now).unwrap(),
-                false => world.registry.cancel_agents(&["a0".into()], &Cancel { why: "x", roll_back }, world.now),
+                true => world.registry.cancel_rollout(1, &Cancel { roll_back, ..Cancel::new("x") }, world.now).unwrap(),
+                false => world.registry.cancel_agents(&["a0".into()], &Cancel { roll_back, ..Cancel::new("x") }, world.now),
             };
             let done = cancel(false);
             assert_eq!(done.wake, ["a0"], "{step:?}");
@@ -78,7 +78,7 @@ fn a_refused_trial_goes_back_and_is_no_failure() {
     world.assign(&Assign { max_failures: 0, ..all("2.0.0") });
     let order = world.order("a0").unwrap();
     let trial = world.trial(&order, "a0");
-    world.registry.cancel_agents(&["a0".into()], &Cancel { why: "x", roll_back: true }, world.now);
+    world.registry.cancel_agents(&["a0".into()], &Cancel { roll_back: true, ..Cancel::new("x") }, world.now);
     let answer = world.hear(&trial);
     assert_eq!((answer.acknowledged, answer.trial_refused), (None, trial.trial_nonce.clone()));
     world.restart();
@@ -89,7 +89,7 @@ fn a_refused_trial_goes_back_and_is_no_failure() {
     // It was confirmed before it heard: the truth counts.
     let mut world = World::at(Step::Trial);
     let order = world.registry.orders[&(1, "a0".to_string())].clone();
-    world.registry.cancel_agents(&["a0".into()], &Cancel { why: "x", roll_back: true }, world.now);
+    world.registry.cancel_agents(&["a0".into()], &Cancel { roll_back: true, ..Cancel::new("x") }, world.now);
     let order = order.wire("issuer-1", &world.registry.rollouts[&1].clone(), world.now);
     let done = world.ended(&order, "a0", "updated");
     world.hear(&done);

@@ -158,6 +158,7 @@ fn a_persons_cancel_holds_until_other_settings() {
     set(&mut world, &Scope::Default, "mode=auto;method=immediate;version=2.0.0");
     world.registry.by = Some("uid 0".into());
     world.registry.cancel_agents(&["a0".to_string()], &Cancel::new("not today"), world.now);
+    assert_eq!((world.in_force("a0").kind.as_str(), world.in_force("a0").keep_staged), ("cancel", None), "nothing is kept");
     world.registry.by = None;
     for _ in 0..5 {
         world.now += HOUR;
@@ -239,7 +240,8 @@ fn a_window_is_absolute_and_what_was_missed_waits_for_the_next_one() {
     world.now = midnight + 3 * HOUR;
     world.hear(&staged);
     world.plan();
-    assert_eq!(world.in_force("a0").kind, "cancel");
+    let cancel = world.in_force("a0");
+    assert_eq!((cancel.kind.as_str(), cancel.keep_staged), ("cancel", Some(true)), "what it has stays for the next window");
     assert_eq!(says(&world, "a0").1, "window_not_open");
     assert!(world.registry.rollouts[&1].expires_at() <= midnight + 3 * HOUR);
     at(&mut world, midnight + 25 * HOUR, &both);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use miniserde::json;
 use vmetric::director::api_tokens::{ApiTokenView, ApiTokensView};
+use vmetric::director::policing::grants::AuthorizeView;
 use vmetric::fleet::api::lists::{ActivityPage, DirectorsPage};
 use vmetric::fleet::api::routes;
 use vmetric::wire::agent_api::OrderWire;
@@ -161,6 +162,20 @@ fn the_api_reads_with_a_viewers_token_and_changes_with_an_admins() {
     let given = format!("{{\"directors\": [\"{}\"], \"version\": \"2.0.0\"}}", director.report.agent_id);
     let (status, body) = post(&site, "/api/v1/authorizations", &admin, &given);
     assert!(status == 409 && body.contains("nothing_authorized"), "its mode is manual: {body}");
+    // With a policy that asks for a person's word, the same call gives it: the parked Director has its order at once.
+    let second = site.enroll("site-two");
+    second.report();
+    site.good(&format!("policy set --director {} --mode auto --method user_action --version 2.0.0", second.report.agent_id));
+    let given = format!("{{\"directors\": [\"{}\"], \"version\": \"2.0.0\"}}", second.report.agent_id);
+    let (status, body) = post(&site, "/api/v1/authorizations", &admin, &given);
+    let view: AuthorizeView = json::from_str(&body.replace("\"director\":", "\"agent\":")).unwrap_or_else(|_| panic!("{status} {body}"));
+    assert_eq!((status, view.authorized.len(), view.left_out.len()), (201, 1, 0), "{body}");
+    assert_eq!((view.authorized[0].version.as_str(), view.authorized[0].sha256.len()), ("2.0.0", 64), "{body}");
+    let order = second.poll().order.unwrap();
+    assert_eq!((order.kind.as_str(), &order.sha256), ("update", &view.authorized[0].sha256));
+    let (_, body) = get(&site, "/api/v1/activity?limit=200", Some(&viewer));
+    let by = |e: &vmetric::director::records::Event| e.by.as_ref().is_some_and(|by| by.starts_with("api token "));
+    assert!(activity(&body).events.iter().any(|e| e.code == "authorization_given" && by(e)), "{body}");
     assert_eq!(get(&site, "/api/v1/policy", Some(&viewer)).0, 200);
     assert_eq!(get(&site, "/api/v1/told?limit=1", Some(&viewer)).0, 200);
     site.good("agents --json");

@@ -410,7 +410,7 @@ impl Play {
             Act::Pass(seconds) => self.pass(seconds.into()),
             Act::Assign { good } => self.assign(if good { GOOD } else { BAD }),
             Act::Cancel { roll_back } => {
-                let ask = Cancel { why: "x", roll_back };
+                let ask = Cancel { roll_back, ..Cancel::new("x") };
                 self.site.registry.cancel_agents(&["a".to_string()], &ask, self.site.now);
             }
             Act::Retry => {

@@ -183,3 +183,63 @@ fn the_documented_manual_steps_work_literally() {
     let told = |e: &vmetric::director::records::Event| e.code == "package_damaged" && e.detail.contains("package/lookups/a.csv");
     own.wait("the reason", |_| own.activity().iter().any(told));
 }
+
+/// Rot in the tree of the version that runs: told, and fetched again unless the operator's file says that nothing is.
+#[test]
+fn damaged_resources_of_the_running_version_are_fetched_again() {
+    let fleet = fleet(&[]);
+    release(&fleet, "2.0.0", &variant("two"), &[("lookups/a.csv", "good"), ("pipelines/p.yml", "p")]);
+    let mut own = Own::enrolled(&fleet);
+    own.start(false);
+    own.wait("contact", |s| text(s, "own.last_contact") != "null");
+    own.order("2.0.0");
+    own.ended("updated", "2.0.0");
+    let mut process = own.process.take().unwrap();
+    assert!(Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap().success());
+    process.wait().unwrap();
+    fs::write(own.path("state/slots/a/package/lookups/a.csv"), "evil").unwrap();
+    fs::remove_file(own.path("state/slots/a/package/pipelines/p.yml")).unwrap();
+    fleet.bench.write("own/state/vmetric.yml", b"name: 127.0.0.1\nupdate:\n  mode: manual\n");
+    own.start(false);
+    let told = |code: &str, what: &str| own.activity().iter().any(|e| e.code == code && e.detail.contains(what));
+    own.wait("the damage", |_| told("package_damaged", "lookups/a.csv"));
+    own.wait("the reason", |_| told("package_not_repaired", "update.mode is manual") && told("package_not_repaired", "update --file"));
+    assert_eq!(fs::read(own.path("state/slots/a/package/lookups/a.csv")).unwrap(), b"evil");
+
+    fleet.bench.write("own/state/vmetric.yml", b"name: 127.0.0.1\n");
+    own.wait("the repair", |_| told("package_repaired", "fetched again"));
+    assert_eq!(resource(&own, "a", "lookups/a.csv").as_deref(), Some("good"));
+    assert_eq!(files_in(&own.path("state/slots/a")), ["confirmed", "package", "package.list", "slot.json", "vmetric-director"]);
+    let status = own.status().unwrap();
+    assert_eq!((text(&status, "own.running"), text(&status, "own.running_as")), ("a".into(), "confirmed".into()));
+}
+
+/// What a Director fetches for itself is of its own day: `limits: bytes_per_day` holds it back, with the reason at Fleet.
+#[test]
+fn its_own_update_keeps_to_the_bytes_of_the_day() {
+    let fleet = fleet(&[]);
+    release(&fleet, "2.0.0", &variant("two"), &[("lookups/a.csv", "two")]);
+    release(&fleet, "3.0.0", &variant("three"), &[("lookups/a.csv", "three")]);
+    let one = variant("two").len() as u64;
+    let limit =
+        |bytes: u64| fleet.bench.write("own/state/vmetric.yml", format!("name: 127.0.0.1\nlimits:\n  bytes_per_day: {bytes}\n").as_bytes());
+    let mut own = Own::enrolled(&fleet);
+    limit(one / 2);
+    own.start(false);
+    own.wait("contact", |s| text(s, "own.last_contact") != "null");
+    own.order("2.0.0");
+    // More than a day's bytes at once can never be.
+    own.wait("the limit", |s| text(s, "own.code") == "file_over_limit");
+    assert!(!own.path("state/slots/a/vmetric-director").exists());
+    limit(one + one / 2);
+    own.ended("updated", "2.0.0");
+    fleet.good("assign --all --version 3.0.0 --end-probation");
+    let status = own.wait("the day's limit", |s| text(s, "own.code") == "bytes_per_day");
+    assert_eq!(text(&status, "own.running"), "a");
+    own.wait("Fleet's knowledge of it", |_| fleet.good("directors --json").contains("bytes_per_day"));
+    // And until when, in Fleet's health of it.
+    let health = || fleet.good("health --json");
+    own.wait("the deadline", |_| health().contains("\"deadline\":1") || health().contains("\"deadline\":2"));
+    limit(3 * one);
+    own.ended("updated", "3.0.0");
+}

@@ -137,6 +137,7 @@ fn order() -> Order {
         trial_max_s: 3600,
         end_probation: false,
         retry: false,
+        keep_staged: false,
     }
 }
 

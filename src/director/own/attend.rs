@@ -72,6 +72,10 @@ pub async fn attend(own: Rc<Own>, site: Rc<Site>) {
                 take_steps(&own, &site).await;
                 note::tell(&state, &site).await;
             }
+            Some(Word::Tell(reason)) => {
+                site.registry.borrow_mut().event(clock::unix(), "", &reason.code, reason.detail.clone(), None);
+                site.flush();
+            }
             Some(Word::Relaunch(reason)) => own.ask_to_leave(reason),
             Some(Word::Report(report)) => drop(site.uplink.sender().try_send(uplink::Own::Report(report))),
             // A full inbox holds fresher words; Fleet says it again with its next answer to the health.

@@ -3,10 +3,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::resources;
 use super::shared::{Quiet, Shared, Word};
-use crate::agent::duties::{Duties, Note, Package, Pause};
+use crate::agent::duties::{Allowed, Duties, MayFetch, Note, Package, Pause};
 use crate::agent::fault;
 use crate::agent::link::tick;
 use crate::agent::world::Fetched;
@@ -15,6 +16,7 @@ use crate::core::reason::Reason;
 use crate::core::slots::Slot;
 use crate::core::stage::Stage;
 use crate::core::update::{Order, SelfCheck};
+use crate::director::allowance::{Allowance, Counting};
 use crate::director::config::key;
 use crate::io::clock;
 use crate::io::state::State;
@@ -34,12 +36,43 @@ pub struct Guard {
     config: Option<PathBuf>,
     /// The order whose backup is made.
     backed_up: Option<(String, u64)>,
+    /// Of this Director's day and rate.
+    allowance: Allowance,
+    /// The running version's resources are not what was signed.
+    damage: Option<Damage>,
+}
+
+/// When a repair is tried next, and what was told of the last try.
+#[derive(Default)]
+struct Damage {
+    next: Duration,
+    told: String,
 }
 
 impl Guard {
     /// For this Director.
-    pub fn new(shared: Arc<Shared>, state: State, image: PathBuf, config: Option<PathBuf>) -> Guard {
-        Guard { shared, state, image, config, backed_up: None }
+    pub fn new(shared: Arc<Shared>, state: State, image: PathBuf, config: Option<PathBuf>, allowance: Allowance) -> Guard {
+        Guard { shared, state, image, config, backed_up: None, allowance, damage: None }
+    }
+
+    /// The running version's resources are damaged: they are fetched again once nothing is ordered.
+    #[must_use]
+    pub fn damaged(mut self, yes: bool) -> Guard {
+        self.damage = yes.then(Damage::default);
+        self
+    }
+
+    /// What stands in the way, once for each cause, and when it is looked at again.
+    fn not_repaired(&mut self, reason: &Reason, for_s: u64) {
+        let Some(damage) = &mut self.damage else { return };
+        damage.next = clock::monotonic().saturating_add(Duration::from_secs(for_s));
+        if damage.told != reason.code {
+            damage.told = reason.code.to_string();
+            let remedy =
+                "it serves on, and tries again; or bring another version (`update --file BUNDLE`), or one that was kept (`restore`)";
+            let detail = format!("the damaged resources of the running version are not repaired: {reason}; {remedy}");
+            self.shared.tell(Word::Tell(Reason::new("package_not_repaired", detail)));
+        }
     }
 
     /// The launcher is started at the switch; where it cannot be, nothing stops for it.
@@ -107,7 +140,54 @@ impl Duties for Guard {
     }
 
     fn package(&mut self, package: Package) -> Result<Fetched, Reason> {
-        resources::fetch(package)
+        let mut between = Counting { between: package.between, allowance: &self.allowance, allowed: None };
+        resources::fetch(Package { between: &mut between, ..package })
+    }
+
+    fn may_fetch(&mut self, bytes: u64) -> Result<MayFetch, Reason> {
+        self.allowance.take(bytes).map(|taken| Some(Box::new(taken) as Box<dyn Allowed>))
+    }
+
+    fn repair_due(&mut self, slot: Slot) -> Option<Order> {
+        if clock::monotonic() < self.damage.as_ref()?.next {
+            return None;
+        }
+        let order = match resources::as_ordered(&self.state, slot) {
+            Ok(order) => order,
+            Err(reason) => {
+                self.not_repaired(&reason, fault::times().recheck_s);
+                return None;
+            }
+        };
+        // In mode manual nothing is fetched, not for this either.
+        if let Some(reason) = self.shared.veto(&order) {
+            // Cheap to ask, and a change of the file wakes this thread.
+            self.not_repaired(&reason, 0);
+            return None;
+        }
+        Some(order)
+    }
+
+    fn repair(&mut self, package: Package) -> Result<Fetched, Reason> {
+        let mut between = Counting { between: package.between, allowance: &self.allowance, allowed: None };
+        resources::repair(Package { between: &mut between, ..package })
+    }
+
+    fn repaired(&mut self, how: Result<Fetched, Reason>) {
+        let again_s = fault::times().recheck_s;
+        match how {
+            Ok(Fetched::Interrupted) => {}
+            Ok(Fetched::Later(reason, for_s)) => self.not_repaired(&reason, for_s),
+            Ok(Fetched::Refused(reason)) | Err(reason) => self.not_repaired(&reason, again_s),
+            Ok(Fetched::Verified) => match resources::check(&self.state) {
+                SelfCheck::Failed(reason) => self.not_repaired(&reason, again_s),
+                _ => {
+                    self.damage = None;
+                    let detail = "the damaged resources of the running version were fetched again, and are what was signed";
+                    self.shared.tell(Word::Tell(Reason::new("package_repaired", detail)));
+                }
+            },
+        }
     }
 
     fn before_switch(&mut self, order: &Order) -> Result<(), Pause> {

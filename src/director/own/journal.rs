@@ -212,6 +212,7 @@ mod tests {
             trial_max_s: 3600,
             end_probation: false,
             retry: false,
+            keep_staged: false,
         }
     }
 

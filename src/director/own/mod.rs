@@ -36,6 +36,7 @@ use smol::LocalExecutor;
 
 use self::guard::Guard;
 use self::shared::{Shared, Word};
+use super::allowance;
 use super::bell::Bell;
 use super::config::start::Settings;
 use super::config::{Config, key};
@@ -48,6 +49,7 @@ use crate::core::slots::{Condition, Ended, Image, Slot};
 use crate::core::update::Order;
 use crate::io::state::State;
 use crate::io::{clock, process};
+use crate::wire::agent_api::ReportWire;
 use crate::wire::records::AcceptedWire;
 
 /// What a start turned out to be.
@@ -120,15 +122,17 @@ impl Own {
         let (args, state, image) = (self.args.clone(), self.started.state.clone(), self.started.image.clone());
         let (running, own_hash, shared) = (self.started.running, self.started.own_hash, self.shared.clone());
         let config = site.settings.borrow().file.clone();
+        let (allowance, counting) = allowance::of(site);
+        executor.spawn(counting).detach();
         let engine = move || {
             let mut device = match run::load(&args, state.clone(), &image, running, own_hash, Some(wake_fd)) {
                 Ok(device) => device,
                 Err(reason) => return log::error!("this Director does not update itself: {reason}"),
             };
-            resources::look(&state, &image);
+            let damaged = resources::look(&state, &image);
             // What was noted is told now, not at the next start.
             shared.tell(Word::Steps);
-            let guard = Guard::new(shared.clone(), state, image, config);
+            let guard = Guard::new(shared.clone(), state, image, config, allowance).damaged(damaged);
             device.attend(Box::new(guard), shared.gate.clone());
             let reason = device.work_on();
             shared.tell(Word::Relaunch(reason));
@@ -204,6 +208,15 @@ impl Own {
     pub fn scheduled_version(&self) -> Option<String> {
         let accepted: Option<AcceptedWire> = self.started.state.read("order.json").ok().flatten();
         accepted.filter(|a| !a.ended && a.order.kind == "update").map(|a| a.order.version)
+    }
+
+    /// When the step that it is at ends by itself: Fleet gives an order up, a trial runs out.
+    pub fn deadline(&self, report: &ReportWire) -> Option<u64> {
+        if report.step == "trial" {
+            return report.until;
+        }
+        let accepted: Option<AcceptedWire> = self.started.state.read("order.json").ok().flatten();
+        accepted.filter(|a| !a.ended && a.order.kind == "update").map(|a| status::fetch_deadline(&a))
     }
 
     /// Ends what `run` began. `how`: the launcher is wanted, or the error that ended it. `stop`: where a signal shows.

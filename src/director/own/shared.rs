@@ -35,6 +35,8 @@ pub enum Word {
     Report(Box<ReportWire>),
     /// Fleet has settings of this revision.
     Settings(u64),
+    /// For the activity.
+    Tell(Reason),
     /// The launcher is to take over.
     Relaunch(Reason),
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::judge::{Judgement, Shelf};
+use super::judge::{Judgement, Shelf, Withdraw};
 use super::{Policing, Verdict};
 use crate::core::policy::{Decision, Effective};
 use crate::core::rollout::{InFlight, ROLLOUT_LIFE_S};
@@ -74,9 +74,9 @@ impl Registry {
         for (node, judgement) in judgements {
             self.policing.look_at(&node, judgement.look);
             self.policing.verdicts.insert(node.clone(), Verdict::of(&judgement.decision));
-            if let Some((rollout, why)) = judgement.withdraw {
+            if let Some(Withdraw { rollout, why, keep_staged }) = judgement.withdraw {
                 self.by = Some(BY_POLICY.into());
-                let told = self.cancel_row(rollout, &node, &Cancel::new(&why), now).told();
+                let told = self.cancel_row(rollout, &node, &Cancel { keep_staged, ..Cancel::new(&why) }, now).told();
                 self.by = None;
                 if told {
                     wake.push(node.clone());

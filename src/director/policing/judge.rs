@@ -119,14 +119,24 @@ pub(super) fn candidates(product: &str, releases: &Releases, os: &str, arch: &st
     out
 }
 
+/// An order that the policy does not want any more.
+pub struct Withdraw {
+    /// Its roll-out.
+    pub rollout: u64,
+    /// Why.
+    pub why: String,
+    /// The same is ordered again: what is fetched stays.
+    pub keep_staged: bool,
+}
+
 /// What a look at one node brought.
 pub struct Judgement {
     /// What counts for it.
     pub settings: Effective,
     /// What to do now.
     pub decision: Decision,
-    /// The roll-out whose order the policy does not want any more, and why.
-    pub withdraw: Option<(u64, String)>,
+    /// What the policy does not want any more.
+    pub withdraw: Option<Withdraw>,
     /// When to look again without news.
     pub look: Option<u64>,
     /// The window, open or next, of a schedule; also when nothing is to be done.
@@ -293,15 +303,19 @@ fn base(agent: &Agent, settings: &Effective, newest: Option<(&Order, &Rollout)>,
     }
 }
 
+/// The same version at another time.
+const TIME_CHANGED: &str = "policy: its time has changed";
+
 /// Why what the policy ordered and has not switched is not wanted any more.
-fn why_withdraw(order: &Order, rollout: &Rollout, wanted: &Wish, facts: &Facts, now: u64) -> Option<(u64, String)> {
+fn why_withdraw(order: &Order, rollout: &Rollout, wanted: &Wish, facts: &Facts, now: u64) -> Option<Withdraw> {
     let open = order.end().is_none() && !order.step().is_some_and(|s| s.has_switched());
     if rollout.policy != Some(true) || !open {
         return None;
     }
     let id = rollout.id;
     if rollout.closes_at.is_some_and(|closes| now >= closes) {
-        return Some((id, "policy: its window closed before it switched; it waits for the next one".into()));
+        let why = "policy: its window closed before it switched; what is fetched stays, and it waits for the next one";
+        return Some(Withdraw { rollout: id, why: why.into(), keep_staged: true });
     }
     let changed = facts.settings.changed_at > rollout.created_at;
     let version: Option<Version> = order.version.parse().ok();
@@ -310,17 +324,17 @@ fn why_withdraw(order: &Order, rollout: &Rollout, wanted: &Wish, facts: &Facts, 
         Wish::NeedsAuthorization(..) => "policy: it needs an authorization now",
         Wish::UpToDate if version != facts.running => "policy: it runs what it should",
         Wish::Act(wanted, ..) if version.as_ref() != Some(wanted) => "policy: another version is wanted now",
-        Wish::Act(_, _, window) if moved(rollout, window.map(|w| w.opens), now) => "policy: its time has changed",
+        Wish::Act(_, _, window) if moved(rollout, window.map(|w| w.opens), now) => TIME_CHANGED,
         // What waits for its window has it ahead of it, unless the schedule is another one now.
         Wish::Wait(reason, _)
             if (changed || rollout.switch_at.is_some_and(|at| at > now))
                 && matches!(reason.code.as_ref(), "window_not_open" | "schedule_never") =>
         {
-            "policy: its time has changed"
+            TIME_CHANGED
         }
         _ => return None,
     };
-    Some((id, why.into()))
+    Some(Withdraw { rollout: id, why: why.into(), keep_staged: why == TIME_CHANGED })
 }
 
 /// Whether an order that waits for its window waits for another one than it should.

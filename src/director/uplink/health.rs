@@ -88,7 +88,10 @@ impl Uplink {
             ..Default::default()
         };
         match &self.own {
-            Some(report) => with_own(health, report),
+            Some(report) => {
+                let deadline = self.site.own.borrow().as_ref().and_then(|own| own.deadline(report));
+                HealthWire { deadline, ..with_own(health, report) }
+            }
             None => health,
         }
     }

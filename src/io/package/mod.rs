@@ -13,6 +13,8 @@ use crate::core::package::{BLOCK, Entry, Format, Kind, PADDING_MAX, Tally, Unpac
 use crate::core::reason::Reason;
 
 #[cfg(feature = "director")]
+pub mod again;
+#[cfg(feature = "director")]
 pub mod beside;
 #[cfg(feature = "release")]
 pub mod pack;

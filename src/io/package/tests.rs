@@ -440,6 +440,58 @@ fn a_large_package_takes_constant_memory() {
     println!("{said}");
 }
 
+/// A damaged tree is put right beside; the power goes before each change of the disk, once and once more.
+#[cfg(feature = "director")]
+#[test]
+fn a_cut_of_a_repair_leaves_a_tree_that_the_next_try_makes_whole() {
+    let rig = Rig::new();
+    let bytes = zst(&tar(&[entry_of("d/a", b'0', b"abc"), entry_of("b", b'0', &[5; 100_000])]));
+    let (at, package) = rig.sign("package.tar.zst", &bytes, of(100_003, 2));
+    let slot = rig.slot();
+    let repair = |cut_after: usize| {
+        cut::after(cut_after);
+        let done = again::open(&slot).and_then(|beside| unpack(&at, &package, &beside, &mut || {})).and_then(|_| again::replace(&slot));
+        cut::after(usize::MAX);
+        done
+    };
+    let whole = unpack(&at, &package, &slot, &mut || {}).unwrap();
+    type Damage = fn(&Path);
+    let damages: [Damage; 4] = [
+        |slot| fs::write(slot.join(TREE).join("d/a"), b"evil").unwrap(),
+        |slot| fs::remove_dir_all(slot.join(TREE)).unwrap(),
+        |slot| fs::write(slot.join(LIST), b"x").unwrap(),
+        |slot| fs::write(slot.join(TREE).join("more"), b"x").unwrap(),
+    ];
+    let sound = || tree::check(&slot, &whole, &mut || {}).is_ok();
+    let mut cuts = 0;
+    for damage in damages {
+        for first in 0.. {
+            damage(&slot);
+            assert!(!sound());
+            let done = repair(first).is_ok();
+            if !done {
+                cuts += 1;
+                // What the next start does: it looks, then repairs, and that is cut, too.
+                for second in 0.. {
+                    if sound() || repair(second).is_ok() {
+                        break;
+                    }
+                }
+                assert!(sound() || repair(usize::MAX).is_ok(), "cut before {first}");
+            }
+            assert!(sound(), "cut before {first}");
+            again::tidy(&slot).unwrap();
+            let mut left: Vec<_> = fs::read_dir(&slot).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            left.sort();
+            assert_eq!(left, [TREE, LIST], "cut before {first}");
+            if done {
+                break;
+            }
+        }
+    }
+    assert!(cuts >= 60, "{cuts} cuts");
+}
+
 /// The power goes before each change of the disk, once and once more while it is put right.
 #[test]
 fn a_cut_leaves_the_whole_tree_or_none() {

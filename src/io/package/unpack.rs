@@ -152,7 +152,7 @@ fn install(slot: &Path) -> io::Result<()> {
 }
 
 /// A change of the disk; a test cuts the power before each of them.
-fn step() -> io::Result<()> {
+pub(super) fn step() -> io::Result<()> {
     #[cfg(test)]
     crate::io::fs::cut::spend()?;
     Ok(())
