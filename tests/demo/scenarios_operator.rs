@@ -9,6 +9,7 @@ use vmetric::director::cancel::CancelView;
 use vmetric::director::explain::ExplainView;
 use vmetric::director::quarantine::{AllowView, RejectView};
 use vmetric::director::retry::RetryView;
+use vmetric::director::views::StatusView;
 
 use crate::build::{FACTORY, GOOD};
 use crate::device::Device;
@@ -132,6 +133,8 @@ pub fn upstream_away(cast: &Cast) -> Result<Row, String> {
     let devices = ["device-x", "device-y"].map(|name| cast.device_at(&site, name));
     let [first, second] = devices;
     let (first, second) = (first?, second?);
+    // What was brought here before is what a site can go on with.
+    site.ask::<StatusView>(&format!("mirror --file {}", release.bundle.display()))?;
     first.say("removes the mirror's source, then kills the Director and starts it again");
     std::fs::remove_dir_all(&folder).map_err(|e| e.to_string())?;
     site.kill();
