@@ -336,6 +336,10 @@ fn a_failure_at_any_step_leaves_the_old_version_serving_and_is_told() {
     for (n, case) in CASES.iter().enumerate() {
         let version = format!("2.0.{n}");
         release(&fleet, &version, &(case.file)(&version));
+        // The file is here before the order, and no look at the source puts right meanwhile what is injured here.
+        fleet.good(&format!("mirror --file {}", fleet.bench.path("public").display()));
+        let (source, away) = (fleet.bench.path("public"), fleet.bench.path("public.away"));
+        fs::rename(&source, &away).unwrap();
         (case.injure)(&own, &version);
         own.order(&version);
         let what = format!("{}: {}", case.step, case.code);
@@ -352,6 +356,7 @@ fn a_failure_at_any_step_leaves_the_old_version_serving_and_is_told() {
             fleet.good("cancel --all");
         }
         (case.heal)(&own, &version);
+        fs::rename(&away, &source).unwrap();
         let status = own.wait(&format!("end after {what}"), |s| {
             text(s, "own.last_result.version") == version && text(s, "own.last_result.reported") == "true"
         });
