@@ -312,7 +312,8 @@ def judge(lines):
         expression, zone, after, said = line.rstrip("\n").split("\t")
         after, ours = int(after), None if said.startswith("!") else [int(at) for at in said.split(",") if at]
         answers = {name: answer(oracle, expression, zone, after) for name, oracle in ORACLES.items() if applies(name, zone)}
-        if expression in dialect:
+        # A random case may spell the same: it is no question of the dialect, and its zone may leave oracles out.
+        if expression in dialect and (zone, after) == ("UTC", FIRST):
             taken = ("o" if ours is not None else "") + "".join(LETTERS[n] for n, got in answers.items() if isinstance(got, list))
             tally["taken or refused as the table says"] += 1
             if set(taken) != set(dialect[expression]):
