@@ -201,18 +201,14 @@ async fn answer(stream: UnixStream, site: Rc<Site>) -> io::Result<()> {
     writer.flush().await
 }
 
-/// Runs a request; what is to be noted somewhere has its answer held back until it is.
+/// Runs a request; what is logged somewhere has its answer held back until that is written.
 async fn noted(site: &Rc<Site>, request: AdminWire, who: &str, writer: &mut UnixStream) -> Result<(), Reason> {
     let extra = site.extra.borrow().clone();
-    let Some(extra) = extra.filter(|extra| extra.notes(&request)) else {
+    let Some(logged) = extra.as_ref().and_then(|extra| extra.logged(site, &request, who)) else {
         return commands::run(site, request, who, writer).await;
     };
-    let told = request.clone();
-    let done = captured(site, request, who).await;
-    extra.noted(site, &told, who, done.as_ref().map(|_| ()));
-    site.store.durable().await.map_err(commands::store_error)?;
+    let text = logged.await?;
     let lost = |e: io::Error| Reason::new("connection_lost", e.to_string());
-    let text = done?;
     status(writer, "ok", "").await.map_err(lost)?;
     writer.write_all(text.as_bytes()).await.map_err(lost)?;
     writer.write_all(b"\n").await.map_err(lost)

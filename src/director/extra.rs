@@ -18,6 +18,9 @@ use crate::io::serve::{Answer, Request};
 /// The answer to a command, under way.
 pub type Commanded<'a> = Pin<Box<dyn Future<Output = Result<(), Reason>> + 'a>>;
 
+/// The text of an answer, under way.
+pub type Logged<'a> = Pin<Box<dyn Future<Output = Result<String, Reason>> + 'a>>;
+
 /// Nodes that were looked up.
 pub type Looked<'a> = Pin<Box<dyn Future<Output = Result<Vec<Concerned>, Reason>> + 'a>>;
 
@@ -52,13 +55,11 @@ pub trait Extra: std::any::Any {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
-    /// Whether [`Extra::noted`] wants to hear how this ends; its answer waits for that.
-    fn notes(&self, _request: &AdminWire) -> bool {
-        false
+    /// Runs an administrator's command of which a log is kept: its answer, once the log is on the disk. `None`: it is not
+    /// logged.
+    fn logged<'a>(&'a self, _site: &'a Rc<Site>, _request: &'a AdminWire, _who: &'a str) -> Option<Logged<'a>> {
+        None
     }
-
-    /// An administrator's command has ended. It may hold a secret.
-    fn noted(&self, _site: &Rc<Site>, _request: &AdminWire, _who: &str, _ended: Result<(), &Reason>) {}
 
     /// Adds to what Prometheus gathers.
     fn metrics(&self, _site: &Rc<Site>, _page: &mut Page) {}

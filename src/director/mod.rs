@@ -70,6 +70,7 @@ pub mod site;
 pub mod store;
 pub mod table;
 pub mod throttle;
+pub mod together;
 pub mod tree;
 pub mod uplink;
 pub mod views;

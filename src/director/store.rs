@@ -191,6 +191,9 @@ pub struct Slice {
 
 type Batch = BTreeMap<(Table, String), Option<String>>;
 
+/// Queues what belongs to the next change ([`super::together`]).
+pub type Rider = Box<dyn FnOnce()>;
+
 /// The store. One per state folder; the file is locked while it is open.
 pub struct Store {
     path: PathBuf,
@@ -202,6 +205,7 @@ pub struct Store {
     failure: RefCell<Option<String>>,
     work: Bells,
     done: Bells,
+    rider: RefCell<Option<Rider>>,
 }
 
 impl Store {
@@ -238,6 +242,7 @@ impl Store {
             failure: RefCell::default(),
             work: Bells::default(),
             done: Bells::default(),
+            rider: RefCell::default(),
         })
     }
 
@@ -347,12 +352,22 @@ impl Store {
         if changes.is_empty() {
             return;
         }
+        // The batch is taken whole, and never within one poll: what the rider queues now is in the same transaction.
+        let rider = self.rider.take();
+        if let Some(rider) = rider {
+            rider();
+        }
         let mut pending = self.pending.borrow_mut();
         for change in changes {
             pending.insert((change.table, change.key), change.value);
         }
         self.queued.set(self.queued.get() + 1);
         self.work.ring();
+    }
+
+    /// What the next change has to take along; the one before.
+    pub(super) fn swap_rider(&self, rider: Option<Rider>) -> Option<Rider> {
+        self.rider.replace(rider)
     }
 
     /// Waits until everything queued so far is on the disk.
@@ -369,10 +384,15 @@ impl Store {
         Ok(())
     }
 
+    /// Whether nothing waits for a commit.
+    pub fn is_committed(&self) -> bool {
+        self.committed.get() == self.queued.get()
+    }
+
     /// The committer task; never returns.
     pub async fn commit_forever(self: Rc<Self>) {
         loop {
-            while self.committed.get() == self.queued.get() {
+            while self.is_committed() {
                 self.work.wait().await;
             }
             smol::Timer::after(GATHER).await;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use smol::LocalExecutor;
 use smol::net::unix::UnixStream;
 
-use super::access::{Access, command, doors, rules};
+use super::access::{Access, command, door, doors, rules};
 use super::api::Api;
 use super::clusters;
 use super::gui::Gui;
@@ -18,7 +18,7 @@ use super::webhooks;
 use crate::core::reason::Reason;
 use crate::director::admin::AdminWire;
 use crate::director::commands::store_error;
-use crate::director::extra::{Commanded, Extra, Looked};
+use crate::director::extra::{Commanded, Extra, Logged, Looked};
 use crate::director::metrics::Page;
 use crate::director::policing::rows::Scope;
 use crate::director::policing::scopes::Concerned;
@@ -98,14 +98,9 @@ impl Extra for FleetExtra {
         told::COMMANDS.contains(&request.command.as_str()).then(|| -> Commanded<'a> { Box::pin(told::run(intake, site, request, out)) })
     }
 
-    fn notes(&self, request: &AdminWire) -> bool {
-        !rules::only_looks(request)
-    }
-
-    fn noted(&self, site: &Rc<Site>, request: &AdminWire, who: &str, ended: Result<(), &Reason>) {
-        if let Some(entry) = rules::entry(request, who, "", ended) {
-            self.access.audit.note(site, entry);
-        }
+    fn logged<'a>(&'a self, site: &'a Rc<Site>, request: &'a AdminWire, who: &'a str) -> Option<Logged<'a>> {
+        let logged = || Box::pin(door::logged(&self.access, site, request.clone(), who, "", Ok(()))) as Logged<'a>;
+        (!rules::only_looks(request)).then(logged)
     }
 
     fn start(&self, site: &Rc<Site>, executor: &Rc<LocalExecutor<'static>>) -> Result<(), String> {

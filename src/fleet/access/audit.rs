@@ -1,6 +1,7 @@
 //! The audit log of this Fleet: every act of every door, in one chain ([`crate::wire::audit`]).
 //!
-//! A row is queued before the act's answer goes out, and the answer waits for the disk. Rows are kept for [`KEPT_DAYS`].
+//! A row is in the transaction of its act ([`super::door::logged`]), and the answer waits for the disk. Rows are kept for
+//! [`KEPT_DAYS`].
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;

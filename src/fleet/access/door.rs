@@ -2,12 +2,15 @@
 
 use std::rc::Rc;
 
+use super::rules::How;
 use super::{Access, Who, rules};
 use crate::core::access::{Act, Role, may_give, permits};
 use crate::core::reason::Reason;
 use crate::director::admin::{AdminWire, captured};
 use crate::director::commands::store_error;
 use crate::director::site::Site;
+use crate::director::store::Rider;
+use crate::director::together::together;
 
 /// Who stands at a door.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,15 +35,50 @@ impl From<&Who> for Caller {
 /// `role_too_low`, and the command's own.
 pub async fn command(site: &Rc<Site>, wire: AdminWire, caller: &Caller) -> Result<String, Reason> {
     let access = super::of(site)?;
+    let may = allowed(&access, site, &wire, caller.role);
+    if rules::only_looks(&wire) {
+        may?;
+        return captured(site, wire, &caller.by).await;
+    }
+    logged(&access, site, wire, &caller.by, &caller.ip, may).await
+}
+
+/// Runs an act and notes it. Where the act is a change of the store, its row is in the same transaction; where it is not (files,
+/// other servers), a row says beforehand that it has begun. The answer waits for all of it.
+///
+/// # Errors
+/// `may`, and the command's own.
+pub async fn logged(
+    access: &Rc<Access>,
+    site: &Rc<Site>,
+    wire: AdminWire,
+    by: &str,
+    ip: &str,
+    may: Result<(), Reason>,
+) -> Result<String, Reason> {
     let told = wire.clone();
-    let done = match allowed(&access, site, &wire, caller.role) {
-        Ok(()) => captured(site, wire, &caller.by).await,
-        Err(reason) => Err(reason),
-    };
-    if let Some(entry) = rules::entry(&told, &caller.by, &caller.ip, done.as_ref().map(|_| ())) {
-        access.audit.note(site, entry);
+    let note = |how: How| access.audit.note(site, rules::entry(&told, by, ip, how));
+    let begun = may.is_ok() && rules::beyond_the_store(&wire);
+    if begun {
+        note(How::Begun);
         site.store.durable().await.map_err(store_error)?;
     }
+    let (done, noted) = match may {
+        Ok(()) if !begun => {
+            let (access, on, entry) = (access.clone(), site.clone(), rules::entry(&wire, by, ip, How::Done));
+            let rider: Rider = Box::new(move || access.audit.note(&on, entry));
+            together(&site.store, rider, captured(site, wire, by)).await
+        }
+        Ok(()) => (captured(site, wire, by).await, false),
+        Err(reason) => (Err(reason), false),
+    };
+    match &done {
+        Ok(_) if noted => {}
+        Ok(_) => note(How::Done),
+        Err(reason) if noted || begun => note(How::Failed(reason)),
+        Err(reason) => note(How::Refused(reason)),
+    }
+    site.store.durable().await.map_err(store_error)?;
     done
 }
 

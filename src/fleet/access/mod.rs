@@ -221,4 +221,6 @@ pub fn ip_of(request: &Request) -> String {
 }
 
 #[cfg(test)]
+mod cut_tests;
+#[cfg(test)]
 mod tests;

@@ -116,19 +116,36 @@ fn camel(text: &str) -> String {
     text.split('-').map(part).collect()
 }
 
-/// The row of a command; `None`: it only looks. `ended`: why it was refused.
-pub fn entry(wire: &AdminWire, by: &str, ip: &str, ended: Result<(), &Reason>) -> Option<Entry> {
-    if only_looks(wire) {
-        return None;
-    }
+/// How far a command is when its row is written.
+#[derive(Clone, Copy, Debug)]
+pub enum How<'a> {
+    /// What it changes is not in the store: the row comes first, and another one at the end.
+    Begun,
+    /// It was done.
+    Done,
+    /// Nothing was changed.
+    Refused(&'a Reason),
+    /// Something was changed, or may have been.
+    Failed(&'a Reason),
+}
+
+/// Whether a command changes what no transaction of the store can hold: files, what another server was sent.
+pub fn beyond_the_store(wire: &AdminWire) -> bool {
+    matches!((wire.command.as_str(), act(wire)), ("ca" | "mirror", _) | ("webhook", "test"))
+}
+
+/// The row of a command.
+pub fn entry(wire: &AdminWire, by: &str, ip: &str, how: How) -> Entry {
     let (action, object_type) = named(wire);
     let told = told(wire);
-    let description = match ended {
-        Ok(()) => told,
-        Err(reason) => format!("REFUSED ({}): {}; {told}", reason.code, reason.detail),
+    let description = match how {
+        How::Begun => format!("BEGUN; {told}"),
+        How::Done => told,
+        How::Refused(reason) => format!("REFUSED ({}): {}; {told}", reason.code, reason.detail),
+        How::Failed(reason) => format!("FAILED ({}): {}; {told}", reason.code, reason.detail),
     };
     let object_type = object_type.to_string();
-    Some(Entry { user: by.into(), ip: ip.into(), object_type, object: object(wire), action, description })
+    Entry { user: by.into(), ip: ip.into(), object_type, object: object(wire), action, description }
 }
 
 fn object(wire: &AdminWire) -> String {
@@ -195,7 +212,8 @@ mod tests {
     fn what_is_not_listed_takes_an_owner_and_has_its_row() {
         let new = wire("fly", "to-the-moon");
         assert_eq!(act_of(&new, false), Act::ManageOwners);
-        assert_eq!(entry(&new, "uid 0", "", Ok(())).unwrap().action, "FlyToTheMoon");
+        assert!(!only_looks(&new));
+        assert_eq!(entry(&new, "uid 0", "", How::Done).action, "FlyToTheMoon");
     }
 
     #[test]
@@ -209,14 +227,14 @@ mod tests {
             assert!(!only_looks(&wire(command, act)), "{command} {act}");
         }
         let export = AdminWire { format: Some("csv".into()), ..wire("audit", "") };
-        assert_eq!(entry(&export, "user a", "::1", Ok(())).unwrap().action, "ExportAudit");
-        assert!(entry(&AdminWire { list: Some(true), ..wire("token", "") }, "user a", "", Ok(())).is_none());
+        assert_eq!((only_looks(&export), entry(&export, "user a", "::1", How::Done).action.as_str()), (false, "ExportAudit"));
+        assert!(only_looks(&AdminWire { list: Some(true), ..wire("token", "") }));
     }
 
     #[test]
     fn a_row_tells_what_was_given_and_no_secret() {
         let assign = AdminWire { version: Some("2.0.0".into()), all: Some(true), max_in_flight: Some("10%".into()), ..wire("assign", "") };
-        let row = entry(&assign, "user anna", "192.0.2.1", Ok(())).unwrap();
+        let row = entry(&assign, "user anna", "192.0.2.1", How::Done);
         assert_eq!((row.action.as_str(), row.object.as_str()), ("AssignVersion", "all"));
         assert!(row.description.contains("version=2.0.0") && row.description.contains("max_in_flight=10%"), "{}", row.description);
         let add = AdminWire {
@@ -226,10 +244,10 @@ mod tests {
             ..wire("user", "add")
         };
         let refused = Reason::new("user_exists", "there is one");
-        let row = entry(&add, "uid 0", "", Err(&refused)).unwrap();
+        let row = entry(&add, "uid 0", "", How::Refused(&refused));
         assert_eq!((row.action.as_str(), row.object.as_str(), row.object_type.as_str()), ("CreateUser", "ben", "User"));
         assert!(row.description.starts_with("REFUSED (user_exists)") && !row.description.contains("horse"), "{}", row.description);
         let many = AdminWire { agents: Some((0..9).map(|n| format!("d{n}")).collect()), ..wire("remove-agent", "") };
-        assert_eq!(entry(&many, "", "", Ok(())).unwrap().object, "d0 d1 d2 and 6 more");
+        assert_eq!(entry(&many, "", "", How::Done).object, "d0 d1 d2 and 6 more");
     }
 }

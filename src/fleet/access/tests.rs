@@ -11,7 +11,7 @@ use crate::director::tree::Tree;
 use crate::fleet::access::audit::KEPT_DAYS;
 
 /// A server's state in a folder, without its sockets.
-fn site(folder: &std::path::Path) -> Rc<Site> {
+pub(super) fn site(folder: &std::path::Path) -> Rc<Site> {
     let store = Store::open(&folder.join("fleet.redb")).unwrap();
     let ca = SiteCa::open_or_create(&folder.join("pki"), &Names::default(), 1_795_352_400).unwrap();
     Site::new(Registry::default(), store, ca, Tree::default())
