@@ -1,7 +1,9 @@
 //! Tokens of people and programs that speak with this server over HTTPS: the REST API of Fleet, `/metrics` everywhere. They
 //! enroll nothing, and what enrolls a device opens nothing here.
 //!
-//! A token is shown once and kept as its SHA-256. It has a role, as a person has ([`crate::core::access`]); and it ends.
+//! A token is shown once and kept as its SHA-256. It has a role, as a person has ([`crate::core::access`]); and it ends: by its
+//! date, when it is revoked, and with whoever made it. A token that was made with another one ends with that one, too: else a
+//! stolen token would make itself another one, and a person who has left would still get in.
 //!
 //! | status | code | when |
 //! |---|---|---|
@@ -103,6 +105,16 @@ fn state_of(token: &ApiToken, now: u64) -> &'static str {
     }
 }
 
+/// What a later version may have written is the lowest one here.
+fn role_of(token: &ApiToken) -> Role {
+    Role::parse(&token.role).unwrap_or(Role::Viewer)
+}
+
+/// How the activity and the audit log call whoever comes with a token.
+pub fn by_token(id: &str) -> String {
+    format!("api token {id}")
+}
+
 /// Looks at every byte, whatever the first ones say, so that the time tells nothing of where two hashes differ.
 pub fn same(a: &str, b: &str) -> bool {
     let differ = a.bytes().zip(b.bytes()).fold(a.len() ^ b.len(), |all, (a, b)| black_box(all | usize::from(a ^ b)));
@@ -129,8 +141,9 @@ impl Registry {
             let detail = format!("there are {API_TOKENS_MAX} tokens already; wait until some have ended");
             return Err(Reason::new("too_many_tokens", detail));
         }
-        let expires_at = now + ttl_s.min(API_TTL_MAX_S);
         let by = self.by.clone().unwrap_or_default();
+        let maker = self.api_tokens.iter().find(|(key, _)| by_token(token_id(key)) == by).map(|(_, maker)| maker.expires_at);
+        let expires_at = (now + ttl_s.min(API_TTL_MAX_S)).min(maker.unwrap_or(u64::MAX));
         let row = ApiToken { role: role.into(), by, created_at: now, expires_at, revoked_at: None };
         let key = key_of(text);
         self.put(Table::ApiTokens, key.clone(), &row);
@@ -162,8 +175,7 @@ impl Registry {
             Some((_, t)) if t.revoked_at.is_some() => refuse("api_token_revoked", "the token was revoked"),
             Some((_, t)) if now > t.expires_at => refuse("api_token_expired", "the token has expired"),
             Some((key, t)) => {
-                // What a later version may have written is the lowest one here.
-                let role = Role::parse(&t.role).unwrap_or(Role::Viewer);
+                let role = role_of(t);
                 permits(role, need).map_err(|reason| Reason::new("api_role_too_low", format!("this token: {}; {how}", reason.detail)))?;
                 Ok((token_id(key).to_string(), role))
             }
@@ -173,23 +185,43 @@ impl Registry {
     /// The role of a token, by its listed id.
     pub fn api_token_role(&self, id: &str) -> Option<Role> {
         let found = self.api_tokens.iter().find(|(key, _)| token_id(key) == id);
-        found.map(|(_, row)| Role::parse(&row.role).unwrap_or(Role::Viewer))
+        found.map(|(_, row)| role_of(row))
     }
 
-    /// Takes a token back, at once.
+    /// Takes a token back, at once, and those that were made with it.
     ///
     /// # Errors
     /// `api_token_unknown`.
     pub fn revoke_api_token(&mut self, id: &str, now: u64) -> Result<(), Reason> {
-        let found = self.api_tokens.iter().find(|(key, _)| token_id(key) == id).map(|(key, row)| (key.clone(), row.clone()));
-        let Some((key, mut row)) = found else {
+        let Some(key) = self.api_tokens.keys().find(|key| token_id(key) == id).cloned() else {
             return Err(Reason::new("api_token_unknown", format!("there is no token '{}' here", clean(id, NAME_MAX))));
         };
+        self.end_api_token(key, now);
+        self.revoke_api_tokens_of(&by_token(id), None, now);
+        Ok(())
+    }
+
+    /// Takes back what somebody made, and what was made with that: all of them, or those that may more than a role. Their ids.
+    pub fn revoke_api_tokens_of(&mut self, maker: &str, above: Option<Role>, now: u64) -> Vec<String> {
+        let (mut makers, mut ended) = (vec![maker.to_string()], Vec::new());
+        while let Some(maker) = makers.pop() {
+            let over = |t: &ApiToken| above.is_none_or(|most| role_of(t) > most);
+            let made = self.api_tokens.iter().filter(|(_, t)| t.by == maker && t.revoked_at.is_none() && over(t));
+            for key in made.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+                makers.push(by_token(token_id(&key)));
+                ended.push(token_id(&key).to_string());
+                self.end_api_token(key, now);
+            }
+        }
+        ended
+    }
+
+    fn end_api_token(&mut self, key: String, now: u64) {
+        let Some(mut row) = self.api_tokens.get(&key).cloned() else { return };
         row.revoked_at.get_or_insert(now);
         self.put(Table::ApiTokens, key.clone(), &row);
+        self.event(now, "", "api_token_revoked", token_id(&key), None);
         self.api_tokens.insert(key, row);
-        self.event(now, "", "api_token_revoked", id, None);
-        Ok(())
     }
 
     /// What is shown of every token.
@@ -312,6 +344,32 @@ mod tests {
         assert_eq!(registry.api_tokens_view(102).tokens[0].state, "revoked");
         registry.create_api_token("u", "admin", 600, 102 + LISTED_S).unwrap();
         assert_eq!(registry.api_tokens_view(102).tokens.len(), 1);
+    }
+
+    #[test]
+    fn a_token_ends_with_the_person_and_with_the_token_that_made_it() {
+        let mut registry = Registry::default();
+        let mut make = |by: &str, text: &str, role: &str, ttl_s: u64| {
+            registry.by = Some(by.into());
+            let end = registry.create_api_token(text, role, ttl_s, 100).unwrap();
+            registry.by = None;
+            (token_id(&key_of(text)).to_string(), end)
+        };
+        let (first, _) = make("user anna", "first", "admin", 1_000);
+        let (second, end) = make(&by_token(&first), "second", "admin", 9_000);
+        assert_eq!(end, 1_100, "nothing outlives what it was made with");
+        make(&by_token(&second), "third", "viewer", 10);
+        make("user anna", "look", "viewer", 1_000);
+        make("uid 0", "console", "admin", 1_000);
+        make("user ann", "other", "admin", 1_000);
+        assert_eq!(registry.revoke_api_tokens_of("user anna", Some(Role::Viewer), 101).len(), 2, "what may more than she may now");
+        let state = |registry: &Registry, text: &str| code(registry, text, Act::Look, 101);
+        assert_eq!(["first", "second"].map(|t| state(&registry, t)), ["api_token_revoked", "api_token_revoked"]);
+        assert_eq!(["third", "look", "console", "other"].map(|t| state(&registry, t)), ["ok"; 4]);
+        registry.revoke_api_token(&second, 101).unwrap();
+        assert_eq!(state(&registry, "third"), "api_token_revoked");
+        assert_eq!(registry.revoke_api_tokens_of("user anna", None, 101).len(), 1);
+        assert_eq!(["look", "console", "other"].map(|t| state(&registry, t)), ["api_token_revoked", "ok", "ok"]);
     }
 
     #[test]

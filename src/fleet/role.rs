@@ -77,7 +77,7 @@ Act
   user list | add NAME --role viewer|contributor|admin|owner [--link] | role NAME ROLE | password NAME [--link]
       | disable NAME | enable NAME | remove NAME   [--json]
       Who may log in. The password is asked for, or the first line of standard input; --link: a one-time link instead.
-      Another role or password ends the user's sessions.
+      Another role or password ends the user's sessions; disable, remove and a lower role end the API tokens made with more.
   session list [--user NAME] | revoke ID | revoke --user NAME [--json]
   audit [--since 7d] [--user TEXT] [--action A] [--limit N] [--csv|--json]   who did what, from where; --csv and --json: all of it
   audit verify [--head HASH] [--file EXPORT]

@@ -322,6 +322,43 @@ fn an_expired_session_leads_back_to_where_one_was() {
 }
 
 #[test]
+fn a_token_ends_with_the_person_who_made_it() {
+    let site = Site::fleet();
+    for (name, role) in [("anna", "owner"), ("ben", "admin"), ("cleo", "admin"), ("dora", "admin")] {
+        add(&site, name, role);
+    }
+    let console = site.json::<ApiTokenView>("token create --role admin --json").token;
+    let asked = |token: &str, method: &str, path: &str, body: &str| {
+        ask(&site, method, path, &format!("authorization: Bearer {token}\r\nconnection: close\r\n"), body)
+    };
+    let status = |token: &str| asked(token, "GET", "/api/v1/directors", "").status;
+    let made = |heard: &Heard, end: char| format!("vma_{}", heard.body.split_once("vma_").unwrap().1.split(end).next().unwrap());
+    let by_page = |name: &str, role: &str| {
+        let cookie = format!("cookie: __Host-session={}\r\n", log_in(&site, name));
+        let page = ask(&site, "GET", "/organization/users", &cookie, "");
+        let csrf = page.body.split_once("name=\"csrf\" value=\"").unwrap().1.split_once('"').unwrap().0.to_string();
+        let heard = form(&site, "/organization/settings/tokens", &cookie, &format!("csrf={csrf}&role={role}&ttl=2592000"));
+        assert_eq!(heard.status, 200, "{}", heard.body);
+        made(&heard, '<')
+    };
+    let bens = by_page("ben", "admin");
+    // Made with the token of his: his as well.
+    let child = asked(&bens, "POST", "/api/v1/tokens", "{\"role\": \"viewer\"}");
+    let child = made(&child, '"');
+    let (cleos, doras, doras_look) = (by_page("cleo", "admin"), by_page("dora", "admin"), by_page("dora", "viewer"));
+    assert_eq!([&bens, &child, &cleos, &doras, &doras_look].map(|t| status(t)), [200; 5]);
+    assert!(site.good("user disable ben").contains("API tokens that ended with it"));
+    site.good("user remove cleo");
+    site.good("user role dora viewer");
+    assert_eq!([&bens, &child, &cleos, &doras].map(|t| status(t)), [401; 4]);
+    assert_eq!([&doras_look, &console].map(|t| status(t)), [200; 2], "what she may still do, and what is nobody's own");
+    site.good("user enable ben");
+    assert_eq!(status(&bens), 401, "who is let in again makes a new one");
+    site.good("user add cleo --role viewer --link");
+    assert_eq!(status(&cleos), 401, "a name that somebody else has now gives nothing back");
+}
+
+#[test]
 fn an_admin_manages_users_by_page_and_api_but_no_owner() {
     let site = Site::fleet();
     add(&site, "anna", "owner");

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use miniserde::{Deserialize, Serialize};
 use smol::net::unix::UnixStream;
 
-use super::Access;
+use super::{Access, by_user};
 use super::audit::Wanted;
 use super::sessions::SessionRow;
 use super::users::User;
@@ -59,6 +59,8 @@ pub struct UsersView {
     pub link: Option<String>,
     /// Until when it is good, seconds since 1970.
     pub link_until: Option<u64>,
+    /// Ids of API tokens that ended with what was changed.
+    pub tokens_revoked: Option<Vec<String>>,
     /// Fleet's time.
     pub time: u64,
 }
@@ -210,13 +212,15 @@ pub async fn run(access: &Rc<Access>, site: &Rc<Site>, request: &AdminWire, who:
         }
         "audit" => audit_run(access, site, request, out).await,
         _ => {
-            let made = match request.list {
-                Some(true) => None,
-                _ => change(access, site, request, who, now).await?,
-            };
+            let mut view = UsersView { time: now, ..Default::default() };
+            if request.list != Some(true) {
+                (view.link, view.link_until) = change(access, site, request, who, now).await?.unzip();
+                // In the same transaction: nothing was waited for since the change.
+                view.tokens_revoked = end_tokens(access, site, request, who, now);
+            }
             site.store.durable().await.map_err(store_error)?;
-            let (link, link_until) = made.unzip();
-            reply(out, &UsersView { users: rows(access, now), link, link_until, time: now }).await
+            view.users = rows(access, now);
+            reply(out, &view).await
         }
     }
 }
@@ -233,6 +237,20 @@ fn rows(access: &Access, now: u64) -> Vec<UserRow> {
         login_at: user.login_at,
     };
     access.users().into_iter().map(row).collect()
+}
+
+/// Ends the API tokens that a user made and may no longer have: whoever has left, or is less now, would go on with them. What
+/// belongs to the organization (keys, templates, webhooks) stays, and so does what was made at the console.
+fn end_tokens(access: &Access, site: &Site, request: &AdminWire, who: &str, now: u64) -> Option<Vec<String>> {
+    let name = crate::core::access::user_name(request.user.as_deref()?).ok()?;
+    let above = match request.act.as_deref()? {
+        "role" => Some(access.user(&name).ok()?.role()),
+        "disable" | "remove" => None,
+        _ => return None,
+    };
+    let ended = site.acting(who, |registry| registry.revoke_api_tokens_of(&by_user(&name), above, now));
+    site.flush();
+    (!ended.is_empty()).then_some(ended)
 }
 
 /// Does what is asked; a link and its end, if one was made.
@@ -327,9 +345,12 @@ pub fn shown(ask: &Ask, text: &str) -> Result<Option<String>, String> {
 }
 
 fn users(view: &UsersView) -> String {
-    let link = view.link.as_ref().map_or(String::new(), |link| {
+    let mut link = view.link.as_ref().map_or(String::new(), |link| {
         format!("{link}\n\ngood once, until {}; whoever opens it chooses the password\n\n", utc(view.link_until.unwrap_or(0)))
     });
+    if let Some(ended) = &view.tokens_revoked {
+        link += &format!("API tokens that ended with it: {}\n\n", ended.join(" "));
+    }
     if view.users.is_empty() {
         return format!("{link}no users; `vmetric-fleet user add NAME --role owner --link` makes one\n");
     }

@@ -98,6 +98,9 @@ fn a_cut_finds_an_act_with_its_row_or_neither() {
         (AdminWire { user: text("cleo"), ..act("user", "disable") }, "DisableUser"),
         (AdminWire { user: text("cleo"), ..act("user", "remove") }, "RemoveUser"),
         (AdminWire { role: text("viewer"), ..act("api-token", "") }, "CreateToken"),
+        // The caller's own, with the token that was just made.
+        (AdminWire { role: text("admin"), user: text("anna"), ..act("user", "add") }, "CreateUser"),
+        (AdminWire { user: text("anna"), ..act("user", "remove") }, "RemoveUser"),
         (act("token", ""), "CreateKey"),
         (AdminWire { settings: Some(manual), ..act("policy", "set") }, "UpdatePolicy"),
         (AdminWire { hash: text(&"ab".repeat(32)), ..act("reject", "") }, "RejectFile"),

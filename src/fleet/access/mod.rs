@@ -70,8 +70,13 @@ pub struct Who {
 impl Who {
     /// How the activity calls him.
     pub fn by(&self) -> String {
-        format!("user {}", self.name)
+        by_user(&self.name)
     }
+}
+
+/// How the activity and the audit log call a user.
+pub fn by_user(name: &str) -> String {
+    format!("user {name}")
 }
 
 /// All of it, in memory; the store has the same.

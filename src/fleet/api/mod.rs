@@ -39,7 +39,7 @@ use super::access::ip_of;
 use super::intake::Intake;
 use crate::core::access::Act;
 use crate::core::reason::Reason;
-use crate::director::api_tokens::permit;
+use crate::director::api_tokens::{by_token, permit};
 use crate::director::service::retry_after;
 use crate::director::site::Site;
 use crate::io::clock;
@@ -99,7 +99,7 @@ impl Api {
             return Ok(Box::pin(std::future::ready(Response::json(200, document::text(site)))));
         };
         let (token, role) = permit(site, request, need).map_err(|response| kept_out(site, request, route, response))?;
-        let caller = Caller { by: format!("api token {token}"), ip: ip_of(request), role };
+        let caller = Caller { by: by_token(&token), ip: ip_of(request), role };
         let parsed = fields::parse(route, place, request).map_err(|reason| Box::new(refused(&reason)))?;
         if self.busy.get() >= BUSY_MAX {
             let full = Response::error(429, "api_busy", format!("{BUSY_MAX} requests are worked on; come back later"));
@@ -119,7 +119,7 @@ impl Api {
 fn kept_out(site: &Rc<Site>, request: &Request, route: &Route, response: Box<Response>) -> Box<Response> {
     let known = || site.registry.borrow().api_token(request.bearer(), Act::Look, clock::unix()).ok();
     if let (403, Some((token, role)), Some(need)) = (response.status, known(), route.need) {
-        let caller = Caller { by: format!("api token {token}"), ip: ip_of(request), role };
+        let caller = Caller { by: by_token(&token), ip: ip_of(request), role };
         door::note_refused(site, &caller, &format!("{} {}", route.method, route.path), need);
     }
     response

@@ -142,7 +142,7 @@ pub static ROUTES: &[Route] = &[
     Route {
         method: "PATCH",
         id: "setUserRole",
-        about: "Gives a user another role, and ends that user's sessions.",
+        about: "Gives a user another role, and ends that user's sessions, and the tokens made with a higher one.",
         body: Some(&[ROLE]),
         base: |p| p.wire.act = Some("role".into()),
         ..ONE
@@ -150,7 +150,7 @@ pub static ROUTES: &[Route] = &[
     Route {
         method: "DELETE",
         id: "removeUser",
-        about: "Removes a user. The audit log keeps the name.",
+        about: "Removes a user, with the sessions and the tokens that user made. The audit log keeps the name.",
         base: |p| p.wire.act = Some("remove".into()),
         ..ONE
     },
@@ -167,7 +167,7 @@ pub static ROUTES: &[Route] = &[
         method: "POST",
         path: "/api/v1/users/{user}/disable",
         id: "disableUser",
-        about: "Lets a user in no more, and ends that user's sessions.",
+        about: "Lets a user in no more, and ends that user's sessions and the tokens that user made.",
         base: |p| p.wire.act = Some("disable".into()),
         ..ONE
     },
