@@ -290,8 +290,8 @@ async fn make_token(site: &Site, request: &AdminWire, who: &str, now: u64) -> Re
     if uses == 0 || ttl_s == 0 {
         return Err(Reason::new("bad_request", "a token needs at least one use and one second"));
     }
-    let policy = request.settings.clone().filter(|settings| !settings.is_empty());
-    let terms = Terms { uses, ttl_s, serials, approval, name: request.label.clone(), policy };
+    let settings = request.settings.clone().filter(|settings| !settings.is_empty());
+    let terms = Terms { uses, ttl_s, serials, approval, name: request.label.clone(), settings };
     let token = format!("vmt_{}_{}", site.token_site(), random_hex(32));
     let expires_at = site.acting(who, |registry| registry.create_token_for(&token, terms, now))?;
     site.flush();

@@ -8,7 +8,6 @@
 
 use miniserde::{Deserialize, Serialize};
 
-use super::policing::rows::{PolicyChange, Scope};
 use super::records::{Agent, NAME_MAX, Token, clean};
 use super::registry::{AGENTS_MAX, Registry};
 use super::store::Table;
@@ -45,7 +44,7 @@ pub struct Terms {
     /// What a person calls it.
     pub name: Option<String>,
     /// Custom Policy of whoever enrolls with it.
-    pub policy: Option<SettingsWire>,
+    pub settings: Option<SettingsWire>,
 }
 
 /// One token as an operator sees it.
@@ -70,7 +69,7 @@ pub struct TokenRow {
     /// What a person calls it.
     pub name: Option<String>,
     /// Custom Policy of whoever enrolls with it.
-    pub policy: Option<SettingsWire>,
+    pub settings: Option<SettingsWire>,
 }
 
 /// All tokens.
@@ -119,7 +118,7 @@ impl Registry {
             let detail = format!("at most {SERIALS_MAX} serial numbers of 1 to {SERIAL_MAX} printable bytes");
             return Err(Reason::new("bad_serial", detail));
         }
-        terms.policy.iter().try_for_each(|policy| policy.check().map(|_| ()))?;
+        terms.settings.iter().try_for_each(|settings| settings.check().map(|_| ()))?;
         let mut serials = terms.serials;
         serials.sort();
         serials.dedup();
@@ -139,7 +138,7 @@ impl Registry {
         let approval = terms.approval.then_some(true);
         let name = terms.name.map(|name| clean(&name, NAME_MAX)).filter(|name| !name.is_empty());
         let row =
-            Token { created_at: now, expires_at, uses_left: uses, serials, approval, name, policy: terms.policy, ..Default::default() };
+            Token { created_at: now, expires_at, uses_left: uses, serials, approval, name, settings: terms.settings, ..Default::default() };
         let key = token_key(token);
         let within = if endless { "without an end".to_string() } else { format!("within {} minutes", ttl_s / 60) };
         let detail = format!("{}: good for {uses} enrollments {within}{bound}", token_id(&key));
@@ -164,7 +163,7 @@ impl Registry {
             used: t.used,
             approval: t.approval,
             name: t.name.clone(),
-            policy: t.policy.clone(),
+            settings: t.settings.clone(),
             serials_left: t
                 .serials
                 .as_ref()
@@ -278,8 +277,6 @@ impl Registry {
             token.serials_used.get_or_insert_default().extend(wire.serial.clone());
         }
         self.keep_token(key.clone(), token.clone());
-        let policy = token.policy.clone().filter(|_| known.is_none());
-        self.keep_token(key.clone(), token.clone());
         let text = |t: &str| clean(t, NAME_MAX);
         let before = known.as_ref().map(|id| self.agents[id].clone()).unwrap_or_default();
         let agent = Agent {
@@ -291,7 +288,7 @@ impl Registry {
             enrolled_at: now,
             last_contact: now,
             device_key: device.map(String::from),
-            enrolled_with: Some(key),
+            enrolled_with: Some(key.clone()),
             outdated: None,
             serial: wire.serial.as_deref().map(|s| clean(s, SERIAL_MAX)),
             ..before
@@ -306,16 +303,9 @@ impl Registry {
         self.policing.mark(&id);
         self.keep_agent(&id);
         self.event(now, &id, if known.is_some() { "enrolled_again" } else { "enrolled" }, detail, None);
-        self.apply_template(&id, &token, now);
+        self.apply_token(&id, &key, &token, now);
         #[cfg(unix)]
         self.take_handed_for(&id, now);
-        if let Some(set) = policy {
-            let change = PolicyChange { set, replace: true, custom: Some(true), ..Default::default() };
-            // The node is enrolled all the same, and has what it inherits.
-            if let Err(reason) = self.set_policy(&Scope::Node(id.clone()), &change, now) {
-                self.event(now, &id, "policy_refused", format!("the {}'s settings: {reason}", self.role.token), None);
-            }
-        }
         Ok(id)
     }
 }
@@ -341,6 +331,7 @@ pub fn token_id(key: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::director::policing::rows::{PolicyChange, Scope};
     use crate::core::proof::DeviceKey;
 
     fn wire(token: &str) -> EnrollWire {
@@ -375,19 +366,24 @@ mod tests {
     fn whoever_enrolls_gets_the_policy_of_the_token() {
         let mut registry = Registry::default();
         let policy = SettingsWire { mode: Some("auto".into()), method: Some("immediate".into()), ..Default::default() };
-        let terms = Terms { uses: 2, ttl_s: 60, policy: Some(policy.clone()), name: Some("ships\n".into()), ..Terms::default() };
+        let terms = Terms { uses: 2, ttl_s: 60, settings: Some(policy.clone()), name: Some("ships\n".into()), ..Terms::default() };
         registry.create_token_for("t1", terms, 100).unwrap();
         assert_eq!(registry.tokens_view(100).tokens[0].name.as_deref(), Some("ships "));
         assert_eq!(code(registry.enroll(&keyed("t1", 1), "a1", 100)), "ok a1");
         let row = registry.policing.rows["node/a1"].clone();
-        assert!(row.custom && row.settings == policy, "{row:?}");
+        assert!(row.custom && row.settings == policy && row.by == "token ships ", "{row:?}");
+        // One of its own is not overwritten by another token's.
+        let other = SettingsWire { mode: Some("manual".into()), ..Default::default() };
+        registry.create_token_for("t3", Terms { uses: 1, ttl_s: 60, settings: Some(other), ..Terms::default() }, 100).unwrap();
+        assert_eq!(code(registry.enroll(&keyed("t3", 1), "a3", 100)), "ok a1");
+        assert_eq!(registry.policing.rows["node/a1"].settings, policy);
         // What a person set since is not undone by the same device's second try.
         let change = PolicyChange { custom: Some(false), ..Default::default() };
         registry.set_policy(&Scope::Node("a1".into()), &change, 101).unwrap();
-        assert_eq!(code(registry.enroll(&keyed("t1", 1), "a2", 102)), "ok a1");
+        assert_eq!(code(registry.enroll(&keyed("t3", 1), "a2", 102)), "ok a1");
         assert!(!registry.policing.rows["node/a1"].custom);
         let wrong = SettingsWire { mode: Some("off".into()), ..Default::default() };
-        let refused = registry.create_token_for("t2", Terms { uses: 1, ttl_s: 60, policy: Some(wrong), ..Terms::default() }, 100);
+        let refused = registry.create_token_for("t2", Terms { uses: 1, ttl_s: 60, settings: Some(wrong), ..Terms::default() }, 100);
         assert_eq!(refused.unwrap_err().code, "settings_invalid");
     }
 

@@ -197,14 +197,10 @@ pub struct Token {
     pub approval: Option<bool>,
     /// Fleet's template that it belongs to.
     pub template: Option<String>,
-    /// That one's name, for people.
-    pub template_name: Option<String>,
-    /// The policy that its devices get as their own.
-    pub settings: Option<SettingsWire>,
-    /// What a person calls it.
+    /// What a person calls it, or the template.
     pub name: Option<String>,
-    /// Custom Policy of whoever enrolls with it.
-    pub policy: Option<SettingsWire>,
+    /// The policy that whoever enrolls with it gets as its own.
+    pub settings: Option<SettingsWire>,
 }
 
 /// A device that waits for a person; its key in the table is its public key.

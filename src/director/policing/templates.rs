@@ -15,7 +15,7 @@ use super::rows::{PolicyChange, Scope};
 use crate::core::cluster::name;
 use crate::core::reason::Reason;
 use crate::core::release::is_name;
-use crate::director::enroll::{NEVER, TOKEN_TTL_MAX_S, TTL_NEVER_S};
+use crate::director::enroll::{NEVER, TOKEN_TTL_MAX_S, TTL_NEVER_S, token_id};
 use crate::director::records::{NAME_MAX, Token, clean};
 use crate::director::registry::{AGENTS_MAX, Registry};
 use crate::director::store::Table;
@@ -270,7 +270,7 @@ impl Registry {
             used,
             approval: wire.approval.then_some(true),
             template: Some(wire.id.clone()),
-            template_name: Some(clean(&wire.name, NAME_MAX)),
+            name: Some(clean(&wire.name, NAME_MAX)),
             settings: wire.custom.then(|| wire.settings.clone()),
             ..Default::default()
         };
@@ -285,19 +285,22 @@ impl Registry {
         self.tokens.insert(key, token);
     }
 
-    /// At a Director: a device that enrolled with a template's token gets its policy as its own, unless it has one.
-    pub fn apply_template(&mut self, id: &str, token: &Token, now: u64) {
+    /// Whoever enrolled with a token that has a policy gets it as its own, unless it has one.
+    pub fn apply_token(&mut self, id: &str, key: &str, token: &Token, now: u64) {
         let Some(settings) = &token.settings else { return };
         let scope = Scope::Node(id.to_string());
         if self.policing.rows.get(&scope.key()).is_some_and(|row| row.custom) {
             return;
         }
         let change = PolicyChange { set: settings.clone(), replace: true, custom: Some(true), ..Default::default() };
-        let by = self.by.replace(format!("template {}", token.template_name.as_deref().unwrap_or_default()));
+        let kind = if token.template.is_some() { "template" } else { self.role.token };
+        let giver = format!("{kind} {}", token.name.as_deref().unwrap_or(token_id(key)));
+        let by = self.by.replace(giver.clone());
         let set = self.set_policy(&scope, &change, now);
         self.by = by;
+        // It is enrolled all the same, and has what it inherits.
         if let Err(reason) = set {
-            self.event(now, id, "policy_refused", format!("its template's settings: {reason}"), None);
+            self.event(now, id, "policy_refused", format!("the settings of {giver}: {reason}"), None);
         }
     }
 
