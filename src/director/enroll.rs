@@ -331,8 +331,8 @@ pub fn token_id(key: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::director::policing::rows::{PolicyChange, Scope};
     use crate::core::proof::DeviceKey;
+    use crate::director::policing::rows::{PolicyChange, Scope};
 
     fn wire(token: &str) -> EnrollWire {
         EnrollWire { token: token.into(), hostname: "h\n".into(), ..Default::default() }

@@ -8,10 +8,10 @@ use std::rc::Rc;
 use miniserde::{Deserialize, Serialize};
 use smol::net::unix::UnixStream;
 
-use super::{Access, by_user};
 use super::audit::Wanted;
 use super::sessions::SessionRow;
 use super::users::User;
+use super::{Access, by_user};
 use crate::core::access::{PASSWORD, Role};
 use crate::core::reason::Reason;
 use crate::director::admin::{AdminWire, line, status};

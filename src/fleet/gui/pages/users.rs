@@ -127,9 +127,21 @@ fn acts(ask: &Ask, user: &User) -> Vec<Value> {
     } else {
         let about = "A one-time link, good for an hour, with which this user chooses a new password. The one so far stays good until then.";
         out.push(offer("New link", "link", about, false, vec![]));
-        out.push(offer("Disable", "disable", "This user may not log in any more and is logged out. API tokens that this user made end for good.", true, vec![]));
+        out.push(offer(
+            "Disable",
+            "disable",
+            "This user may not log in any more and is logged out. API tokens that this user made end for good.",
+            true,
+            vec![],
+        ));
     }
-    out.push(offer("Remove", "remove", "The user is forgotten, and API tokens that this user made end; the audit log keeps the name.", true, vec![]));
+    out.push(offer(
+        "Remove",
+        "remove",
+        "The user is forgotten, and API tokens that this user made end; the audit log keeps the name.",
+        true,
+        vec![],
+    ));
     out
 }
 
