@@ -1,4 +1,27 @@
-//! Clusters of Directors: who may be in one.
+//! Clusters of Directors: who may be in one, and which member may be away now.
+//!
+//! ```text
+//!  healthy --grant--> lease --drain--> renew (point of no return) --stop, trial--> rejoined --soak--> release --> next
+//!     ^                 |                 | refused: serve on, give the lease back
+//!     +-----------------+-----------------+
+//!  lease expired | a member failed --> halted: only a person goes on
+//! ```
+//!
+//! A member leaves its service only under a lease, and there is one lease in a cluster ([`lease::Book`]). It is given only
+//! while every other configured member is healthy, as the giver and the member's peers see it ([`member::State`]), and the
+//! cluster without this one has its majority. A lease that runs out is not passed on: nobody knows where its holder is.
+//!
+//! | code | who moves next |
+//! |---|---|
+//! | `lease_held`, `cluster_turn`, `soaking`, `not_healthy_yet` | the member that is named |
+//! | `cluster_member_*` | that member, or whoever looks after it |
+//! | `lease_expired`, `cluster_halted`, `cluster_paused`, `cluster_aborted` | a person: `cluster resume` |
+//! | `lease_lost`, `ask_over`, `lease_too_short` | the asking member: it serves on and asks anew |
+//! | `not_a_member` | a person: the cluster's members were changed |
+
+pub mod lease;
+pub mod member;
+pub mod plan;
 
 use std::collections::BTreeSet;
 
@@ -13,6 +36,11 @@ pub const NAME_MAX: usize = 64;
 
 /// A member's name and the cluster that it is in already, if so; `None` outside = it is not known.
 pub type Known<'a> = &'a dyn Fn(&str) -> Option<Option<String>>;
+
+/// How many members are more than half of so many.
+pub fn majority(members: usize) -> usize {
+    members / 2 + 1
+}
 
 /// Whether these Directors can be a cluster. `known` says for each whether it exists, and which *other* cluster it is in.
 ///
@@ -52,6 +80,9 @@ pub fn name(text: &str) -> Result<String, Reason> {
     }
     Ok(name.to_string())
 }
+
+#[cfg(test)]
+mod every_state;
 
 #[cfg(test)]
 mod tests {
