@@ -13,6 +13,8 @@ mod audit;
 mod canonical;
 #[cfg(unix)]
 mod certificates;
+#[cfg(feature = "director")]
+mod cluster_sim;
 #[cfg(all(unix, feature = "company-ca"))]
 mod company;
 mod core_props;

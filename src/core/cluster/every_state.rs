@@ -1,7 +1,7 @@
 //! Every combination of states that the members of a cluster can have, with every way to stop it and every asking member.
 
 use super::lease::{Ask, Book, Kind, Lease, Phase, Terms};
-use super::member::{AFTER_EXPIRY_S, SILENT_S, Says, Seen, State, Word, state};
+use super::member::{AFTER_EXPIRY_S, Failure, SILENT_S, Says, Seen, State, Word, state};
 use super::plan::{View, Wait};
 use super::*;
 
@@ -17,7 +17,9 @@ fn member(n: usize, of: usize, wanted: State, book: &mut Book) -> Seen {
         State::Draining => seen.says = Says::Draining,
         State::Updating => seen.says = Says::Moving,
         State::Rejoining => seen.says = Says::Unready,
-        State::Failed => seen.failed = Some((NOW - 9, Reason::new("self_check_failed", "no database"))),
+        State::Failed => {
+            seen.failed = Some(Failure { id: "7".into(), at: NOW - 9, reason: Reason::new("self_check_failed", "no database") })
+        }
         State::Silent => seen.heard_at = NOW - SILENT_S - 1,
         State::Partitioned => seen.words[0].reached = false,
         State::Expired => {
@@ -177,7 +179,7 @@ fn a_lease_that_ran_out_is_not_passed_on_and_its_holder_not_believed_at_once() {
     assert_eq!((stop.reason.code.as_ref(), stop.member.as_deref()), ("lease_expired", Some("d0")));
     assert!(book.observe(&view, late + 1).is_none(), "told once");
     assert_eq!(book.ask(&view, &ask("d1", None, Phase::Before), &TERMS, late).unwrap_err().reason.code, "lease_expired");
-    book.resume(late + 5);
+    book.resume(&view, late + 5);
     let refused = book.ask(&view, &Ask { nonce: "m", ..ask("d1", None, Phase::Before) }, &TERMS, late + 5).unwrap_err();
     assert_eq!(refused.reason.code, "cluster_member_lease_expired");
     let after = late + 5 + AFTER_EXPIRY_S + 1;
@@ -197,7 +199,7 @@ fn pause_holds_whoever_has_not_stopped_and_an_exception_is_told_what_it_costs() 
     let held = book.ask(&view, &ask("d0", Some(8), Phase::Stop), &TERMS, NOW).unwrap_err();
     assert!(held.reason.code == "cluster_paused" && held.reason.detail.contains("lunch"), "{held:?}");
     book.release(&view, &ask("d0", Some(8), Phase::Before), &TERMS, NOW).unwrap();
-    book.resume(NOW + 1);
+    book.resume(&view, NOW + 1);
     let mut members = healthy(3, NOW + 1);
     members[1].heard_at = NOW - 500;
     let view = View { name: "north", members: &members };
@@ -210,6 +212,23 @@ fn pause_holds_whoever_has_not_stopped_and_an_exception_is_told_what_it_costs() 
     let lease = book.ask(&view, &n("x"), &TERMS, NOW + 1).unwrap();
     assert!(book.ask(&view, &ask("d0", Some(lease.epoch), Phase::Stop), &TERMS, NOW + 2).unwrap().stops);
     assert_eq!(book.waive(&view, "d2", "anna", NOW + 2).unwrap_err().reason.code, "lease_held", "never two, by exception neither");
+}
+
+#[test]
+fn a_failure_halts_until_a_person_has_seen_to_it() {
+    let mut book = book(None);
+    let mut members = healthy(3, NOW);
+    let failure = |id: &str| Some(Failure { id: id.into(), at: NOW, reason: Reason::new("self_check_failed", "no database") });
+    members[1].failed = failure("7");
+    let view = View { name: "north", members: &members };
+    let stop = book.observe(&view, NOW).unwrap();
+    assert!(stop.reason.code == "member_failed" && stop.reason.detail.contains("no database"), "{stop:?}");
+    assert_eq!(book.ask(&view, &ask("d0", None, Phase::Before), &TERMS, NOW).unwrap_err().reason.code, "cluster_halted");
+    book.resume(&view, NOW);
+    assert!(book.observe(&view, NOW).is_none() && book.ask(&view, &ask("d0", None, Phase::Before), &TERMS, NOW).is_ok());
+    members[1].failed = failure("9");
+    let again = book.observe(&View { name: "north", members: &members }, NOW).unwrap();
+    assert_eq!(again.member.as_deref(), Some("d1"), "the next failure is another one");
 }
 
 #[test]

@@ -97,6 +97,15 @@ pub struct Lost {
     pub until: u64,
 }
 
+/// A failure that a person has seen to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forgiven {
+    /// Whose.
+    pub member: String,
+    /// Which.
+    pub failure: String,
+}
+
 /// A person lets one member go although not all others are healthy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiver {
@@ -117,8 +126,8 @@ pub struct Book {
     pub lease: Option<Lease>,
     /// Why nobody else goes.
     pub stop: Option<Stop>,
-    /// When a person last said that it goes on.
-    pub resumed_at: u64,
+    /// Failures after which a person said that it goes on, the newest of each member.
+    pub forgiven: Vec<Forgiven>,
     /// Holders that were given up.
     pub lost: Vec<Lost>,
     /// Asks that have ended.
@@ -238,11 +247,15 @@ impl Book {
     /// # Errors
     /// `not_healthy_yet`, `soaking`; the lease lives on.
     pub fn release(&mut self, view: &View, ask: &Ask, terms: &Terms, now: u64) -> Result<(), Wait> {
-        let mine = |lease: &&mut Lease| lease.holder == ask.member && ask.epoch.is_none_or(|epoch| epoch == lease.epoch) && now < lease.expires;
+        let mine =
+            |lease: &&mut Lease| lease.holder == ask.member && ask.epoch.is_none_or(|epoch| epoch == lease.epoch) && now < lease.expires;
         let Some(lease) = self.lease.as_mut().filter(mine) else { return Ok(()) };
         if lease.stops && ask.phase == Phase::Before {
             // A double of what it said before it stopped.
-            return Err(Wait { until: Some(lease.expires), ..Wait::plain("lease_in_use", "its holder may be away: it gives the lease back once it is back") });
+            return Err(Wait {
+                until: Some(lease.expires),
+                ..Wait::plain("lease_in_use", "its holder may be away: it gives the lease back once it is back")
+            });
         }
         if !lease.stops {
             self.forget_lease();
@@ -296,12 +309,15 @@ impl Book {
         }
         let expired = self.lease.as_ref().filter(|lease| now >= lease.expires).map(|lease| {
             let (who, end) = (lease.holder.clone(), time::format(lease.expires));
-            let detail = format!("the lease of {who} (epoch {}) ran out at {end}; nobody knows whether it is away: look at it, then `cluster resume`", lease.epoch);
+            let detail = format!(
+                "the lease of {who} (epoch {}) ran out at {end}; nobody knows whether it is away: look at it, then `cluster resume`",
+                lease.epoch
+            );
             (who, Reason::new("lease_expired", detail))
         });
         let failed = || {
             let seen = view.members.iter().find(|seen| state(seen, self, now) == State::Failed)?;
-            let (_, why) = seen.failed.clone()?;
+            let why = &seen.failed.as_ref()?.reason;
             let detail = format!("{} failed its update: {why}; the others stay where they are until `cluster resume`", seen.id);
             Some((seen.id.clone(), Reason::new("member_failed", detail)))
         };
@@ -321,11 +337,15 @@ impl Book {
     }
 
     /// A person says that it goes on: what failed counts as seen to, and a lease that ran out is given up.
-    pub fn resume(&mut self, now: u64) {
+    pub fn resume(&mut self, view: &View, now: u64) {
         self.stop = None;
-        self.resumed_at = self.resumed_at.max(now);
+        let failures = view.members.iter().filter_map(|seen| Some((seen, seen.failed.as_ref()?)));
+        self.forgiven = failures.map(|(seen, f)| Forgiven { member: seen.id.clone(), failure: f.id.clone() }).collect();
+        // Of a clock that has gone back since.
+        let latest = now.saturating_add(AFTER_EXPIRY_S);
+        self.lost.iter_mut().for_each(|lost| lost.until = lost.until.min(latest));
         let Some(lease) = self.lease.as_ref().filter(|lease| now >= lease.expires) else { return };
-        let lost = Lost { member: lease.holder.clone(), until: now.max(lease.expires).saturating_add(AFTER_EXPIRY_S) };
+        let lost = Lost { member: lease.holder.clone(), until: latest };
         self.lost.retain(|other| other.member != lost.member);
         self.lost.push(lost);
         self.forget_lease();
@@ -344,6 +364,11 @@ impl Book {
         }
         self.waiver = Some(Waiver { member: member.into(), until: now.saturating_add(WAIVER_S), by: by.into() });
         Ok(())
+    }
+
+    /// Whether a person has seen to this failure.
+    pub fn is_forgiven(&self, member: &str, failure: &str) -> bool {
+        self.forgiven.iter().any(|f| f.member == member && f.failure == failure)
     }
 
     /// Whether a person excepted this member.
@@ -374,10 +399,14 @@ impl Book {
     pub fn held(&self, lease: &Lease, name: &str, now: u64) -> Wait {
         let (who, since, end) = (&lease.holder, time::format(lease.granted_at), time::format(lease.expires));
         let (code, detail, until) = if now >= lease.expires {
-            let detail = format!("the lease of {who} in cluster '{name}' (epoch {}, since {since}) ran out at {end}; `cluster resume` once it is known where {who} is", lease.epoch);
+            let detail = format!(
+                "the lease of {who} in cluster '{name}' (epoch {}, since {since}) ran out at {end}; `cluster resume` once it is known where {who} is",
+                lease.epoch
+            );
             ("lease_expired", detail, None)
         } else {
-            let detail = format!("{who} of cluster '{name}' has the lease (epoch {}) since {since}, until {end}; one member at a time", lease.epoch);
+            let detail =
+                format!("{who} of cluster '{name}' has the lease (epoch {}) since {since}, until {end}; one member at a time", lease.epoch);
             ("lease_held", detail, Some(lease.expires))
         };
         Wait { reason: Reason::new(code, detail), who: Some(who.clone()), since: Some(lease.granted_at), until }

@@ -38,6 +38,17 @@ pub struct Word {
     pub at: u64,
 }
 
+/// An update that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Tells it from every other one of this member.
+    pub id: String,
+    /// When.
+    pub at: u64,
+    /// Why.
+    pub reason: Reason,
+}
+
 /// What is known of one member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
@@ -53,8 +64,8 @@ pub struct Seen {
     pub words: Vec<Word>,
     /// Other members speak of their peers at all: those of an older version do not.
     pub peers_speak: bool,
-    /// Its last update failed: when, and why.
-    pub failed: Option<(u64, Reason)>,
+    /// Its last update failed.
+    pub failed: Option<Failure>,
     /// What it has to do, for the order of members: agents that are online.
     pub load: u64,
     /// Running version.
@@ -131,7 +142,7 @@ pub fn state(seen: &Seen, book: &Book, now: u64) -> State {
     if given_up || leased.is_some_and(|lease| now >= lease.expires) {
         return State::Expired;
     }
-    if seen.failed.as_ref().is_some_and(|(at, _)| *at > book.resumed_at) {
+    if seen.failed.as_ref().is_some_and(|failure| !book.is_forgiven(&seen.id, &failure.id)) {
         return State::Failed;
     }
     let away = leased.filter(|lease| lease.stops);
@@ -139,7 +150,8 @@ pub fn state(seen: &Seen, book: &Book, now: u64) -> State {
     if seen.says == Says::Moving || away.is_some_and(|lease| lease.back_at.is_none_or(|back| seen.heard_at < back)) {
         return State::Updating;
     }
-    if now.saturating_sub(seen.heard_at) > SILENT_S {
+    // Heard in the future: this clock went back, and how long ago it was nobody knows.
+    if now.checked_sub(seen.heard_at).is_none_or(|age| age > SILENT_S) {
         return State::Silent;
     }
     if seen.says == Says::Draining {
@@ -160,7 +172,7 @@ pub fn state(seen: &Seen, book: &Book, now: u64) -> State {
 fn peers<'a>(seen: &'a Seen, book: &Book, now: u64) -> (usize, Vec<&'a str>) {
     let leased = book.lease.as_ref().filter(|lease| lease.holder == seen.id && lease.stops);
     let from = now.saturating_sub(WORD_S).max(leased.and_then(|lease| lease.back_at).unwrap_or(0));
-    let fresh = || seen.words.iter().filter(|word| word.at >= from);
+    let fresh = || seen.words.iter().filter(|word| (from..=now).contains(&word.at));
     (fresh().filter(|word| word.reached).count(), fresh().filter(|word| !word.reached).map(|word| word.peer.as_str()).collect())
 }
 
@@ -177,8 +189,8 @@ pub fn why(seen: &Seen, state: State, book: &Book, now: u64) -> Wait {
         State::Rejoining if lost.is_empty() => ("is up, and no peer has reached it yet".into(), since, lease.map(|l| l.expires)),
         State::Rejoining => (format!("is up, and {lost} cannot reach it yet"), since, lease.map(|l| l.expires)),
         State::Failed => {
-            let (at, reason) = seen.failed.clone().unwrap_or_else(|| (0, Reason::new("failed", "")));
-            (format!("failed its update: {reason}; `cluster resume` goes on"), at, None)
+            let (at, why) = seen.failed.as_ref().map_or((0, String::new()), |f| (f.at, f.reason.to_string()));
+            (format!("failed its update: {why}; `cluster resume` goes on"), at, None)
         }
         State::Silent => ("is silent".into(), seen.heard_at, None),
         State::Partitioned => (format!("is not reached by {lost}"), since, None),

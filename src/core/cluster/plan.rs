@@ -100,7 +100,8 @@ impl View<'_> {
             false => format!("THE QUORUM IS LOST: {} short", majority - left),
         };
         let of = self.members.len();
-        let sentence = format!("without {id}, {left} of {of} members of cluster '{}' are healthy; a majority is {majority}: {what}", self.name);
+        let sentence =
+            format!("without {id}, {left} of {of} members of cluster '{}' are healthy; a majority is {majority}: {what}", self.name);
         Cost { left, majority, sentence }
     }
 
