@@ -158,8 +158,9 @@ impl Registry {
         }
     }
 
-    fn touch(&mut self, id: &str) {
+    pub(in crate::director) fn touch(&mut self, id: &str) {
         if let Some(touched) = &mut self.touched
+            && !id.is_empty()
             && !touched.contains(id)
         {
             touched.insert(id.to_string());

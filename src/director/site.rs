@@ -388,6 +388,8 @@ pub fn load(store: &Store, now: u64) -> Result<Registry, String> {
     registry.load_policies(rows(Table::Policies)?, grants);
     registry.load_changes(store.load(Table::PolicyChanges)?.into_iter().map(|(_, row)| row).collect());
     registry.load_templates(store.load(Table::Templates)?.into_iter().map(|(_, row)| row).collect());
+    registry.load_confirmations(store.load(Table::Confirmations)?.into_iter().map(|(_, row)| row).collect());
+    registry.load_confirmed(store.load(Table::Confirmed)?.into_iter().map(|(_, row)| row).collect());
     registry.load_clusters(store.load(Table::Clusters)?.into_iter().map(|(_, row)| row).collect());
     registry.policing.clock_floor = env!("VMETRIC_BUILT_TIME").parse().unwrap_or(0);
     registry.policing.zone = Some(crate::io::zone::local());

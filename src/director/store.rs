@@ -19,6 +19,8 @@
 //! | `templates` | template's id | Fleet: [`super::policing::templates::TemplateRow`] |
 //! | `webhooks`, `notices` | id; `cursor`, `notice/...` | Fleet: where notices go, and those that wait |
 //! | `grants` | agent id | [`super::policing::rows::GrantRow`] |
+//! | `confirmations` | id | [`super::policing::confirmations::ConfirmationRow`], at Fleet and at a Director |
+//! | `confirmed` | agent id | [`super::policing::confirmed::ConfirmedRow`] |
 //! | `activity` | sequence, 20 digits | [`super::records::Event`] |
 //! | `uplink` | `cursor`, `settings` | a Director's [`super::uplink`] to Fleet |
 //! | `intake` | Director's id | Fleet: how far it is with each Director, and its health |
@@ -94,6 +96,10 @@ pub enum Table {
     Notices,
     /// Authorizations of updates.
     Grants,
+    /// Confirmations of Fleet's people for agents.
+    Confirmations,
+    /// What became of them, by agent.
+    Confirmed,
     /// Bytes that were sent today.
     Spent,
     /// Who may log in.
@@ -107,7 +113,7 @@ pub enum Table {
 }
 
 impl Table {
-    const ALL: [Table; 25] = [
+    const ALL: [Table; 27] = [
         Table::Meta,
         Table::Agents,
         Table::Tokens,
@@ -128,6 +134,8 @@ impl Table {
         Table::Webhooks,
         Table::Notices,
         Table::Grants,
+        Table::Confirmations,
+        Table::Confirmed,
         Table::Spent,
         Table::Users,
         Table::Sessions,
@@ -158,6 +166,8 @@ impl Table {
             Table::Webhooks => "webhooks",
             Table::Notices => "notices",
             Table::Grants => "grants",
+            Table::Confirmations => "confirmations",
+            Table::Confirmed => "confirmed",
             Table::Spent => "spent",
             Table::Users => "users",
             Table::Sessions => "sessions",

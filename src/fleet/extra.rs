@@ -9,6 +9,7 @@ use smol::net::unix::UnixStream;
 use super::access::{Access, command, door, doors, rules};
 use super::api::Api;
 use super::clusters;
+use super::confirm;
 use super::gui::Gui;
 use super::intake::Intake;
 use super::notices::Notices;
@@ -94,6 +95,9 @@ impl Extra for FleetExtra {
         let intake = self.intake()?;
         if request.command == templates::COMMAND {
             return Some(Box::pin(templates::run(intake, site, request, who, clock::unix(), out)));
+        }
+        if request.command == confirm::COMMAND {
+            return Some(Box::pin(confirm::run(intake, site, request, who, clock::unix(), out)));
         }
         told::COMMANDS.contains(&request.command.as_str()).then(|| -> Commanded<'a> { Box::pin(told::run(intake, site, request, out)) })
     }

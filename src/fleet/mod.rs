@@ -7,6 +7,7 @@
 pub mod access;
 pub mod api;
 pub mod clusters;
+pub mod confirm;
 pub mod extra;
 pub mod form;
 pub mod gui;

@@ -32,6 +32,7 @@ Look
   activity [--director ID]... [--limit N] [--follow] [--json]        what this Fleet did
   activity --told [--director ID] [--agent ID] [--limit N] [--json]  what Directors told of themselves and their agents
   activity --update ID [--json]     one update from its trigger to its end, whoever noted it
+  authorizations [ID] [--json]      what was confirmed for agents, and what became of it
   agents [--director ID] [--limit N] [--json]   the Directors' agents
   health [--json]                   every Director as it said last: step, percent, why, metadata, clock, disk, agents
   releases [--json]                 what the mirror holds: products, versions, platforms, files
@@ -67,6 +68,8 @@ Act
   cluster create NAME --member DIRECTOR... | list | show NAME | change NAME [--name N] [--member DIRECTOR...] | remove NAME
       [--revision N] [--json]       3 to 15 Directors, an odd number, with one policy; updated one member at a time
   authorize DIRECTOR VERSION | --all VERSION [--ttl 24h] | --revoke DIRECTOR [--json]
+  authorize --agents --director ID [--agent ID...] | --cluster NAME | --all  VERSION [--ttl 24h] | --revoke ID [--json]
+      A person's word for agents whose method is user_action; their Directors carry it out. authorizations says how far.
   cancel --all | --director ID... | --rollout N  [--roll-back] [--reason TEXT] [--json]
   retry --all | --director ID... | --rollout N  [--reason TEXT] [--json]
   reject HASH [--director ID...] [--for 7d] [--reason TEXT] [--json]

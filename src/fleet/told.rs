@@ -6,6 +6,7 @@ use miniserde::{Deserialize, Serialize};
 use smol::net::unix::UnixStream;
 
 use super::clusters;
+use super::confirm;
 use super::intake::{Asked, Intake, SiteAgent, Told};
 use super::{templates, webhooks};
 use crate::core::reason::Reason;
@@ -61,6 +62,7 @@ pub fn asks(word: &str, words: &mut Words, request: &mut AdminWire) -> Result<bo
             Ok(true)
         }
         "health" => Ok(true),
+        "authorize" | "authorizations" => confirm::asks(word, words, request),
         clusters::COMMAND => clusters::asks(words, request).map(|()| true),
         templates::COMMAND => templates::asks(words, request).map(|()| true),
         webhooks::COMMAND => webhooks::asks(words, request).map(|()| true),
@@ -136,6 +138,7 @@ pub fn shown(ask: &Ask, text: &str) -> Result<String, String> {
         "site-agents" => Ok(agents(&parse(text)?)),
         "told" => Ok(event(&parse(text)?)),
         "health" => Ok(health(&parse(text)?)),
+        confirm::COMMAND => Ok(confirm::shown(&parse(text)?)),
         clusters::COMMAND => Ok(clusters::shown(&parse(text)?)),
         templates::COMMAND => Ok(templates::shown(&parse(text)?)),
         webhooks::COMMAND => Ok(webhooks::shown(&parse(text)?)),

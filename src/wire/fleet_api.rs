@@ -14,6 +14,7 @@ use miniserde::json::{self, Array, Object, Value};
 use miniserde::{Deserialize, Serialize};
 
 use super::settings::SettingsWire;
+use super::site_policy::{AuthorizedWire, ConfirmationStateWire, TierWire};
 
 /// Longest body of a request, bytes: a full page of agents or events, and the health beside it.
 pub const FLEET_BODY_MAX: usize = 192 * 1024;
@@ -94,6 +95,10 @@ pub struct HealthWire {
     pub install: Option<InstallWire>,
     /// Fleet's enrollment templates, as far as they are here.
     pub templates: Option<Vec<TemplateStateWire>>,
+    /// Fleet's confirmations, as far as they are here.
+    pub confirmations: Option<Vec<ConfirmationStateWire>>,
+    /// The settings of every tier above its agents' own that is in force here.
+    pub agents_policy: Option<Vec<TierWire>>,
 }
 
 /// The public parts of an install command: whoever has them knows whom to trust, and no secret.
@@ -237,6 +242,12 @@ pub struct AgentRowWire {
     pub clock: Option<String>,
     /// Heard of within the last minutes.
     pub online: Option<bool>,
+    /// Its own settings.
+    pub policy: Option<TierWire>,
+    /// A person's newest word for it.
+    pub authorization: Option<AuthorizedWire>,
+    /// The version for which its policy waits for a person's word.
+    pub needs: Option<String>,
     /// When it was heard of last; changes alone make no new row.
     pub last_contact: Option<u64>,
     /// The sender's sum of this row, for [`crate::core::inventory`].

@@ -14,4 +14,6 @@ pub mod marks;
 pub mod records;
 #[cfg(feature = "director")]
 pub mod settings;
+#[cfg(feature = "director")]
+pub mod site_policy;
 pub mod slot;

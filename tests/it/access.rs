@@ -249,7 +249,7 @@ fn every_route_of_the_api_has_its_act_and_each_role_is_held_to_it() {
             continue;
         };
         // What the route names and what its command is are one.
-        if let Command::Admin(name) = route.command {
+        if let Command::Admin(name) | Command::Own(name) = route.command {
             let mut parsed = Parsed::default();
             (route.base)(&mut parsed);
             parsed.wire.command = name.into();

@@ -359,9 +359,9 @@ fn fleets_settings_reach_the_agents_and_the_newest_word_counts() {
     set(&mut fleet, &Scope::AgentOf("site-1".into(), "a1".into()), "mode=manual");
     set(&mut fleet, &Scope::AgentOf("site-2".into(), "a0".into()), "mode=manual");
     assert!(fleet.registry.rollouts.is_empty(), "not for Fleet's own nodes");
-    let (revision, handed) = fleet.registry.handed_to("site-1");
+    let (revision, handed) = fleet.registry.handed_to("site-1", 0);
     assert_eq!((revision, handed.nodes.as_ref().map(Vec::len)), (3, Some(1)));
-    assert_eq!(fleet.registry.handed_to("site-3").0, 1);
+    assert_eq!(fleet.registry.handed_to("site-3", 0).0, 1);
 
     let mut site = World::new(2);
     site.registry.take_handed(&handed, site.now);
@@ -375,7 +375,7 @@ fn fleets_settings_reach_the_agents_and_the_newest_word_counts() {
     site.registry.take_handed(&handed, site.now);
     assert_eq!(policy(&site, "a0").decision, "manual");
     set(&mut fleet, &Scope::AgentsOf("site-1".into()), "mode=auto;method=immediate;version=2.1.0");
-    let (_, handed) = fleet.registry.handed_to("site-1");
+    let (_, handed) = fleet.registry.handed_to("site-1", 0);
     site.registry.take_handed(&handed, site.now);
     assert_eq!(policy(&site, "a0").version.as_deref(), Some("2.1.0"));
     let by: Vec<_> = site.registry.recent.iter().filter(|e| e.code == "policy_changed").filter_map(|e| e.by.clone()).collect();

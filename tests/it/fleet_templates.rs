@@ -45,7 +45,7 @@ fn devices_of_a_template_have_its_policy_and_its_limits() {
     let made = fleet.registry.create_template("t-1", "site-1", &key("one"), &wish, now).unwrap();
     assert_eq!(made.state(None, now), "waiting");
     let hand = |fleet: &World, site: &mut World| {
-        let (_, handed) = fleet.registry.handed_to("site-1");
+        let (_, handed) = fleet.registry.handed_to("site-1", 0);
         assert!(!miniserde::json::to_string(&handed).contains("\"one\""), "the token's text stays where it was made");
         site.registry.take_handed(&handed, site.now);
         site.registry.template_states()
@@ -83,7 +83,7 @@ fn devices_of_a_template_have_its_policy_and_its_limits() {
     assert_eq!(enroll(&mut site, "two", "a4"), Err("token_revoked".into()));
     assert!(site.registry.known("a3").is_ok());
     fleet.restart();
-    assert!(fleet.registry.templates().is_empty() && fleet.registry.handed_to("site-1").1.templates.is_some());
+    assert!(fleet.registry.templates().is_empty() && fleet.registry.handed_to("site-1", 0).1.templates.is_some());
 }
 
 #[test]

@@ -49,6 +49,8 @@ mod first_boot;
 #[cfg(all(unix, feature = "fleet"))]
 mod fleet;
 #[cfg(all(unix, feature = "fleet"))]
+mod fleet_confirm;
+#[cfg(all(unix, feature = "fleet"))]
 mod fleet_policy;
 mod fleet_templates;
 mod fleet_told;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::confirmed::needs;
 use super::judge::{Judgement, Shelf, Withdraw};
 use super::{Policing, Verdict};
 use crate::core::policy::{Decision, Effective};
@@ -58,11 +59,14 @@ impl Registry {
     /// Decides for whoever there is news of, and acts.
     pub(in crate::director) fn police(&mut self, releases: &Releases, now: u64, wake: &mut Vec<String>) {
         let stamp = stamp(releases);
-        if self.policing.stamp != stamp {
+        let new_releases = self.policing.stamp != stamp;
+        if new_releases {
             self.policing.stamp = stamp;
             self.policing.mark_all();
         }
+        self.take_confirmations(releases, new_releases, now);
         self.expire_grants(now);
+        self.prune_confirmations(now);
         let everybody: Vec<String> = if self.policing.all_marked { self.agents.keys().cloned().collect() } else { Vec::new() };
         let due = self.policing.take_due(everybody.into_iter(), now);
         if due.is_empty() {
@@ -73,7 +77,11 @@ impl Registry {
         let mut batches: BTreeMap<Batch, Vec<String>> = BTreeMap::new();
         for (node, judgement) in judgements {
             self.policing.look_at(&node, judgement.look);
-            self.policing.verdicts.insert(node.clone(), Verdict::of(&judgement.decision));
+            let verdict = Verdict::of(&judgement.decision);
+            if needs(self.policing.verdicts.get(&node)) != needs(Some(&verdict)) {
+                self.touch(&node);
+            }
+            self.policing.verdicts.insert(node.clone(), verdict);
             if let Some(Withdraw { rollout, why, keep_staged }) = judgement.withdraw {
                 self.by = Some(BY_POLICY.into());
                 let told = self.cancel_row(rollout, &node, &Cancel { keep_staged, ..Cancel::new(&why) }, now).told();

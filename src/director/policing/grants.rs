@@ -13,6 +13,7 @@ use crate::director::registry::Registry;
 use crate::director::releases::Releases;
 use crate::director::retry::LeftOut;
 use crate::director::store::Table;
+use crate::wire::site_policy::ConfirmationWire;
 
 /// Shortest and longest life of an authorization, seconds: a roll-out's first agent; a change window planned a month ahead.
 pub const TTL_S: (u64, u64) = (60, 31 * 86_400);
@@ -39,6 +40,16 @@ pub struct AuthorizeView {
     pub revoked: Vec<String>,
 }
 
+/// What an authorization is given with.
+pub(super) struct Terms<'a> {
+    /// Exact, or `latest` for each one's platform.
+    pub version: &'a str,
+    /// Not used after.
+    pub expires_at: u64,
+    /// Fleet's confirmation that it follows from.
+    pub confirmation: Option<&'a ConfirmationWire>,
+}
+
 /// An authorization that counts.
 pub(super) struct Live {
     /// What it says.
@@ -58,39 +69,44 @@ impl Registry {
             None => self.agents.values().filter(|a| a.removed_at.is_none()).map(|a| a.id.clone()).collect(),
         };
         let expires_at = now.saturating_add(ask.ttl_s.unwrap_or(AUTHORIZATION_TTL_S).clamp(TTL_S.0, TTL_S.1));
+        let view = self.authorize_each(ids, &Terms { version: &ask.version, expires_at, confirmation: None }, releases, now);
+        if view.authorized.is_empty() {
+            let why = view.left_out.first().map_or("there are no nodes".to_string(), |l| format!("{}: {} ({})", l.agent, l.detail, l.code));
+            return Err(Reason::new("nothing_authorized", why));
+        }
+        Ok(view)
+    }
+
+    /// The same for each of these, whoever asks: a person here, or one at Fleet.
+    pub(super) fn authorize_each(&mut self, ids: Vec<String>, terms: &Terms, releases: &Releases, now: u64) -> AuthorizeView {
         let mut view = AuthorizeView { ..Default::default() };
         let product = self.product().to_string();
         let mut shelf = Shelf::new(&product, releases);
         for id in ids {
-            let agent = self.known(&id)?;
-            let candidates = shelf.of(&agent.os, &agent.architecture);
-            match self.authorizable(agent, &ask.version, candidates) {
-                Ok(candidate) => {
-                    let row = GrantRow {
-                        node: id.clone(),
-                        version: candidate.version.to_string(),
-                        sha256: hex::encode(&candidate.sha256),
-                        given_at: now,
-                        expires_at,
-                        by: self.by.clone().unwrap_or_default(),
-                        rollout: None,
-                    };
-                    view.authorized.push(row);
-                }
+            let fits = |agent: &Agent, shelf: &mut Shelf| {
+                self.authorizable(agent, terms, shelf.of(&agent.os, &agent.architecture)).map(|c| (c.version.to_string(), c.sha256))
+            };
+            match self.known(&id).and_then(|agent| fits(agent, &mut shelf)) {
+                Ok((version, sha256)) => view.authorized.push(GrantRow {
+                    node: id,
+                    version,
+                    sha256: hex::encode(&sha256),
+                    given_at: now,
+                    expires_at: terms.expires_at,
+                    by: self.by.clone().unwrap_or_default(),
+                    rollout: None,
+                    confirmation: terms.confirmation.map(|c| c.id.clone()),
+                }),
                 Err(reason) => view.left_out.push(LeftOut { agent: id, code: reason.code.to_string(), detail: reason.detail.clone() }),
             }
-        }
-        if view.authorized.is_empty() {
-            let why = view.left_out.first().map_or("there are no nodes".to_string(), |l| format!("{}: {} ({})", l.agent, l.detail, l.code));
-            return Err(Reason::new("nothing_authorized", why));
         }
         for row in view.authorized.clone() {
             let until = crate::core::time::format(row.expires_at);
             let of = Order { version: row.version.clone(), ..Default::default() };
             self.event(now, &row.node, "authorization_given", format!("file {}, until {until}", &row.sha256[..8]), Some(&of));
-            self.keep_grant(row);
+            self.keep_grant(row, now);
         }
-        Ok(view)
+        view
     }
 
     /// Takes authorizations back; what was ordered by them and has not switched is withdrawn.
@@ -112,7 +128,8 @@ impl Registry {
         Ok(AuthorizeView { revoked: ids, ..Default::default() })
     }
 
-    fn authorizable<'c>(&self, agent: &Agent, version: &str, candidates: &'c [Candidate]) -> Result<&'c Candidate, Reason> {
+    fn authorizable<'c>(&self, agent: &Agent, terms: &Terms, candidates: &'c [Candidate]) -> Result<&'c Candidate, Reason> {
+        let version = terms.version;
         let settings = self.effective(&agent.id);
         if settings.mode.value == Mode::Manual {
             let detail = "its mode is manual: order it with `assign`, or set --mode auto --method user_action";
@@ -136,6 +153,10 @@ impl Registry {
             Some(c) if hex::encode(&c.sha256) == agent.running_sha256 => {
                 Err(Reason::new("runs_it", format!("it runs {} already", c.version)))
             }
+            Some(c) if terms.confirmation.is_some_and(|wire| !wire.files.contains(&hex::encode(&c.sha256))) => {
+                let detail = format!("the file of {version} here is not the one that was confirmed: Fleet's mirror and this one differ");
+                Err(Reason::new("file_differs", detail))
+            }
             Some(c) => Ok(c),
         }
     }
@@ -158,7 +179,10 @@ impl Registry {
             let Some(row) = self.policing.grants.get(node).filter(|row| row.rollout.is_none()).cloned() else { continue };
             let of = Order { version: row.version.clone(), ..Default::default() };
             self.event(now, node, "authorization_used", format!("roll-out {rollout}"), Some(&of));
-            self.keep_grant(GrantRow { rollout: Some(rollout), ..row });
+            if let Some(id) = &row.confirmation {
+                self.settle(node, id, "ordered", "under_way", &format!("roll-out {rollout} of its Director"), now);
+            }
+            self.keep_grant(GrantRow { rollout: Some(rollout), ..row }, now);
         }
     }
 
@@ -174,21 +198,35 @@ impl Registry {
             match unused {
                 true => self.drop_grant(&node, "authorization_expired", "nobody acted on it in time", now),
                 false => {
-                    self.policing.grants.remove(&node);
+                    if let Some(row) = self.policing.grants.remove(&node) {
+                        let order = row.rollout.and_then(|id| self.orders.get(&(id, node.clone()))).cloned();
+                        self.settle_order(&row, order.as_ref(), now);
+                    }
+                    self.touch(&node);
                     self.delete(Table::Grants, node);
                 }
             }
         }
     }
 
-    fn keep_grant(&mut self, row: GrantRow) {
+    fn keep_grant(&mut self, row: GrantRow, now: u64) {
+        let before = self.policing.grants.get(&row.node).and_then(|g| g.confirmation.clone());
+        if let Some(id) = before.filter(|id| row.confirmation.as_ref() != Some(id)) {
+            self.settle(&row.node, &id, "replaced", "authorization_replaced", "a newer authorization took its place", now);
+        }
+        self.touch(&row.node);
         self.put(Table::Grants, row.node.clone(), &row);
         self.policing.mark(&row.node);
         self.policing.grants.insert(row.node.clone(), row);
     }
 
-    fn drop_grant(&mut self, node: &str, code: &str, why: &str, now: u64) {
+    pub(super) fn drop_grant(&mut self, node: &str, code: &str, why: &str, now: u64) {
         let Some(row) = self.policing.grants.remove(node) else { return };
+        if let Some(id) = &row.confirmation {
+            let state = if code == "authorization_expired" { "expired" } else { "revoked" };
+            self.settle(node, id, state, code, why, now);
+        }
+        self.touch(node);
         let of = Order { version: row.version, ..Default::default() };
         self.event(now, node, code, why, Some(&of));
         self.delete(Table::Grants, node.to_string());

@@ -15,6 +15,7 @@ use crate::director::store::Table;
 use crate::io::clock;
 use crate::wire::agent_api::AnswerWire;
 use crate::wire::fleet_api::TemplateWire;
+use crate::wire::site_policy::ConfirmationWire;
 
 /// Who is noted in the activity for what Fleet handed down.
 pub const BY_FLEET: &str = "fleet";
@@ -30,11 +31,13 @@ pub struct HandedWire {
     pub nodes: Option<Vec<PolicyRow>>,
     /// Enrollment templates of it.
     pub templates: Option<Vec<TemplateWire>>,
+    /// Confirmations for agents of it, those that ended lately with them.
+    pub confirmations: Option<Vec<ConfirmationWire>>,
 }
 
 impl Registry {
     /// At Fleet: what is said about a Director's agents, and the revision of the newest of it; 0 = nothing was ever said.
-    pub fn handed_to(&self, director: &str) -> (u64, HandedWire) {
+    pub fn handed_to(&self, director: &str, now: u64) -> (u64, HandedWire) {
         let row = |scope: &Scope| self.policing.rows.get(&scope.key()).cloned();
         let prefix = format!("{}/", Scope::AgentsOf(director.to_string()).key());
         let below = self.policing.rows.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
@@ -42,10 +45,9 @@ impl Registry {
             below.map(|(key, row)| PolicyRow { scope: format!("node/{}", &key[prefix.len()..]), ..row.clone() }).collect();
         let templates = Some(self.templates_of(director)).filter(|list| !list.is_empty());
         let of_director = row(&Scope::AgentsOf(director.to_string()));
-        let wire = HandedWire { organization: row(&Scope::Agents), director: of_director, nodes: Some(nodes), templates };
-        let rows = wire.organization.iter().chain(&wire.director).chain(wire.nodes.iter().flatten()).map(|row| row.revision);
-        let all = rows.chain(wire.templates.iter().flatten().map(|t| t.revision));
-        (all.max().unwrap_or(0), wire)
+        let confirmations = Some(self.confirmations_of(director, now)).filter(|list| !list.is_empty());
+        let wire = HandedWire { organization: row(&Scope::Agents), director: of_director, nodes: Some(nodes), templates, confirmations };
+        (self.handed_revision(director), wire)
     }
 
     /// At Fleet: the revision alone.
@@ -55,7 +57,8 @@ impl Registry {
         let shared = [Scope::Agents.key(), below.clone()];
         let shared = shared.iter().filter_map(|key| self.policing.rows.get(key));
         let templates = self.policing.templates.values().filter(|row| row.director == director).map(|row| row.wire.revision);
-        rows.map(|(_, row)| row).chain(shared).map(|row| row.revision).chain(templates).max().unwrap_or(0)
+        let all = rows.map(|(_, row)| row).chain(shared).map(|row| row.revision).chain(templates);
+        all.chain(self.confirmed_revision(director)).max().unwrap_or(0)
     }
 
     /// At Fleet: adds to an answer that there are settings which this Director has not been told of. If this answer is lost,
@@ -83,6 +86,8 @@ impl Registry {
         if let Some(templates) = &handed.templates {
             self.take_templates(templates, now);
         }
+        // The next pass takes them, when the settings that came with them are in force.
+        self.policing.handed_confirmations = handed.confirmations.clone().unwrap_or_default();
         let own = |row: &PolicyRow| row.scope.strip_prefix("node/").filter(|id| is_name(id)).map(|id| Scope::Node(id.to_string()));
         let organization = handed.organization.iter().map(|row| (Scope::Organization, row));
         let director = handed.director.iter().map(|row| (Scope::Default, row));

@@ -17,6 +17,8 @@ mod act;
 #[cfg(unix)]
 pub mod ask;
 pub mod clusters;
+pub mod confirmations;
+pub mod confirmed;
 pub mod grants;
 #[cfg(unix)]
 pub mod hand;
@@ -32,6 +34,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use self::act::BY_POLICY;
 use self::clusters::ClusterRow;
+use self::confirmations::ConfirmationRow;
+use self::confirmed::ConfirmedRow;
 use self::history::ChangeRow;
 use self::judge::Clockwork;
 use self::rows::{GrantRow, PolicyChange, PolicyRow, Scope};
@@ -43,6 +47,7 @@ use crate::core::reason::Reason;
 use crate::core::schedule::Zone;
 use crate::core::version::Version;
 use crate::wire::settings::{FIELDS, SettingsWire};
+use crate::wire::site_policy::ConfirmationWire;
 
 /// Most rows of settings: one for each agent of the largest Director, and those above.
 pub const ROWS_MAX: usize = super::registry::AGENTS_MAX + 1_000;
@@ -89,6 +94,16 @@ pub struct Policing {
     templates: BTreeMap<String, TemplateRow>,
     /// At a Director: the revision of each template of Fleet that was taken over; memory only.
     template_revisions: BTreeMap<String, u64>,
+    /// Confirmations for agents by id: at Fleet those that were given, at a Director those that came.
+    pub confirmations: BTreeMap<String, ConfirmationRow>,
+    /// At a Director: what became of them, by agent.
+    pub confirmed: BTreeMap<String, ConfirmedRow>,
+    /// Agents of [`Policing::confirmed`] whose file is not here yet.
+    confirmed_waiting: BTreeSet<String>,
+    /// What Fleet handed down and no pass has looked at.
+    handed_confirmations: Vec<ConfirmationWire>,
+    /// When old ones were removed last.
+    confirmations_pruned: u64,
     /// The cluster that a node is in.
     cluster_of: BTreeMap<String, String>,
     /// Changes that are kept, by revision.
@@ -181,7 +196,8 @@ impl Registry {
             .values()
             .map(|r| r.revision)
             .chain(p.clusters.values().map(|c| c.revision))
-            .chain(p.templates.values().map(|t| t.wire.revision));
+            .chain(p.templates.values().map(|t| t.wire.revision))
+            .chain(p.confirmations.values().filter(|c| !c.director.is_empty()).map(|c| c.wire.revision));
         rows.chain(p.changes.keys().next_back().copied()).max().unwrap_or(0)
     }
 
@@ -220,6 +236,7 @@ impl Registry {
             return Ok(if before.scope.is_empty() { PolicyRow { revision: 0, ..row } } else { before });
         }
         let node = if let Scope::Node(id) = scope { id.clone() } else { String::new() };
+        self.touch(&node);
         let what = history::difference(&before, &row);
         self.event(now, &node, "policy_changed", format!("{key}: {what}; revision {}", row.revision), None);
         self.keep_change(&before, &row, what);

@@ -101,6 +101,8 @@ pub struct GrantRow {
     pub by: String,
     /// Consumed by this roll-out.
     pub rollout: Option<u64>,
+    /// Fleet's confirmation that it follows from; absent = it was given here.
+    pub confirmation: Option<String>,
 }
 
 /// What is to be changed in a scope's settings.

@@ -85,6 +85,8 @@ impl Uplink {
             update: self.site.settings.borrow().config.own_update(),
             install: self.install(&tree),
             templates: Some(registry.template_states()).filter(|list| !list.is_empty()),
+            confirmations: Some(registry.confirmation_states()).filter(|list| !list.is_empty()),
+            agents_policy: Some(registry.tiers_in_force()).filter(|list| !list.is_empty()),
             ..Default::default()
         };
         match &self.own {

@@ -12,8 +12,11 @@ use crate::director::records::CONTACT_KEPT_S;
 use crate::director::registry::Registry;
 use crate::director::site::Site;
 use crate::io::clock;
-use crate::wire::fleet_api::{AgentRowWire, CountWire, PAGE_MAX, PageWire};
+use crate::wire::fleet_api::{AgentRowWire, CountWire, PageWire};
 
+/// Agents in a page: with every text of each as long as it may be the message is below
+/// [`crate::wire::fleet_api::FLEET_BODY_MAX`], which an older Fleet has, too.
+const PAGE_ROWS: usize = 80;
 /// Agents that are rendered before others get their turn.
 const CHUNK: usize = 256;
 
@@ -85,7 +88,7 @@ impl Rows {
 
     /// The next page.
     pub fn page(&mut self, registry: &Registry, now: u64) -> Page {
-        let pick = self.sender.pick(PAGE_MAX, |after| {
+        let pick = self.sender.pick(PAGE_ROWS, |after| {
             let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.to_string()));
             let rest = registry.agents.range::<String, _>((from, Bound::Unbounded));
             rest.filter(|(_, agent)| agent.removed_at.is_none()).map(|(id, _)| id)
@@ -160,6 +163,8 @@ fn row(registry: &Registry, id: &str, now: u64) -> Option<AgentRowWire> {
         timestamp_version: Some(view.timestamp_version),
         clock: some(view.clock),
         online: Some(is_online(registry, id, now)),
+        policy: registry.own_policy_wire(id),
+        authorization: registry.authorized_wire(id),
         ..Default::default()
     };
     // Only what is the same after a restart is summed; what follows changes with every word of the agent.
@@ -167,5 +172,6 @@ fn row(registry: &Registry, id: &str, now: u64) -> Option<AgentRowWire> {
     row.sum = u64::from_le_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]]);
     (row.detail, row.since, row.deadline, row.owner) = (some(view.detail), view.since, view.deadline, view.owner);
     row.last_contact = Some(view.last_contact);
+    row.needs = registry.policing.needs(id);
     Some(row)
 }

@@ -43,7 +43,8 @@ pub fn act_of(wire: &AdminWire, owners: bool) -> Act {
         "assign" | "retry" => Act::Assign,
         "cancel" => Act::Cancel,
         "reject" | "allow" => Act::Reject,
-        "authorize" => Act::Authorize,
+        "authorize-agents" if matches!(act(wire), "list" | "show") => Act::Look,
+        "authorize" | "authorize-agents" => Act::Authorize,
         // A path of this machine is only a word of whoever is on it.
         "mirror" if wire.file.is_some() => Act::ManageOwners,
         "mirror" => Act::Refresh,
@@ -88,6 +89,8 @@ fn named(wire: &AdminWire) -> (String, &'static str) {
         ("allow", _) => ("AllowFile", "Release"),
         ("authorize", "revoke") => ("RevokeAuthorization", "Director"),
         ("authorize", _) => ("AuthorizeUpdate", "Director"),
+        ("authorize-agents", "revoke") => ("RevokeAgentAuthorization", "Agent"),
+        ("authorize-agents", _) => ("AuthorizeAgents", "Agent"),
         ("mirror", _) if wire.file.is_some() => ("ImportMirror", "Mirror"),
         ("mirror", _) => ("RefreshMirror", "Mirror"),
         ("ca", "rotate") => ("RotateCa", "Ca"),

@@ -17,6 +17,7 @@
 //!
 //! `agent` in the server's own documents is whoever it manages; here that is a Director, and is called so ([`renamed`]).
 
+mod confirmations;
 pub mod document;
 pub mod fields;
 pub mod lists;
@@ -39,6 +40,7 @@ use super::access::ip_of;
 use super::intake::Intake;
 use crate::core::access::Act;
 use crate::core::reason::Reason;
+use crate::director::admin::AdminWire;
 use crate::director::api_tokens::{by_token, permit};
 use crate::director::service::retry_after;
 use crate::director::site::Site;
@@ -134,6 +136,7 @@ async fn answer(site: &Rc<Site>, intake: Option<Rc<Intake>>, route: &Route, pars
             let value: Value = json::from_str(&door::command(site, wire, caller).await?).map_err(|_| misread())?;
             json::to_string(&renamed(value))
         }
+        Command::Own(name) => door::command(site, AdminWire { command: name.into(), ..parsed.wire }, caller).await?,
         Command::Document => document::text(site),
     };
     Ok(Response::json(route.success, text).with("cache-control", "no-store"))

@@ -20,6 +20,8 @@ pub type List = fn(Rc<Site>, Option<Rc<Intake>>, Parsed) -> Pin<Box<dyn Future<O
 pub enum Command {
     /// The administration's command of this name.
     Admin(&'static str),
+    /// The same, whose document has this API's words already.
+    Own(&'static str),
     /// The API itself.
     List(List),
     /// The OpenAPI document.
@@ -114,7 +116,7 @@ pub(super) const PLAIN: Route = Route {
 };
 
 /// Everything that the API knows.
-pub static PARTS: &[&[Route]] = &[ROUTES, super::people::ROUTES];
+pub static PARTS: &[&[Route]] = &[ROUTES, super::confirmations::ROUTES, super::people::ROUTES];
 
 /// All of it.
 pub fn all() -> impl Iterator<Item = &'static Route> {

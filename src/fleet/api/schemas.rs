@@ -27,12 +27,15 @@ use crate::director::retry::{Again, LeftOut, RetryView};
 use crate::director::views::{AgentView, RejectionsView, RolloutView, RolloutsView, StatusView};
 use crate::fleet::access::command::{SessionsView, UserRow, UsersView, VerifiedView};
 use crate::fleet::access::sessions::SessionRow;
+use crate::fleet::confirm::{ConfirmationView, ConfirmationsView, ConfirmedView};
 use crate::fleet::intake::{SiteAgent, Told};
 use crate::fleet::templates::{CommandView, TemplateView, TemplatesView};
 use crate::fleet::webhooks::{WebhookView, WebhooksView};
 use crate::wire::agent_api::{ErrorWire, RejectWire};
 use crate::wire::audit::{Head, Row};
+use crate::wire::fleet_api::CountWire;
 use crate::wire::settings::SettingsWire;
+use crate::wire::site_policy::{AuthorizedWire, TierWire};
 
 /// A schema's name, what it is, and a default value of it as JSON.
 pub struct Schema {
@@ -119,6 +122,12 @@ pub static SCHEMAS: &[Schema] = &[
     schema!("Event", Event, "What happened: a stable code and a sentence."),
     Schema { own: true, ..schema!("Agents", AgentsPage, "A page of the Directors' agents.") },
     Schema { own: true, ..schema!("Agent", SiteAgent, "An agent of a Director, as that one told of it.") },
+    Schema { own: true, ..schema!("AgentAuthorization", AuthorizedWire, "A person's word for one agent, and what became of it.") },
+    Schema { own: true, ..schema!("Tier", TierWire, "Settings of one tier as they are in force at a Director.") },
+    Schema { own: true, ..schema!("Confirmations", ConfirmationsView, "What was confirmed for agents.") },
+    Schema { own: true, ..schema!("Confirmation", ConfirmationView, "One confirmation, and what its Director made of it.") },
+    Schema { own: true, ..schema!("Confirmed", ConfirmedView, "One agent of a confirmation.") },
+    Schema { own: true, ..schema!("Count", CountWire, "So many in one state.") },
     Schema { own: true, ..schema!("Told", ToldPage, "What Directors told.") },
     Schema { own: true, ..schema!("ToldEvent", Told, "An event of a Director.") },
 ];
@@ -179,6 +188,23 @@ pub const HOLDS: &[(&str, &str)] = &[
     ("Activity.events", "Event"),
     ("Agents.agents", "Agent"),
     ("Told.events", "ToldEvent"),
+    ("Agent.authorization", "AgentAuthorization"),
+    ("Agent.policy", "Tier"),
+    ("Agent.needs", "string"),
+    ("Tier.settings", "Settings"),
+    ("Tier.handed", "integer"),
+    ("AgentAuthorization.id", "string"),
+    ("AgentAuthorization.code", "string"),
+    ("AgentAuthorization.detail", "string"),
+    ("Confirmations.confirmations", "Confirmation"),
+    ("Confirmations.agents", "[Confirmed]"),
+    ("Confirmation.agents", "[string]"),
+    ("Confirmation.counts", "Count"),
+    ("Confirmation.code", "string"),
+    ("Confirmation.detail", "string"),
+    ("Confirmation.taken_at", "integer"),
+    ("Authorization.confirmation", "string"),
+    ("Confirmed.authorization", "AgentAuthorization"),
     ("Cancelled.rollouts", "integer"),
     ("Cancelled.on_trial", "string"),
     ("Cancelled.going_back", "string"),

@@ -49,6 +49,7 @@ pub static ROUTES: &[&[Route]] = &[
     pages::templates::ROUTES,
     pages::clusters::ROUTES,
     pages::updates::ROUTES,
+    pages::confirm::ROUTES,
     pages::notifications::ROUTES,
     pages::tokens::ROUTES,
     pages::users::ROUTES,

@@ -31,6 +31,7 @@ use crate::director::throttle::Throttle;
 use crate::io::clock;
 use crate::io::serve::{Answer, Request, Response};
 use crate::wire::fleet_api::{ActivityWire, FLEET_BODY_MAX, HealthWire, SettingsAnswerWire, without_nulls};
+use crate::wire::site_policy::{AuthorizedWire, TierWire};
 
 pub use keep::{EVENTS_BYTES, KEPT_DAYS};
 pub use views::{Asked, Told};
@@ -61,6 +62,8 @@ pub struct IntakeRow {
     pub health: Option<HealthWire>,
     /// When, seconds since 1970.
     pub heard_at: u64,
+    /// When its present run was heard of first: what agents wait for is known since then.
+    pub run_heard_at: Option<u64>,
 }
 
 /// An agent of a Director, as that one told of it.
@@ -104,6 +107,12 @@ pub struct SiteAgent {
     pub clock: Option<String>,
     /// Its Director heard of it within the last minutes.
     pub online: Option<bool>,
+    /// Its own settings, as they are in force at its Director.
+    pub policy: Option<TierWire>,
+    /// A person's newest word for it, and what became of it.
+    pub authorization: Option<AuthorizedWire>,
+    /// The version for which its policy waits for a person's word.
+    pub needs: Option<String>,
     /// When.
     pub last_contact: Option<u64>,
     /// When its Director told this, seconds since 1970.
@@ -192,7 +201,7 @@ impl Intake {
         let mut registry = site.registry.borrow_mut();
         registry.contacts.insert(caller.id.clone(), time);
         registry.set_reported(&caller.id, update.as_ref(), time);
-        taken.1.settings_revision = Some(registry.handed_to(&caller.id).0).filter(|revision| *revision > 0);
+        taken.1.settings_revision = Some(registry.handed_revision(&caller.id)).filter(|revision| *revision > 0);
         drop(registry);
         Ok(durable(site, taken.0, json::to_string(&taken.1)))
     }
@@ -211,7 +220,7 @@ impl Intake {
 
 /// What is said about a Director's agents, if it has not got it yet.
 fn hand_settings(site: &Rc<Site>, request: &Request, caller: &Caller) -> Answer {
-    let (revision, handed) = site.registry.borrow().handed_to(&caller.id);
+    let (revision, handed) = site.registry.borrow().handed_to(&caller.id, clock::unix());
     let after = request.query.as_deref().unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("after="));
     let known = after.and_then(|text| text.parse::<u64>().ok()) == Some(revision);
     let document = if known { None } else { json::from_str(&without_nulls(&handed)).ok() };

@@ -4,6 +4,7 @@ use miniserde::json;
 
 use super::{Intake, IntakeRow, SiteAgent, Source, Told};
 use crate::core::inventory::{Part, Total};
+use crate::core::policy::{TEXT_MAX, Tier};
 use crate::core::reason::{CODE_MAX, Reason};
 use crate::core::relay::{FORMER_MAX, Head, Merge, Position, after, merge};
 use crate::director::policing::templates::TEMPLATES_MAX;
@@ -14,6 +15,8 @@ use crate::wire::fleet_api::{
     ActivityAnswerWire, ActivityWire, AgentRowWire, BATCH_MAX, CountWire, EventWire, HealthAnswerWire, HealthWire, InstallWire,
     MetadataWire, PAGE_MAX, PageWire, TemplateStateWire,
 };
+use crate::wire::settings::SettingsWire;
+use crate::wire::site_policy::{AuthorizedWire, CONFIRMATIONS_MAX, ConfirmationStateWire, TierWire};
 
 /// Longest name of a stream and longest digest.
 const STREAM_MAX: usize = 64;
@@ -56,6 +59,9 @@ impl Intake {
             None => Vec::new(),
         };
         source.row.director = director.to_string();
+        if source.row.health.as_ref().is_none_or(|before| before.started_at != wire.started_at) {
+            source.row.run_heard_at = Some(now);
+        }
         source.row.health = Some(cleaned(wire));
         source.row.heard_at = now;
         changes.push(source.row.change());
@@ -205,14 +211,57 @@ fn agent(director: &str, row: AgentRowWire, now: u64) -> SiteAgent {
         timestamp_version: row.timestamp_version,
         clock: name(row.clock),
         online: row.online,
+        policy: row.policy.map(tier),
+        authorization: row.authorization.map(authorized),
+        needs: name(row.needs),
         last_contact: row.last_contact,
         told_at: now,
         sum: row.sum,
     }
 }
 
+fn count(c: CountWire) -> CountWire {
+    CountWire { state: clean(&c.state, NAME_MAX), count: c.count }
+}
+
+fn tier(wire: TierWire) -> TierWire {
+    let text = |text: Option<String>| text.map(|t| clean(&t, TEXT_MAX));
+    let s = wire.settings;
+    let settings = SettingsWire {
+        mode: text(s.mode),
+        method: text(s.method),
+        version: text(s.version),
+        cron: text(s.cron),
+        interval: text(s.interval),
+        zone: text(s.zone),
+    };
+    TierWire { tier: clean(&wire.tier, NAME_MAX), settings, by: name(wire.by), ..wire }
+}
+
+fn authorized(wire: AuthorizedWire) -> AuthorizedWire {
+    AuthorizedWire {
+        id: name(wire.id),
+        version: clean(&wire.version, NAME_MAX),
+        state: clean(&wire.state, NAME_MAX),
+        code: name(wire.code),
+        detail: sentence(wire.detail),
+        by: clean(&wire.by, NAME_MAX),
+        ..wire
+    }
+}
+
+fn confirmation(wire: ConfirmationStateWire) -> ConfirmationStateWire {
+    ConfirmationStateWire {
+        id: clean(&wire.id, NAME_MAX),
+        state: clean(&wire.state, NAME_MAX),
+        code: name(wire.code),
+        detail: sentence(wire.detail),
+        agents: wire.agents.into_iter().take(STATES_MAX).map(count).collect(),
+        ..wire
+    }
+}
+
 fn cleaned(wire: HealthWire) -> HealthWire {
-    let count = |c: CountWire| CountWire { state: clean(&c.state, NAME_MAX), count: c.count };
     let metadata = |m: MetadataWire| MetadataWire { of: clean(&m.of, NAME_MAX), ..m };
     HealthWire {
         version: clean(&wire.version, NAME_MAX),
@@ -238,6 +287,8 @@ fn cleaned(wire: HealthWire) -> HealthWire {
         templates: wire
             .templates
             .map(|list| list.into_iter().take(TEMPLATES_MAX).map(|t| TemplateStateWire { id: clean(&t.id, NAME_MAX), ..t }).collect()),
+        confirmations: wire.confirmations.map(|list| list.into_iter().take(CONFIRMATIONS_MAX).map(confirmation).collect()),
+        agents_policy: wire.agents_policy.map(|list| list.into_iter().take(Tier::ALL.len()).map(tier).collect()),
         mirror_error: sentence(wire.mirror_error),
         inventory: None,
         ..wire

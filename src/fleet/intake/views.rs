@@ -126,7 +126,13 @@ impl Intake {
         }
         let rows =
             site.store.range(Table::Inventory, keys, Slice { rows: limit.min(LOOKED_MAX), bytes: usize::MAX, newest: false }).await?;
-        Ok(rows.iter().filter_map(|(_, text)| json::from_str(text).ok()).collect())
+        Ok(rows.iter().filter_map(|(_, text)| json::from_str(text).ok()).map(|agent| self.as_known(agent)).collect())
+    }
+
+    /// What an agent waits for is its Director's word of its present run: the one before may have seen other releases.
+    fn as_known(&self, agent: SiteAgent) -> SiteAgent {
+        let since = self.sources.borrow().get(&agent.director).and_then(|s| s.row.run_heard_at).unwrap_or(0);
+        if agent.told_at >= since { agent } else { SiteAgent { needs: None, ..agent } }
     }
 
     /// One agent of one Director.
@@ -136,7 +142,7 @@ impl Intake {
     pub async fn agent(&self, site: &Site, director: &str, agent: &str) -> Result<Option<SiteAgent>, String> {
         let key = format!("{director}/{agent}");
         let rows = site.store.range(Table::Inventory, key.clone()..format!("{key}\0"), Slice { rows: 1, bytes: usize::MAX, newest: false });
-        Ok(rows.await?.first().and_then(|(_, text)| json::from_str(text).ok()))
+        Ok(rows.await?.first().and_then(|(_, text)| json::from_str(text).ok()).map(|agent| self.as_known(agent)))
     }
 
     /// The newest events that fit, oldest first; those of all Directors by the time at which they were told.

@@ -184,6 +184,7 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
         "name": name(&a),
         "status": chip(&a),
         "update": update(&a),
+        "confirm": super::confirm::of_agent(&ask, &a),
         "facts": facts,
         "seen": words::ago(a.last_contact.unwrap_or(0)),
         "told": words::ago(a.told_at),
@@ -192,7 +193,7 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
         "panel": super::policy::panel(&ask, &format!("agents/{director}/{id}"), &ask.path).await?,
         "no_events": timeline.is_empty(),
         "events": json!({"rows": timeline}),
-        "activity": format!("/activity?director={}&agent={}", encoded(&director), encoded(&id)),
+        "activity": super::confirm::activity(&director, &id),
     });
     let parent = (words::os(&os).to_string(), format!("/devices/{}", if os == "darwin" { "macos" } else { &os }));
     Page::new(&name(&a), "agent", context).below(&[("Devices", ""), (&parent.0, &parent.1)]).reply()

@@ -5,6 +5,7 @@ pub mod acts;
 pub mod agents;
 pub mod audit;
 pub mod clusters;
+pub mod confirm;
 pub mod create;
 pub mod devices;
 pub mod director;
@@ -43,6 +44,7 @@ pub static TEMPLATES: &[Templates] = &[
     templates::TEMPLATES,
     clusters::TEMPLATES,
     updates::TEMPLATES,
+    confirm::TEMPLATES,
     notifications::TEMPLATES,
     tokens::TEMPLATES,
     users::TEMPLATES,

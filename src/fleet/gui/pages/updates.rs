@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::Templates;
 use super::directors::{path as director_path, policy_words};
+use super::{Templates, confirm as agents};
 use crate::core::access::Act;
 use crate::core::product::{AGENT, DIRECTOR};
 use crate::core::reason::Reason;
@@ -19,8 +19,10 @@ use crate::fleet::gui::page::{Page, Reply, Toast};
 use crate::fleet::gui::routes::{Paged, Route};
 use crate::fleet::gui::settings::sentence;
 use crate::fleet::gui::words;
+use crate::fleet::intake::SiteAgent;
 
-const PATH: &str = "/updates";
+/// The page's address.
+pub const PATH: &str = "/updates";
 /// Directors that the table shows; the rest is confirmed with "all".
 const SHOWN_MAX: usize = 200;
 /// Agents that are looked through for what they run.
@@ -28,7 +30,7 @@ const AGENTS_MAX: usize = 20_000;
 /// Digits of a key's id that are shown: enough to compare by eye.
 const KEY_SHOWN: usize = 16;
 /// How long a confirmation is good, seconds: value, label.
-const LIVES: [(&str, &str); 4] = [("86400", "1 day"), ("3600", "1 hour"), ("604800", "7 days"), ("2592000", "30 days")];
+pub const LIVES: [(&str, &str); 4] = [("86400", "1 day"), ("3600", "1 hour"), ("604800", "7 days"), ("2592000", "30 days")];
 
 /// Routes.
 pub static ROUTES: &[Route] = &[
@@ -59,16 +61,22 @@ fn newest(releases: &Releases, product: &str) -> Option<Newest> {
 }
 
 async fn list(ask: Ask) -> Result<Reply, Reason> {
-    list_with(&ask, "").await
+    list_with(&ask, "", "").await
 }
 
-async fn list_with(ask: &Ask, problem: &str) -> Result<Reply, Reason> {
+/// The page; what is wrong with what was chosen of Directors, or of agents.
+///
+/// # Errors
+/// `store_unavailable`.
+pub async fn list_with(ask: &Ask, problem: &str, of_agents: &str) -> Result<Reply, Reason> {
     let tree = ask.site.tree.borrow().clone();
     let (directors, waiting, clusters) = {
         let registry = ask.site.registry.borrow();
         (directors(ask, &registry, &tree.releases), waiting(&registry), clusters(&registry))
     };
-    let behind = agents_behind(ask, &tree.releases).await?;
+    let told = ask.intake.agents(&ask.site, None, None, AGENTS_MAX).await.map_err(|e| Reason::new("store_unavailable", e))?;
+    let behind = agents_behind(ask, &tree.releases, &told);
+    let (waits, confirmed) = (agents::waiting(ask, &told, of_agents), agents::confirmed(ask));
     let cards: Vec<Value> = [(&DIRECTOR, "Directors"), (&AGENT, "Agents")]
         .into_iter()
         .filter_map(|(product, whom)| Some((newest(&tree.releases, product.name)?, product, whom)))
@@ -92,20 +100,24 @@ async fn list_with(ask: &Ask, problem: &str) -> Result<Reply, Reason> {
         "cards": cards,
         "has_cards": !cards.is_empty(),
         "none": json!({"icon": "box", "what": "The mirror holds no release yet", "next": "Publish one with vmetric-release, and let Fleet look: `vmetric-fleet mirror`.", "path": "", "act": "", "command": ""}),
-        "nobody": json!({"icon": "ok", "what": "Nobody waits for you", "next": "Directors whose Update Method is User Action appear here when there is a newer version for them.", "path": "", "act": "", "command": ""}),
+        "nobody": json!({"icon": "ok", "what": "Nobody waits for you", "next": "Directors and agents whose Update Method is User Action appear here when there is a newer version for them.", "path": "", "act": "", "command": ""}),
         "waiting": directors.len(),
         "more": waiting.len().saturating_sub(directors.len()),
         "all": words::number(waiting.len() as u64),
         "rows": directors,
         "clusters": clusters,
         "by_director": behind.rows,
+        "agents_wait": waits["rows"].as_array().is_some_and(|rows| !rows.is_empty()) || !of_agents.is_empty(),
+        "agents": waits,
+        "has_confirmed": confirmed["rows"].as_array().is_some_and(|rows| !rows.is_empty()),
+        "confirmed": confirmed,
         "may": ask.may(Act::Authorize),
         "lives": LIVES.map(|(value, label)| json!({"value": value, "label": label})),
         "problem": problem,
     });
     Page::new("Available updates", "updates", context)
         .below(&[("Fleet Management", "")])
-        .status(if problem.is_empty() { 200 } else { 422 })
+        .status(if problem.is_empty() && of_agents.is_empty() { 200 } else { 422 })
         .reply()
 }
 
@@ -161,9 +173,8 @@ struct Behind {
 }
 
 /// Agents that run something older, by Director: their Directors decide, by the policy that Fleet hands them.
-async fn agents_behind(ask: &Ask, releases: &Releases) -> Result<Behind, Reason> {
-    let Some(newest) = newest(releases, AGENT.name) else { return Ok(Behind { total: 0, rows: Vec::new() }) };
-    let agents = ask.intake.agents(&ask.site, None, None, AGENTS_MAX).await.map_err(|e| Reason::new("store_unavailable", e))?;
+fn agents_behind(ask: &Ask, releases: &Releases, agents: &[SiteAgent]) -> Behind {
+    let Some(newest) = newest(releases, AGENT.name) else { return Behind { total: 0, rows: Vec::new() } };
     let mut by: BTreeMap<String, usize> = BTreeMap::new();
     for agent in agents.iter().filter(|a| a.version.as_ref().is_some_and(|v| is_behind(v, &newest.version))) {
         *by.entry(agent.director.clone()).or_default() += 1;
@@ -174,7 +185,7 @@ async fn agents_behind(ask: &Ask, releases: &Releases) -> Result<Behind, Reason>
     let rows = by.iter().take(SHOWN_MAX).map(|(id, count)| {
         json!({"name": name(id), "path": director_path(id), "count": words::number(*count as u64), "version": newest.version.to_string()})
     });
-    Ok(Behind { total, rows: rows.collect() })
+    Behind { total, rows: rows.collect() }
 }
 
 async fn confirm(ask: Ask) -> Result<Reply, Reason> {
@@ -194,7 +205,7 @@ async fn confirm(ask: Ask) -> Result<Reply, Reason> {
         }
     }
     if nodes.is_empty() {
-        return list_with(&ask, "Choose at least one Director or cluster that waits.").await;
+        return list_with(&ask, "Choose at least one Director or cluster that waits.", "").await;
     }
     // Each is confirmed for the version that it was shown with: by group, one command for each version.
     let mut by: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -220,7 +231,7 @@ async fn confirm(ask: Ask) -> Result<Reply, Reason> {
                 let count = done["authorized"].as_array().map_or(0, Vec::len);
                 said.push(format!("{version} was confirmed for {count} Director{}", if count == 1 { "" } else { "s" }));
             }
-            Err(reason) => return list_with(&ask, &sentence(&reason.detail)).await,
+            Err(reason) => return list_with(&ask, &sentence(&reason.detail), "").await,
         }
     }
     Ok(Reply::See(PATH.into(), Toast::good(format!("{}. The roll-out begins with one of them.", said.join("; ")))))
