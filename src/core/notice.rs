@@ -130,10 +130,15 @@ pub fn target(url: &str) -> Result<Target, Reason> {
     Ok(Target { host: host.to_ascii_lowercase(), port, path })
 }
 
+/// How long to wait after so many failures, seconds.
+pub fn pause_s(failures: u64) -> u64 {
+    let index = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX).min(PAUSES_S.len() - 1);
+    PAUSES_S[index]
+}
+
 /// When to try again after so many failures; `None` = not any more.
 pub fn retry_at(created_at: u64, failures: u32, now: u64) -> Option<u64> {
-    let index = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX).min(PAUSES_S.len() - 1);
-    let at = now.saturating_add(PAUSES_S[index]);
+    let at = now.saturating_add(pause_s(failures.into()));
     (at < created_at.saturating_add(LIFE_S)).then_some(at)
 }
 

@@ -19,8 +19,7 @@ pub const COMMAND: &str = "cluster";
 /// # Errors
 /// Wrong usage.
 pub fn asks(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
-    let act = words.word()?.filter(|act| matches!(act.as_str(), "create" | "list" | "show" | "change" | "remove"));
-    let act = act.ok_or("expected `cluster create`, `cluster list`, `cluster show`, `cluster change` or `cluster remove`")?;
+    let act = words.act(COMMAND, &["create", "list", "show", "change", "remove"])?;
     request.members = words.list("--member")?;
     match act.as_str() {
         "create" => request.name = Some(words.word()?.ok_or("cluster create needs a NAME, and --member DIRECTOR three times or more")?),
@@ -28,7 +27,7 @@ pub fn asks(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
         act => {
             request.name = if act == "change" { words.option("--name")? } else { None };
             request.expected = if act == "show" { None } else { words.number("--revision")? };
-            request.cluster = Some(words.word()?.ok_or_else(|| format!("cluster {act} needs the cluster's ID or name"))?);
+            request.cluster = Some(words.named(COMMAND, act)?);
         }
     }
     request.act = Some(act);

@@ -8,6 +8,8 @@
 //! the webhook's secret, of `x-vmetric-timestamp`, a dot and the body: a receiver that compares both and the time believes no
 //! forged and no old notice. Many alike at once are one notice with a count.
 
+pub mod deliver;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -17,21 +19,23 @@ use miniserde::{Deserialize, Serialize, json};
 
 use super::intake::{Intake, Told};
 use super::webhooks::HookRow;
-use crate::core::hex;
-use crate::core::notice::{EXPIRES_SOON_S, Kind, SILENT_S, TIMESTAMP_SOON_S, retry_at, target};
-use crate::core::reason::Reason;
+use crate::core::notice::{EXPIRES_SOON_S, Kind, SILENT_S, TIMESTAMP_SOON_S};
 use crate::core::time;
 use crate::director::activity;
 use crate::director::bell::Bell;
 use crate::director::records::Event;
 use crate::director::site::Site;
 use crate::director::store::{Change, Slice, Store, Table};
-use crate::io::{clock, webhook};
+use crate::io::clock;
 
 /// How often it is looked for news; what happens within is gathered.
 const LOOK: Duration = Duration::from_secs(2);
-/// Notices of one webhook that wait; the oldest are dropped, and that is told.
-const QUEUE_MAX: usize = 500;
+/// Sites that fell silent at once and are told one by one; more are one notice: their network is gone, not they.
+const SILENT_EACH: usize = 3;
+/// Key of [`CursorRow`].
+const CURSOR: &str = "cursor";
+/// Before a Director's id: how far its events were looked at.
+const TOLD: &str = "told/";
 /// Events of one source that are read at a time.
 const READ_MAX: usize = 1_000;
 
@@ -40,8 +44,6 @@ const READ_MAX: usize = 1_000;
 struct CursorRow {
     /// Fleet's own events before this one.
     own: u64,
-    /// And those of each Director.
-    told: BTreeMap<String, u64>,
     /// `product version` of every release.
     releases: Vec<String>,
     /// `role expiry` that was told.
@@ -96,7 +98,14 @@ pub struct Notices {
     pub(super) hooks: RefCell<BTreeMap<String, HookRow>>,
     queue: RefCell<BTreeMap<(u64, String), NoticeRow>>,
     cursor: RefCell<Option<CursorRow>>,
+    /// Each Director's events before this one. A row each: most of them stand still while one goes on.
+    told: RefCell<BTreeMap<String, u64>>,
     pub(super) bell: Bell,
+}
+
+/// The row of a Director's place in [`Notices::told`].
+fn told_change(director: &str, place: Option<u64>) -> Change {
+    Change { table: Table::Notices, key: format!("{TOLD}{director}"), value: place.map(|n| json::to_string(&n)) }
 }
 
 fn key(row: &NoticeRow) -> String {
@@ -108,32 +117,6 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// The signature of a body at a time.
-pub fn signature(secret: &str, timestamp: u64, body: &str) -> String {
-    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.as_bytes());
-    format!("v1={}", hex::encode(ring::hmac::sign(&key, format!("{timestamp}.{body}").as_bytes()).as_ref()))
-}
-
-/// Sends once.
-///
-/// # Errors
-/// See [`webhook::post`], and `status_N` for an answer that is not 2xx.
-pub(super) async fn send(hook: &HookRow, number: u64, body: &str, now: u64) -> Result<u16, Reason> {
-    let target = target(&hook.url)?;
-    let headers = vec![
-        ("user-agent", concat!("vmetric-fleet/", env!("VMETRIC_BUILT_VERSION")).to_string()),
-        ("x-vmetric-delivery", format!("{number}-{}", hook.id)),
-        ("x-vmetric-timestamp", now.to_string()),
-        ("x-vmetric-signature", signature(&hook.secret, now, body)),
-    ];
-    let (local, body) = (hook.local, body.to_string());
-    let status = smol::unblock(move || webhook::post(&target, &headers, &body, local)).await?;
-    if (200..300).contains(&status) {
-        return Ok(status);
-    }
-    Err(Reason::new("refused_by_receiver", format!("the receiver answers {status}")))
-}
-
 impl Notices {
     /// Reads what is kept.
     ///
@@ -141,43 +124,33 @@ impl Notices {
     /// The store is damaged.
     pub fn load(&self, store: &Store) -> Result<(), String> {
         *self.hooks.borrow_mut() = store.load::<HookRow>(Table::Webhooks)?.into_iter().collect();
-        let mut queue = BTreeMap::new();
+        let (mut queue, mut told) = (BTreeMap::new(), BTreeMap::new());
         let mut cursor = None;
         store.each(Table::Notices, |key, text| match key {
-            "cursor" => {
+            CURSOR => {
                 cursor = json::from_str(text).ok();
                 cursor.is_some()
             }
+            key if key.starts_with(TOLD) => json::from_str(text).map(|n| told.insert(key[TOLD.len()..].to_string(), n)).is_ok(),
             _ => json::from_str::<NoticeRow>(text).map(|row| queue.insert((row.number, row.hook.clone()), row)).is_ok(),
         })?;
-        (*self.queue.borrow_mut(), *self.cursor.borrow_mut()) = (queue, cursor);
+        (*self.queue.borrow_mut(), *self.cursor.borrow_mut(), *self.told.borrow_mut()) = (queue, cursor, told);
         Ok(())
     }
 
     /// The first start: what was there before anybody looked is no news.
     pub fn begin(&self, site: &Site, intake: &Intake) {
+        if self.cursor.borrow().is_some() {
+            return;
+        }
         let registry = site.registry.borrow();
-        let told = registry.agents.keys().filter_map(|id| Some((id.clone(), intake.row_of(id)?.position))).collect();
-        let first = CursorRow { own: registry.next_seq, told, ..Default::default() };
-        self.cursor.borrow_mut().get_or_insert(first);
-    }
-
-    /// How many notices of a webhook wait.
-    pub fn pending(&self, hook: &str) -> u64 {
-        self.queue.borrow().keys().filter(|(_, of)| of == hook).count() as u64
-    }
-
-    /// Forgets what waits for a webhook.
-    pub(super) fn forget(&self, hook: &str) -> Vec<Change> {
-        let mut gone = Vec::new();
-        self.queue.borrow_mut().retain(|(_, of), row| {
-            let stays = of != hook;
-            if !stays {
-                gone.push(Change { table: Table::Notices, key: key(row), value: None });
-            }
-            stays
-        });
-        gone
+        let places: BTreeMap<String, u64> =
+            registry.agents.keys().filter_map(|id| Some((id.clone(), intake.row_of(id)?.position))).collect();
+        let first = CursorRow { own: registry.next_seq, ..Default::default() };
+        let mut changes = vec![Change { table: Table::Notices, key: CURSOR.into(), value: Some(json::to_string(&first)) }];
+        changes.extend(places.iter().map(|(id, place)| told_change(id, Some(*place))));
+        site.store.queue(changes);
+        (*self.cursor.borrow_mut(), *self.told.borrow_mut()) = (Some(first), places);
     }
 
     /// Looks for news; never returns.
@@ -203,7 +176,7 @@ impl Notices {
         if cursor != before {
             let value = Some(json::to_string(&cursor));
             *self.cursor.borrow_mut() = Some(cursor);
-            site.store.queue(vec![Change { table: Table::Notices, key: "cursor".into(), value }]);
+            site.store.queue(vec![Change { table: Table::Notices, key: CURSOR.into(), value }]);
         }
         Ok(found)
     }
@@ -240,11 +213,13 @@ impl Notices {
             let Event { agent: director, code, detail, version, time, .. } = event;
             add(Told { director, code, detail, version, time, ..Default::default() });
         }
-        let directors: Vec<String> = site.registry.borrow().agents.values().map(|d| d.id.clone()).collect();
-        cursor.told.retain(|director, _| directors.contains(director));
+        let directors: BTreeSet<String> = site.registry.borrow().agents.keys().cloned().collect();
+        let before = self.told.borrow().clone();
+        let mut moved: BTreeMap<String, Option<u64>> =
+            before.keys().filter(|id| !directors.contains(*id)).map(|id| (id.clone(), None)).collect();
         for director in directors {
             let Some(row) = intake.row_of(&director) else { continue };
-            let from = *cursor.told.entry(director.clone()).or_insert(0);
+            let from = before.get(&director).copied().unwrap_or(0);
             if from >= row.position {
                 continue;
             }
@@ -258,113 +233,18 @@ impl Notices {
                     add(event);
                 }
             }
-            cursor.told.insert(director, next);
+            moved.insert(director, Some(next));
+        }
+        // Only now: what could not be read whole is read again.
+        site.store.queue(moved.iter().map(|(director, place)| told_change(director, *place)).collect());
+        let mut told = self.told.borrow_mut();
+        for (director, place) in moved {
+            match place {
+                Some(place) => told.insert(director, place),
+                None => told.remove(&director),
+            };
         }
         Ok(groups.into_iter().map(|((kind, director, version), events)| of_events(kind, &director, &version, &events)).collect())
-    }
-
-    /// Gives each notice a number, and each webhook that wants it a row.
-    fn enqueue(&self, site: &Site, notices: Vec<Notice>, now: u64) {
-        let mut changes = Vec::new();
-        for notice in notices {
-            let number = {
-                let mut cursor = self.cursor.borrow_mut();
-                let cursor = cursor.get_or_insert_default();
-                cursor.next += 1;
-                changes.push(Change { table: Table::Notices, key: "cursor".into(), value: Some(json::to_string(cursor)) });
-                cursor.next
-            };
-            let body = json::to_string(&Notice { id: number, fleet: site.about.borrow().url.clone(), ..notice.clone() });
-            let hooks = self.hooks.borrow();
-            for hook in hooks.values().filter(|hook| hook.enabled && (hook.events.is_empty() || hook.events.contains(&notice.kind))) {
-                let row =
-                    NoticeRow { number, hook: hook.id.clone(), created_at: now, body: body.clone(), next_at: now, ..Default::default() };
-                changes.push(Change { table: Table::Notices, key: key(&row), value: Some(json::to_string(&row)) });
-                self.queue.borrow_mut().insert((number, hook.id.clone()), row);
-            }
-        }
-        changes.extend(self.drop_oldest(site, now));
-        if !changes.is_empty() {
-            site.store.queue(changes);
-            self.bell.ring();
-        }
-    }
-
-    fn drop_oldest(&self, site: &Site, now: u64) -> Vec<Change> {
-        let mut changes = Vec::new();
-        for hook in self.hooks.borrow().keys() {
-            let mut queue = self.queue.borrow_mut();
-            let mine: Vec<(u64, String)> = queue.keys().filter(|(_, of)| of == hook).cloned().collect();
-            let over = mine.len().saturating_sub(QUEUE_MAX);
-            for place in mine.into_iter().take(over) {
-                if let Some(row) = queue.remove(&place) {
-                    changes.push(Change { table: Table::Notices, key: key(&row), value: None });
-                }
-            }
-            if over > 0 {
-                tell(site, now, "notices_dropped", format!("webhook {hook}: {over} notices dropped: over {QUEUE_MAX} wait"));
-            }
-        }
-        changes
-    }
-
-    /// Sends what is due, one after the other; never returns.
-    pub async fn deliver_forever(self: Rc<Self>, site: Rc<Site>) {
-        loop {
-            let now = clock::unix();
-            let due = self.queue.borrow().values().find(|row| row.next_at <= now).cloned();
-            let Some(row) = due else {
-                let tick = async {
-                    smol::Timer::after(LOOK).await;
-                };
-                smol::future::or(self.bell.wait(), tick).await;
-                continue;
-            };
-            // Nothing is sent that a power cut would forget and send again under another number.
-            if site.store.durable().await.is_err() {
-                smol::Timer::after(LOOK).await;
-                continue;
-            }
-            let hook = self.hooks.borrow().get(&row.hook).filter(|hook| hook.enabled).cloned();
-            let sent = match &hook {
-                Some(hook) => send(hook, row.number, &row.body, now).await.map(Some),
-                None => Ok(None),
-            };
-            self.settle(&site, row, sent, clock::unix());
-        }
-    }
-
-    fn settle(&self, site: &Site, row: NoticeRow, sent: Result<Option<u16>, Reason>, now: u64) {
-        let place = (row.number, row.hook.clone());
-        // It may have been removed with its webhook meanwhile.
-        if !self.queue.borrow().contains_key(&place) {
-            return;
-        }
-        let mut changes = self.note(&row.hook, &sent, now);
-        let again = sent.as_ref().err().and_then(|_| retry_at(row.created_at, row.failures + 1, now));
-        let kept = again.map(|next_at| NoticeRow { failures: row.failures + 1, next_at, ..row.clone() });
-        if let (Err(reason), None) = (&sent, &kept) {
-            tell(site, now, "notice_given_up", format!("webhook {}: notice {}: {reason}", row.hook, row.number));
-        }
-        changes.push(Change { table: Table::Notices, key: key(&row), value: kept.as_ref().map(json::to_string) });
-        match kept {
-            Some(kept) => drop(self.queue.borrow_mut().insert(place, kept)),
-            None => drop(self.queue.borrow_mut().remove(&place)),
-        }
-        site.store.queue(changes);
-    }
-
-    /// How the last try went, for people.
-    pub(super) fn note(&self, hook: &str, sent: &Result<Option<u16>, Reason>, now: u64) -> Vec<Change> {
-        let mut hooks = self.hooks.borrow_mut();
-        let Some(hook) = hooks.get_mut(hook) else { return Vec::new() };
-        match sent {
-            Ok(None) => return Vec::new(),
-            Ok(Some(_)) => (hook.failures, hook.last_error) = (0, None),
-            Err(reason) => (hook.failures, hook.last_error) = (hook.failures + 1, Some(reason.to_string())),
-        }
-        hook.last_at = Some(now);
-        vec![hook.change()]
     }
 }
 
@@ -430,26 +310,24 @@ fn look_at_silence(site: &Site, cursor: &mut CursorRow, now: u64) -> Vec<Notice>
     let heard = |id: &str| registry.last_contact(id).max(registry.started_at);
     let there = registry.agents.values().filter(|d| d.removed_at.is_none());
     let silent: Vec<String> = there.filter(|d| now.saturating_sub(heard(&d.id)) > SILENT_S).map(|d| d.id.clone()).collect();
-    let fresh: Vec<String> = silent.iter().filter(|id| !cursor.silent.contains(id)).cloned().collect();
+    let known: BTreeSet<String> = std::mem::take(&mut cursor.silent).into_iter().collect();
+    let fresh: Vec<String> = silent.iter().filter(|id| !known.contains(*id)).cloned().collect();
     cursor.silent = silent;
     let one = |id: String| {
         let sentence = format!("director {id} ({}) is silent since {}", registry.agents[&id].hostname, time::format(heard(&id)));
         notice(Kind::SiteSilent, now, sentence).director(&id)
     };
-    fresh.into_iter().map(one).collect()
+    if fresh.len() <= SILENT_EACH {
+        return fresh.into_iter().map(one).collect();
+    }
+    let first = one(fresh[0].clone()).detail;
+    let sentence = format!("{} directors fell silent at once; {first}; `vmetric-fleet directors` lists them", fresh.len());
+    vec![Notice { count: fresh.len() as u64, ..notice(Kind::SiteSilent, now, sentence) }]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_signature_is_what_any_receiver_computes() {
-        // echo -n '1800000000.{"text":"x"}' | openssl dgst -sha256 -hmac secret
-        let said = signature("secret", 1_800_000_000, "{\"text\":\"x\"}");
-        assert_eq!(said, "v1=5258ebe002859bec1e7c2a9e194132953c28113228e08b855850f7ad19dedb18");
-        assert_ne!(said, signature("secret", 1_800_000_001, "{\"text\":\"x\"}"));
-    }
 
     #[test]
     fn many_alike_are_one_and_names_call_nobody() {

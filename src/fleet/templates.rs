@@ -94,9 +94,7 @@ pub struct TemplatesView {
 /// # Errors
 /// Wrong usage.
 pub fn asks(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
-    const ACTS: [&str; 6] = ["create", "list", "show", "change", "renew", "remove"];
-    let act = words.word()?.filter(|act| ACTS.contains(&act.as_str()));
-    let act = act.ok_or_else(|| format!("expected `template {}`", ACTS.join("`, `template ")))?;
+    let act = words.act(COMMAND, &["create", "list", "show", "change", "renew", "remove"])?;
     if matches!(act.as_str(), "create" | "change") {
         settings_of(words, request)?;
         (request.uses, request.ttl_s) = (words.number("--uses")?, words.life("--ttl")?);
@@ -112,14 +110,9 @@ pub fn asks(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
             if act == "change" {
                 request.name = words.option("--name")?;
                 request.expected = words.number("--revision")?;
-                request.enabled = match words.option("--enabled")?.as_deref() {
-                    None => None,
-                    Some("on") => Some(true),
-                    Some("off") => Some(false),
-                    Some(other) => return Err(format!("--enabled {other}: expected on or off")),
-                };
+                request.enabled = words.switch("--enabled")?;
             }
-            request.template = Some(words.word()?.ok_or_else(|| format!("template {act} needs the template's ID or name"))?);
+            request.template = Some(words.named(COMMAND, act)?);
         }
     }
     request.act = Some(act);

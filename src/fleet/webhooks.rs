@@ -6,7 +6,8 @@ use std::rc::Rc;
 use miniserde::{Deserialize, Serialize, json};
 use smol::net::unix::UnixStream;
 
-use super::notices::{Notice, Notices, notice, send, tell};
+use super::notices::deliver::send;
+use super::notices::{Notice, Notices, notice, tell};
 use crate::core::cluster::name;
 use crate::core::notice::{Kind, kinds, target};
 use crate::core::reason::Reason;
@@ -103,9 +104,7 @@ pub struct WebhooksView {
 /// # Errors
 /// Wrong usage.
 pub fn asks(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
-    const ACTS: [&str; 5] = ["create", "list", "change", "test", "remove"];
-    let act = words.word()?.filter(|act| ACTS.contains(&act.as_str()));
-    let act = act.ok_or_else(|| format!("expected `webhook {}`", ACTS.join("`, `webhook ")))?;
+    let act = words.act(COMMAND, &["create", "list", "change", "test", "remove"])?;
     if matches!(act.as_str(), "create" | "change") {
         (request.url, request.events) = (words.option("--url")?, words.list("--event")?);
         request.local = words.flag("--local").then_some(true);
@@ -120,14 +119,9 @@ pub fn asks(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
         "list" => {}
         act => {
             if act == "change" {
-                request.enabled = match words.option("--enabled")?.as_deref() {
-                    None => None,
-                    Some("on") => Some(true),
-                    Some("off") => Some(false),
-                    Some(other) => return Err(format!("--enabled {other}: expected on or off")),
-                };
+                request.enabled = words.switch("--enabled")?;
             }
-            request.webhook = Some(words.word()?.ok_or_else(|| format!("webhook {act} needs the webhook's ID or name"))?);
+            request.webhook = Some(words.named(COMMAND, act)?);
         }
     }
     request.act = Some(act);
@@ -170,6 +164,8 @@ pub async fn run(
             let body = json::to_string(&Notice { fleet: site.about.borrow().url.clone(), ..made });
             let sent = send(&row, 0, &body, now).await.map(Some);
             site.store.queue(notices.note(&row.id, &sent, now));
+            // It is there again: what waits need not wait longer.
+            notices.bell.ring();
             view.answered = sent?.map(u64::from);
         }
         _ => {}
@@ -244,6 +240,7 @@ impl Notices {
             target(url)?;
             // Another place is another question.
             (row.url, row.local) = (url.clone(), may_be_local(request, who)?);
+            (row.failures, row.last_error) = (0, None);
         }
         if let Some(events) = &request.events {
             row.events = kinds(events)?;

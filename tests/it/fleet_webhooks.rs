@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use miniserde::json;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use vmetric::fleet::notices::{Notice, signature};
+use vmetric::fleet::notices::Notice;
+use vmetric::fleet::notices::deliver::signature;
 use vmetric::fleet::webhooks::WebhooksView;
 
 use crate::director_bench::Site;

@@ -68,6 +68,27 @@ impl Words {
         self.duration(name)
     }
 
+    /// Takes an option that is on or off.
+    pub fn switch(&mut self, name: &str) -> Result<Option<bool>, String> {
+        let parse = |text: String| match text.as_str() {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            other => Err(format!("{name} {other}: expected on or off")),
+        };
+        self.option(name)?.map(parse).transpose()
+    }
+
+    /// Takes what is to be done with a kind of thing.
+    pub fn act(&mut self, kind: &str, acts: &[&str]) -> Result<String, String> {
+        let act = self.word()?.filter(|act| acts.contains(&act.as_str()));
+        act.ok_or_else(|| format!("expected `{kind} {}`", acts.join(&format!("`, `{kind} "))))
+    }
+
+    /// Takes the name of a thing that is there.
+    pub fn named(&mut self, kind: &str, act: &str) -> Result<String, String> {
+        self.word()?.ok_or_else(|| format!("{kind} {act} needs the {kind}'s ID or name"))
+    }
+
     /// Takes the next word that is no option.
     pub fn word(&mut self) -> Result<Option<String>, String> {
         match self.args.iter().position(|a| !a.starts_with('-')) {

@@ -95,16 +95,12 @@ fn settings(words: &mut Words, act: &str, request: &mut AdminWire) -> Result<(),
             *field = words.option(&format!("--{name}"))?;
         }
     }
-    let custom = words.option("--custom")?.map(|text| match text.as_str() {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        other => Err(format!("--custom {other}: expected on or off")),
-    });
+    let custom = words.switch("--custom")?;
     request.replace = words.flag("--replace").then_some(true);
     if act == "set" {
         settings.check_values().map_err(|wrong| format!("--{}: {}", wrong.field, wrong.what))?;
     }
-    (request.custom, request.settings) = (custom.transpose()?, Some(settings));
+    (request.custom, request.settings) = (custom, Some(settings));
     let nothing = request.custom.is_none() && request.settings.as_ref().is_some_and(SettingsWire::is_empty);
     if nothing && act == "set" {
         return Err(format!("policy set needs something to set: --{}, or --custom on|off", FIELDS.join(", --")));

@@ -83,6 +83,18 @@ pub struct Field {
     pub set: fn(&mut Parsed, Given),
 }
 
+impl Field {
+    /// One that may be left out.
+    pub const fn of(name: &'static str, about: &'static str, kind: Kind, set: fn(&mut Parsed, Given)) -> Field {
+        Field { name, about, kind, required: false, set }
+    }
+
+    /// One that must be there.
+    pub const fn needed(name: &'static str, about: &'static str, kind: Kind, set: fn(&mut Parsed, Given)) -> Field {
+        Field { name, about, kind, required: true, set }
+    }
+}
+
 /// What a request asks for.
 #[derive(Debug, Default)]
 pub struct Parsed {

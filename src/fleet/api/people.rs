@@ -43,81 +43,37 @@ pub fn audit(site: Rc<Site>, _intake: Option<Rc<Intake>>, parsed: Parsed) -> Pin
     })
 }
 
-const USER: Field = Field {
-    name: "user",
-    about: "A user's name, as /users lists it.",
-    kind: Kind::Text(NAME_MAX),
-    required: true,
-    set: |p, g| p.wire.user = g.text(),
-};
-const ROLE: Field = Field {
-    name: "role",
-    about: "What it permits; never more than your own.",
-    kind: Kind::Word(&Role::WORDS),
-    required: true,
-    set: |p, g| p.wire.role = g.text(),
-};
+const USER: Field = Field::needed("user", "A user's name, as /users lists it.", Kind::Text(NAME_MAX), |p, g| p.wire.user = g.text());
+const ROLE: Field =
+    Field::needed("role", "What it permits; never more than your own.", Kind::Word(&Role::WORDS), |p, g| p.wire.role = g.text());
 const NEW_USER: &[Field] = &[
     Field { name: "name", about: "A name of letters, digits and . _ - + @, in lower case.", ..USER },
     ROLE,
-    Field {
-        name: "password",
-        about: "A password of 12 characters or more; without it, the answer holds a one-time link.",
-        kind: Kind::Text(PASSWORD.1),
-        required: false,
-        set: |p, g| p.wire.password = g.text(),
-    },
+    Field::of(
+        "password",
+        "A password of 12 characters or more; without it, the answer holds a one-time link.",
+        Kind::Text(PASSWORD.1),
+        |p, g| p.wire.password = g.text(),
+    ),
 ];
-const SESSION: Field = Field {
-    name: "session",
-    about: "A session's id, as /sessions lists it.",
-    kind: Kind::Text(ID_MAX),
-    required: true,
-    set: |p, g| p.wire.revoke = g.text(),
-};
+const SESSION: Field =
+    Field::needed("session", "A session's id, as /sessions lists it.", Kind::Text(ID_MAX), |p, g| p.wire.revoke = g.text());
 const TOKEN: Field = Field { name: "token", about: "A token's id, as /tokens lists it.", ..SESSION };
 const NEW_TOKEN: &[Field] = &[
     ROLE,
-    Field {
-        name: "ttl_s",
-        about: "Its life, seconds; 30 days without it, a year at most.",
-        kind: Kind::Number(1, YEAR_S),
-        required: false,
-        set: |p, g| p.wire.ttl_s = g.number(),
-    },
+    Field::of("ttl_s", "Its life, seconds; 30 days without it, a year at most.", Kind::Number(1, YEAR_S), |p, g| p.wire.ttl_s = g.number()),
 ];
 const AUDIT_QUERY: &[Field] = &[
     LIMIT,
-    Field {
-        name: "before",
-        about: "Rows before this number: `before` of the page after it.",
-        kind: Kind::Number(0, i64::MAX as u64),
-        required: false,
-        set: |p, g| p.wire.before = g.number(),
-    },
+    Field::of("before", "Rows before this number: `before` of the page after it.", Kind::Number(0, i64::MAX as u64), |p, g| {
+        p.wire.before = g.number()
+    }),
     Field { name: "user", about: "Only of users whose name holds this.", required: false, ..USER },
-    Field {
-        name: "action",
-        about: "Only of this action.",
-        kind: Kind::Text(ID_MAX),
-        required: false,
-        set: |p, g| p.wire.action = g.text(),
-    },
-    Field {
-        name: "since_s",
-        about: "Not older than so many seconds.",
-        kind: Kind::Number(1, 2 * YEAR_S),
-        required: false,
-        set: |p, g| p.wire.since_s = g.number(),
-    },
+    Field::of("action", "Only of this action.", Kind::Text(ID_MAX), |p, g| p.wire.action = g.text()),
+    Field::of("since_s", "Not older than so many seconds.", Kind::Number(1, 2 * YEAR_S), |p, g| p.wire.since_s = g.number()),
 ];
-const KEPT: &[Field] = &[Field {
-    name: "head",
-    about: "A hash that was kept elsewhere and has to turn up.",
-    kind: Kind::Text(ID_MAX),
-    required: false,
-    set: |p, g| p.wire.hash = g.text(),
-}];
+const KEPT: &[Field] =
+    &[Field::of("head", "A hash that was kept elsewhere and has to turn up.", Kind::Text(ID_MAX), |p, g| p.wire.hash = g.text())];
 
 fn listed(parsed: &mut Parsed) {
     parsed.wire.list = Some(true);
