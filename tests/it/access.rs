@@ -199,6 +199,11 @@ fn forms_of_other_sites_and_hostile_ones_are_refused() {
     assert_eq!(form(&site, "/logout", &cookie, "csrf=wrong").status, 403);
     assert_eq!(ask(&site, "GET", "/logout", &cookie, "").status, 405);
     assert_eq!(sessions(&site), 1);
+    let page = ask(&site, "GET", "/", &cookie, "").body;
+    let csrf = page.split_once("name=\"csrf\" value=\"").unwrap().1.split_once('"').unwrap().0;
+    let left = form(&site, "/logout", &cookie, &format!("csrf={csrf}"));
+    assert!(left.status == 303 && left.header("set-cookie").unwrap().ends_with("Max-Age=0"), "{}", left.head);
+    assert_eq!((sessions(&site), ask(&site, "GET", "/", &cookie, "").status), (0, 303), "a copy of the cookie is worth nothing");
     for (body, status) in [
         ("name=%ff&password=x".to_string(), 400),
         ("a=1&".repeat(700), 400),

@@ -2,6 +2,8 @@
 
 #[cfg(all(unix, feature = "fleet"))]
 mod access;
+#[cfg(all(unix, feature = "fleet"))]
+mod access_paths;
 #[cfg(unix)]
 mod agent;
 #[cfg(unix)]

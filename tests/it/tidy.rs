@@ -50,10 +50,10 @@ const FUNCTION_MAX: usize = 80;
 const AGENT_CRATES_MAX: usize = 40;
 
 /// A source file without comments and without its trailing tests.
-struct Source {
-    path: String,
+pub struct Source {
+    pub path: String,
     text: String,
-    code: Vec<String>,
+    pub code: Vec<String>,
 }
 
 fn walk(folder: &Path, files: &mut Vec<String>) {
@@ -68,7 +68,7 @@ fn walk(folder: &Path, files: &mut Vec<String>) {
 }
 
 /// Files under a folder of the project that end in `.rs`.
-fn sources(folder: &str) -> Vec<Source> {
+pub fn sources(folder: &str) -> Vec<Source> {
     let mut files = Vec::new();
     walk(&Path::new(TOP).join(folder), &mut files);
     files.retain(|f| f.ends_with(".rs"));
