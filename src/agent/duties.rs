@@ -407,7 +407,8 @@ impl Device {
 
     fn take_new_identity(&mut self) {
         let Ok(Some((config, _))) = self.state.config() else { return };
-        let known = (self.agent_id.as_ref(), self.link.as_ref().map(Link::address));
+        let address = self.link.as_ref().map(Link::address);
+        let known = (self.agent_id.as_ref(), address.as_deref());
         if known == (Some(&config.agent_id), Some(config.director.trim_end_matches('/'))) {
             return;
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use miniserde::json;
 
 use super::build;
+use crate::core::failover::{Failover, Loss, Next};
 use crate::core::hex::{self, Sha256};
 use crate::core::proof::{DeviceKey, SEPARATOR};
 use crate::core::reason::Reason;
@@ -20,10 +21,14 @@ use crate::wire::config::ConfigWire;
 /// Largest CA file: some dozens of certificates.
 pub const CA_FILE_MAX: u64 = 64 * 1024;
 
+/// Where another member can be asked, one that is not heard of for so many seconds is given up: a lost packet or two is sent again
+/// in that time, and an operator expects his agents back within half a minute.
+const PATIENCE_S: u32 = 12;
+
 /// The way to the Director.
 pub struct Link {
     http: Http,
-    base: String,
+    ways: RefCell<Failover>,
     credential: String,
     pins: Vec<Sha256>,
     candidates: bool,
@@ -50,11 +55,20 @@ pub struct LinkError {
     pub woken: bool,
     /// The Director was there and turned this device down.
     pub refused: bool,
+    /// The Director was there and asks for patience.
+    pub busy: bool,
+}
+
+impl LinkError {
+    /// No answer that could be used, for this reason.
+    pub fn of(reason: Reason) -> LinkError {
+        LinkError { reason, retry_after_s: None, woken: false, refused: false, busy: false }
+    }
 }
 
 impl From<HttpError> for LinkError {
     fn from(error: HttpError) -> LinkError {
-        LinkError { woken: error == HttpError::Woken, reason: error.reason(), retry_after_s: None, refused: false }
+        LinkError { woken: error == HttpError::Woken, ..LinkError::of(error.reason()) }
     }
 }
 
@@ -70,6 +84,10 @@ pub fn client(config: &ConfigWire, ca: Option<&[u8]>, wake_fd: Option<WakeFd>, t
     Http::new(http).map_err(|e| e.reason())
 }
 
+fn ways(config: &ConfigWire) -> Failover {
+    Failover::new(&config.agent_id, &config.director, config.members.as_deref().unwrap_or_default())
+}
+
 /// The CA file of this configuration; `None` = it has pins.
 fn ca_of(config: &ConfigWire, state: &State) -> Result<Option<Vec<u8>>, Reason> {
     // Known at build time: without the feature nothing of this is linked.
@@ -83,13 +101,18 @@ fn ca_of(config: &ConfigWire, state: &State) -> Result<Option<Vec<u8>>, Reason> 
 impl Link {
     /// From the configuration; connects to nothing yet.
     pub fn new(config: &ConfigWire, state: &State, wake_fd: Option<WakeFd>, tick: fn()) -> Result<Link, Reason> {
+        let ways = ways(config);
+        let http = client(config, ca_of(config, state)?.as_deref(), wake_fd, tick)?;
+        if ways.has_others() {
+            http.give_up_after(PATIENCE_S);
+        }
         Ok(Link {
             key: RefCell::default(),
             enrolled: config.device_key.clone().map(|public| (public, state.clone())),
             instance: RefCell::new(device_key::instance(state)),
             sequence: Cell::new(0),
-            http: client(config, ca_of(config, state)?.as_deref(), wake_fd, tick)?,
-            base: config.director.trim_end_matches('/').to_string(),
+            http,
+            ways: RefCell::new(ways),
             credential: config.credential.clone(),
             pins: config.pin_hashes(),
             candidates: config.candidates.is_some(),
@@ -114,6 +137,7 @@ impl Link {
     /// A second connection of one process is the same instance.
     pub fn speak_as(&self, first: &Link) {
         self.instance.replace(first.instance.borrow().clone());
+        self.ways.replace(first.ways.borrow().clone());
         self.second.set(true);
     }
 
@@ -134,9 +158,34 @@ impl Link {
     }
 
     /// Where it leads.
-    #[cfg(feature = "director")]
-    pub fn address(&self) -> &str {
-        &self.base
+    pub fn address(&self) -> String {
+        self.ways.borrow().address().to_string()
+    }
+
+    /// Where it leads, when there are other members to turn to.
+    pub fn member(&self) -> Option<String> {
+        self.ways.borrow().has_others().then(|| self.address())
+    }
+
+    /// Notes what came of the last exchange and says how to go on after a loss.
+    pub fn lost(&self, error: &LinkError, spread_s: Option<u64>) -> Next {
+        let loss = match error {
+            e if e.refused => Loss::Refused,
+            // It goes, or is not there yet: no reason to wait for it where there are others.
+            e if e.busy && !matches!(&*e.reason.code, "stopping" | "not_ready" | "mirror_checking") => Loss::Busy,
+            _ => Loss::Silent,
+        };
+        self.ways.borrow_mut().lost(loss, spread_s, clock::awake().as_secs(), random::seed())
+    }
+
+    /// This member is being drained. True: there is another one, and the next exchange goes there.
+    pub fn leave(&self) -> bool {
+        self.ways.borrow_mut().leave()
+    }
+
+    /// Whether it is time to ask the first member again; the next exchange goes there.
+    pub fn try_home(&self) -> bool {
+        self.ways.borrow_mut().try_home(clock::awake().as_secs())
     }
 
     /// The pins under which the connection was verified.
@@ -146,10 +195,14 @@ impl Link {
 
     /// A link for a changed configuration, which goes on where this one is; `None`: nothing that concerns it has changed.
     pub fn renewed(&self, config: &ConfigWire, state: &State) -> Result<Option<Link>, Reason> {
-        if self.pins == config.pin_hashes() && self.credential == config.credential && self.candidates == config.candidates.is_some() {
+        let ways = ways(config).after(&self.ways.borrow());
+        let same =
+            self.pins == config.pin_hashes() && self.credential == config.credential && self.candidates == config.candidates.is_some();
+        if same && ways.knows(&self.ways.borrow()) {
             return Ok(None);
         }
         let link = Link::new(config, state, self.way.0, self.way.1)?;
+        link.ways.replace(ways);
         link.instance.replace(self.instance.borrow().clone());
         link.contact.set(self.contact.get());
         link.busy.set(self.busy.get());
@@ -186,28 +239,28 @@ impl Link {
         self.asked.set(true);
         let timeout = Duration::from_secs(super::fault::times().answer_s.saturating_add(report.park_s));
         let text = self.post(path, &json::to_string(report), BODY_MAX, timeout)?;
-        let answer = json::from_str(&text).map_err(|_| LinkError {
-            reason: Reason::new("bad_answer", format!("{}{path}: the answer is not of the agent protocol", self.base)),
-            retry_after_s: None,
-            woken: false,
-            refused: false,
+        let answer = json::from_str(&text).map_err(|_| {
+            let detail = format!("{}{path}: the answer is not of the agent protocol", self.address());
+            LinkError::of(Reason::new("bad_answer", detail))
         })?;
         self.contact.set(Some(clock::monotonic()));
+        self.ways.borrow_mut().answered(clock::awake().as_secs(), random::seed());
         Ok(answer)
     }
 
     /// Sends a document and takes the body of the answer 200, at most `limit` bytes of it.
     pub fn post(&self, path: &str, body: &str, limit: usize, timeout: Duration) -> Result<String, LinkError> {
-        self.find_key().map_err(|reason| LinkError { reason, retry_after_s: None, woken: false, refused: false })?;
+        self.find_key().map_err(LinkError::of)?;
         let bearer = self.bearer(path, body.as_bytes());
-        let reply = self.http.post_json(&format!("{}{path}", self.base), Some(&bearer), body, limit, timeout)?;
+        let reply = self.http.post_json(&format!("{}{path}", self.address()), Some(&bearer), body, limit, timeout)?;
         let text = String::from_utf8_lossy(&reply.body).into_owned();
         if reply.status == 200 { Ok(text) } else { Err(self.turned_down(path, reply.status, &text, reply.retry_after_s)) }
     }
 
     /// An answer other than 200.
     fn turned_down(&self, path: &str, status: u16, text: &str, retry_after_s: Option<u64>) -> LinkError {
-        if status == 429 || status >= 500 {
+        let busy = status == 429 || status >= 500;
+        if busy {
             // TLS under the pin has authenticated whoever said this.
             self.contact.set(Some(clock::monotonic()));
             self.busy.set(Some(clock::awake()));
@@ -218,15 +271,15 @@ impl Link {
             // The clock of this boot went back: a machine resumed from a snapshot. It is another instance from now on.
             self.instance.replace(hex::encode(&random::bytes::<16>()));
         }
-        let detail = format!("{}{path}: {status} {}", self.base, said.detail);
-        LinkError { reason: Reason::received(code, detail), retry_after_s, woken: false, refused: (400..429).contains(&status) }
+        let detail = format!("{}{path}: {status} {}", self.address(), said.detail);
+        LinkError { reason: Reason::received(code, detail), retry_after_s, woken: false, refused: (400..429).contains(&status), busy }
     }
 
     /// Takes a document, at most `limit` bytes; `query` is not under the proof.
     #[cfg(feature = "director")]
     pub fn document(&self, path: &str, query: &str, limit: usize, timeout: Duration) -> Result<String, LinkError> {
-        self.find_key().map_err(|reason| LinkError { reason, retry_after_s: None, woken: false, refused: false })?;
-        let url = format!("{}{path}?{query}", self.base);
+        self.find_key().map_err(LinkError::of)?;
+        let url = format!("{}{path}?{query}", self.address());
         let mut answer = self.http.get(&url, Some(&self.bearer(path, b"")), None, limit as u64, timeout)?;
         let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
         loop {
@@ -244,12 +297,12 @@ impl Link {
         if let Err(reason) = self.find_key() {
             log::warn!("{reason}");
         }
-        self.http.get(&format!("{}{path}", self.base), Some(&self.bearer(path, b"")), from, limit, timeout)
+        self.http.get(&format!("{}{path}", self.address()), Some(&self.bearer(path, b"")), from, limit, timeout)
     }
 
     /// The proxy in effect, without its password.
     pub fn proxy(&self) -> Option<String> {
-        self.http.proxy_for(&self.base)
+        self.http.proxy_for(self.ways.borrow().address())
     }
 }
 

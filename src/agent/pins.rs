@@ -2,6 +2,7 @@
 
 use super::device::Device;
 use super::link::Link;
+use crate::core::failover::{MEMBERS_MAX, is_address};
 use crate::core::hex::Sha256;
 use crate::core::pins::learn;
 use crate::core::reason::Reason;
@@ -16,7 +17,7 @@ impl Device {
     /// of the next answers: until then the old one is right.
     pub(super) fn keep_identity(&mut self, answer: &AnswerWire) {
         let Some(link) = self.link.as_ref().filter(|link| link.is_first()) else { return };
-        if answer.pins.is_none() && answer.credential.is_none() && !link.has_candidates() {
+        if answer.pins.is_none() && answer.credential.is_none() && answer.members.is_none() && !link.has_candidates() {
             return;
         }
         let kept = self.next_config(link, answer).and_then(|(before, next)| {
@@ -29,7 +30,7 @@ impl Device {
         match kept {
             Ok(Some(link)) => self.link = Some(link),
             Ok(None) => {}
-            Err(reason) => log::warn!("the site's new CA is not kept yet: {reason}"),
+            Err(reason) => log::warn!("what the Director said of CA and members is not kept yet: {reason}"),
         }
     }
 
@@ -46,6 +47,10 @@ impl Device {
         if let Some(credential) = answer.credential.as_ref().filter(|c| !c.is_empty() && c.len() <= CREDENTIAL_MAX) {
             next.credential = credential.clone();
         }
+        if let Some(members) = &answer.members {
+            next.members =
+                Some(members.iter().filter(|m| is_address(m)).take(MEMBERS_MAX).cloned().collect::<Vec<_>>()).filter(|m| !m.is_empty());
+        }
         Ok((before, next))
     }
 
@@ -58,5 +63,6 @@ impl Device {
 fn describe(before: &ConfigWire, next: &ConfigWire) -> String {
     let credential = if before.credential == next.credential { "" } else { ", a new credential" };
     let candidates = next.candidates.as_ref().map_or(0, Vec::len);
-    format!("{} pin(s), {candidates} of them candidates{credential}", next.pins.len())
+    let members = next.members.as_ref().map_or(String::new(), |m| format!(", {} members", m.len()));
+    format!("{} pin(s), {candidates} of them candidates{credential}{members}", next.pins.len())
 }

@@ -13,11 +13,12 @@ use super::fault::{self, Fault};
 use super::first_boot::FirstBoot;
 use super::host::{Host, factory_root};
 use super::launcher::launch;
-use super::link::{Link, tick};
+use super::link::{Link, LinkError, tick};
 use super::world::World;
 use super::{build, first_boot, handover, link, trial};
 use crate::core::backoff::{self, Pace};
 use crate::core::copies::KeyFile;
+use crate::core::failover::Next;
 use crate::core::hex::{self, Sha256};
 use crate::core::product::Product;
 use crate::core::reason::Reason;
@@ -421,6 +422,10 @@ fn listen(device: &mut Device, for_s: u64) {
         let first = device.link.as_ref().is_some_and(|link| link.contact_age_s().is_none());
         // Nor when the state could not be written: once it can be, the next turn goes on at once.
         let at_once = device.on_trial() || first || kept_nothing || device.unsaved || device.link.as_ref().is_some_and(Link::is_curious);
+        let idle = device.accepted.as_ref().is_none_or(|a| a.ended);
+        if !at_once && idle && device.link.as_ref().is_some_and(Link::try_home) {
+            log::info!("asking {} again", device.link.as_ref().map(Link::address).unwrap_or_default());
+        }
         let park = if at_once { 0 } else { backoff::park_s(device.times.park_s, random::seed()).min(left.as_secs().max(1)) };
         let path = if park == 0 { "/agent/v1/report" } else { "/agent/v1/poll" };
         let began = clock::monotonic();
@@ -446,17 +451,7 @@ fn listen(device: &mut Device, for_s: u64) {
             }
             Err(error) => {
                 kept_nothing |= is_of_state(&error.reason);
-                device.failures = device.failures.saturating_add(1);
-                let seed = random::seed();
-                let mut wait_ms = backoff::wait_ms(device.failures, seed, error.retry_after_s);
-                if !device.on_trial() {
-                    wait_ms += backoff::spread_ms(device.failures, seed, error.retry_after_s, device.spread_s);
-                }
-                let patient = !device.on_trial() || error.retry_after_s.is_some();
-                let wait = Duration::from_millis(if patient { wait_ms } else { wait_ms.min(backoff::TRIAL_CAP_MS) });
-                if device.failures <= 3 || device.failures.is_multiple_of(10) {
-                    log::warn!("{}; next try in {} s", error.reason, wait.as_secs());
-                }
+                let wait = after_loss(device, &error);
                 device.status.link_failures = Some(device.failures);
                 device.status.link_until = Some(clock::unix().saturating_add(wait.as_secs()));
                 device.publish_status();
@@ -467,6 +462,30 @@ fn listen(device: &mut Device, for_s: u64) {
         }
         tick();
     }
+}
+
+/// How long to wait after a loss, and with whom to go on.
+fn after_loss(device: &mut Device, error: &LinkError) -> Duration {
+    let (tried, spread_s) = (device.on_trial(), device.spread_s.filter(|_| !device.on_trial()));
+    // What this device could not write is no fault of the member's.
+    let link = device.link.as_ref().filter(|_| !is_of_state(&error.reason));
+    device.failures = match link.map(|link| (link.lost(error, spread_s), link.address())) {
+        Some((Next::Turn(wait_ms), address)) => {
+            log::warn!("{}; turning to {address} in {wait_ms} ms", error.reason);
+            return Duration::from_millis(wait_ms);
+        }
+        Some((Next::BackOff(failures), _)) => failures,
+        None => device.failures.saturating_add(1),
+    };
+    let seed = random::seed();
+    let wait_ms = backoff::wait_ms(device.failures, seed, error.retry_after_s)
+        + backoff::spread_ms(device.failures, seed, error.retry_after_s, spread_s);
+    let patient = !tried || error.retry_after_s.is_some();
+    let wait = Duration::from_millis(if patient { wait_ms } else { wait_ms.min(backoff::TRIAL_CAP_MS) });
+    if device.failures <= 3 || device.failures.is_multiple_of(10) {
+        log::warn!("{}; next try in {} s", error.reason, wait.as_secs());
+    }
+    wait
 }
 
 /// Sleeps in pieces that keep the liveness alarm armed. True when woken.

@@ -8,6 +8,7 @@ use super::device::Device;
 use super::link::LinkError;
 use super::run::running_as;
 use super::world::World;
+use crate::core::failover::sum;
 use crate::core::hex;
 use crate::core::owner::Owner;
 use crate::core::rejected::Rejected;
@@ -34,7 +35,7 @@ impl Device {
         ReportWire {
             protocol: PROTOCOL,
             pins: Some(self.confirmed_pins(&config)),
-            agent_id: config.agent_id,
+            agent_id: config.agent_id.clone(),
             version: self.running.version.to_string(),
             scheduled_version: open.filter(|a| a.order.kind == "update").map(|a| a.order.version.clone()),
             architecture: here.arch,
@@ -66,6 +67,7 @@ impl Device {
             rejected: self.rejected.len() as u64,
             rejects: self.rejects(),
             boot_id: Some(self.moment().boot_id),
+            members: config.members.as_deref().map(sum),
             sent_us: Some(clock::monotonic().as_micros() as u64),
         }
     }
@@ -109,7 +111,10 @@ pub struct StatusReport {
     architecture: String,
     os: String,
     enrolled: bool,
+    /// Whom it speaks to, or would.
     director: String,
+    /// All members of that one's cluster.
+    members: Vec<String>,
     agent_id: String,
     runs: bool,
     pid: u32,
@@ -154,6 +159,12 @@ pub struct StatusReport {
 struct ProblemReport {
     code: String,
     detail: String,
+}
+
+impl ProblemReport {
+    fn of(problem: crate::core::reason::Reason) -> ProblemReport {
+        ProblemReport { code: problem.code.to_string(), detail: problem.detail.clone() }
+    }
 }
 
 #[derive(Serialize, Debug)]
@@ -316,7 +327,8 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
         architecture: here.arch,
         os: here.os,
         enrolled: config.is_some(),
-        director: config.as_ref().map(|c| c.director.clone()).unwrap_or_default(),
+        director: now.member.clone().or_else(|| Some(config.as_ref()?.director.clone())).unwrap_or_default(),
+        members: config.as_ref().and_then(|c| c.members.clone()).unwrap_or_default(),
         agent_id: config.map(|c| c.agent_id).unwrap_or_default(),
         runs: pid.is_some(),
         pid: pid.unwrap_or(0),
@@ -324,9 +336,7 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
         running_as: image_as(&marks, image).into(),
         slots: Slot::BOTH.map(|s| slot_report(state, &marks, s)).into(),
         trial: trial_report(&marks, &running),
-        problem: problem
-            .or_else(|| crate::io::room::for_slots(&state.path("")).err())
-            .map(|p| ProblemReport { code: p.code.to_string(), detail: p.detail.clone() }),
+        problem: problem.or_else(|| crate::io::room::for_slots(&state.path("")).err()).map(ProblemReport::of),
         since: when(now.since),
         until: now.until.and_then(when),
         owner: moving.map(|now| Owner::of(&now.code).word().to_string()),

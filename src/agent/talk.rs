@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::device::Device;
 use super::fault::{self, Fault};
-use super::link::LinkError;
+use super::link::{Link, LinkError};
 use super::world::World;
 use crate::core::hex;
 use crate::core::reason::Reason;
@@ -104,7 +104,7 @@ impl Device {
     pub(super) fn exchange(&mut self, path: &str, park_s: u64) -> Result<bool, LinkError> {
         if fault::built_in() == Fault::NoContact {
             let reason = Reason::new("unreachable", "this build does not find its Director");
-            return Err(LinkError { reason, retry_after_s: None, woken: false, refused: false });
+            return Err(LinkError::of(reason));
         }
         let report = self.report(park_s);
         self.says(&report);
@@ -113,7 +113,7 @@ impl Device {
                 "not_enrolled",
                 format!("{} has no identity; run `{} enroll`", self.state.product().config, self.state.product().name),
             );
-            return Err(LinkError { reason, retry_after_s: None, woken: false, refused: false });
+            return Err(LinkError::of(reason));
         };
         let answer = match link.exchange(path, &report) {
             Ok(answer) => answer,
@@ -133,7 +133,7 @@ impl Device {
             Err(reason) => {
                 // What was said cannot be kept: the next report says so, or the Director would only see it asked again.
                 self.doing("waiting", &reason, None);
-                Err(LinkError { reason, retry_after_s: None, woken: false, refused: false })
+                Err(LinkError::of(reason))
             }
         }
     }
@@ -158,6 +158,9 @@ impl Device {
         self.hear_time(answer.time)?;
         self.heard(&answer);
         self.keep_identity(&answer);
+        if answer.draining == Some(true) && self.link.as_ref().is_some_and(Link::leave) {
+            log::info!("the Director is being drained; going on with {}", self.link.as_ref().map(Link::address).unwrap_or_default());
+        }
         let mut news = false;
         // Heard before anything is written: a full disk must not end a trial that its authority has acknowledged.
         if let Some(said) = &answer.acknowledged {
@@ -240,6 +243,7 @@ impl Device {
 
     pub(super) fn publish_status(&mut self) {
         self.status.pid = process::agent_id();
+        self.status.member = self.link.as_ref().and_then(Link::member);
         self.status.clock = Some(self.clock().word().into());
         self.status.trial_nonce = (self.on_trial() && self.self_check == SelfCheck::Passed).then(|| self.nonce.clone());
         self.status.bytes_total = self.accepted.as_ref().filter(|a| !a.ended).map_or(0, |a| a.order.length);

@@ -18,6 +18,7 @@ pub mod cluster;
 #[cfg(feature = "director")]
 pub mod contact;
 pub mod copies;
+pub mod failover;
 pub mod first_boot;
 pub mod hex;
 pub mod identity;

@@ -15,9 +15,9 @@ use super::table::{Table, ago};
 use crate::core::reason::Reason;
 use crate::io::tls::pin_text;
 
-/// Parked polls that are answered at a rotation, so that a small site is over in a second; the others hear of it when their
+/// Parked polls that are answered when the CA or the cluster's members change, so that a small site is over in a second; the others hear of it when their
 /// polls end by themselves, spread over a minute.
-const CALLED_AT_ONCE: usize = 200;
+pub const CALLED_AT_ONCE: usize = 200;
 /// Agents named in one sentence.
 const NAMED: usize = 5;
 

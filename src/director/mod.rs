@@ -39,6 +39,7 @@ pub mod explain;
 #[cfg(unix)]
 pub mod extra;
 pub mod install;
+pub mod members;
 pub mod metering;
 #[cfg(unix)]
 pub mod metrics;

@@ -43,6 +43,7 @@ impl Registry {
     fn take_in(&mut self, id: &str, report: &ReportWire, now: u64) -> bool {
         let Some(agent) = self.agents.get_mut(id) else { return false };
         let (ran, ran_version) = (agent.running_sha256.clone(), agent.version.clone());
+        let obeyed = agent.issuer.clone();
         let was_away = now.saturating_sub(self.contacts.insert(id.to_string(), now).unwrap_or(0)) > crate::core::rollout::OFFLINE_AFTER_S;
         self.bytes.insert(id.to_string(), report.bytes_done);
         if agent.hear(report, now) {
@@ -53,7 +54,7 @@ impl Registry {
             self.policing.mark(id);
         }
         self.order_above(id, report, now);
-        let mut moved = self.follow_step(id, report, now);
+        let mut moved = self.follow_step(id, report, now) | self.ordered_elsewhere(id, &obeyed, report, now);
         self.note_not_taken(id, report, now);
         let mut lost = self.lost_without_a_word(id, report);
         if let Some(result) = &report.result {
@@ -130,6 +131,27 @@ impl Registry {
         (row.state, row.since, row.until) = (Step::Ordered.word().into(), now, None);
         (row.code, row.detail) = (Step::Ordered.word().into(), Step::Ordered.sentence().into());
         self.keep_order(row);
+    }
+
+    /// The device was with another member of the cluster and has taken an order there: ours is the older one, and would send it
+    /// back if it were told again.
+    fn ordered_elsewhere(&mut self, id: &str, obeyed: &str, report: &ReportWire, now: u64) -> bool {
+        if report.issuer.is_empty() || report.issuer == self.issuer || report.issuer == obeyed {
+            return false;
+        }
+        let told = |o: &&Order| o.generation > 0 && o.end().is_none_or(|end| end == End::Silent);
+        let Some(row) = self.order_in_force(id).map(|(o, _)| o).filter(told).cloned() else { return false };
+        let detail = "the device has taken a later order of another Director since, which counts; order it again to overrule that";
+        self.end(row, End::Refused, &Reason::new("ordered_elsewhere", detail), now);
+        true
+    }
+
+    /// The nonce of a trial that another member of the cluster has ordered. The device is here now, and whoever ordered it may be
+    /// gone: any member is that authority, unless it knows something against the file.
+    pub fn acknowledged_for_another(&self, report: &ReportWire, now: u64) -> Option<String> {
+        let (nonce, sha256) = (report.trial_nonce.as_ref()?, report.trial_sha256.as_ref()?);
+        let foreign = !report.issuer.is_empty() && report.issuer != self.issuer && report.running_as == "trial";
+        (foreign && is_nonce(nonce) && self.kept_from_new(sha256, now).is_none()).then(|| nonce.clone())
     }
 
     /// Moves the order's row to the step that the report shows.
@@ -281,7 +303,7 @@ impl Registry {
         // Also of an order that a newer one has replaced before the news of the switch came: a manager must not send a
         // good version back for its own sake.
         if let Some(order) = self.order_of(id, report.generation).filter(|_| ours) {
-            let fits = |nonce: &&String| nonce.len() <= NONCE_MAX && nonce.bytes().all(|b| b.is_ascii_hexdigit());
+            let fits = |nonce: &&String| is_nonce(nonce);
             let refused = order.refuse_trial == Some(true);
             if refused && report.running_as == "trial" && report.running_sha256 == order.sha256 {
                 answer.trial_refused = report.trial_process.as_ref().or(report.trial_nonce.as_ref()).filter(fits).cloned();
@@ -305,7 +327,7 @@ impl Registry {
 /// True when an answer says anything: a poll is answered at once then.
 pub fn says_something(answer: &AnswerWire) -> bool {
     let settled = answer.acknowledged.is_some() || answer.trial_refused.is_some() || answer.result_taken.is_some();
-    answer.order.is_some() || settled || answer.settings_revision.is_some()
+    answer.order.is_some() || settled || answer.settings_revision.is_some() || answer.members.is_some()
 }
 
 /// True for an answer that would be a lie after a power cut: an order, or the receipt of a result. The acknowledgement of a
@@ -313,6 +335,10 @@ pub fn says_something(answer: &AnswerWire) -> bool {
 /// waits for it without a running version.
 pub fn must_be_durable(answer: &AnswerWire) -> bool {
     answer.order.is_some() || answer.result_taken.is_some()
+}
+
+fn is_nonce(text: &str) -> bool {
+    text.len() <= NONCE_MAX && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn is_of(order: &Order, generation: u64) -> bool {

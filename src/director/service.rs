@@ -22,6 +22,7 @@ use miniserde::json;
 
 use super::caller::{Caller, caller, tell_ca, vouch};
 use super::dl;
+use super::members::tell_members;
 use super::metering;
 use super::progress::{must_be_durable, says_something};
 use super::records::{NAME_MAX, clean};
@@ -331,6 +332,7 @@ fn report(site: Rc<Site>, request: &Request, poll: bool) -> Answer {
     let answer = site.registry.borrow().answer(&id, &wire, timestamp_version, time);
     let mut answer = site.before_stop(answer);
     tell_ca(&site, &id, &mut answer, time);
+    tell_members(&site, &id, &wire, poll, &mut answer);
     tell_settings(&site, &id, &mut answer);
     if must_be_durable(&answer) {
         return Box::pin(send(site, answer));

@@ -124,6 +124,8 @@ pub struct Site {
     pub answering: Rc<Cell<usize>>,
     /// How it stands with Fleet, and what Fleet wants.
     pub uplink: Shared,
+    /// Which agents know the members of its cluster.
+    pub told_members: RefCell<super::members::Told>,
     parked: RefCell<HashMap<String, Rc<Parking>>>,
 }
 
@@ -161,6 +163,7 @@ impl Site {
             stopping: Cell::new(false),
             answering: Rc::default(),
             uplink: Shared::default(),
+            told_members: RefCell::default(),
             parked: RefCell::default(),
         })
     }

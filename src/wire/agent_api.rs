@@ -156,6 +156,8 @@ pub struct ReportWire {
     pub rejects: Option<Vec<RejectWire>>,
     /// This boot of the device. With [`ReportWire::sent_us`] it tells a late or doubled report from the newest one.
     pub boot_id: Option<String>,
+    /// Which members of the Director's cluster it knows ([`crate::core::failover::sum`]); absent = none.
+    pub members: Option<String>,
     /// Microseconds of the device's monotonic clock when this was written; rises within a boot.
     pub sent_us: Option<u64>,
 }
@@ -241,6 +243,10 @@ pub struct AnswerWire {
     /// Whoever loses this Director comes back after a random time of up to so many seconds more, at most
     /// [`crate::core::backoff::SPREAD_MAX_S`]; absent = at once. A device on trial does not wait for it.
     pub spread_s: Option<u64>,
+    /// All members of this Director's cluster, when the agent knows others; empty = it stands alone again.
+    pub members: Option<Vec<String>>,
+    /// This member is being taken out of its cluster's service: who knows another one speaks to that from now on.
+    pub draining: Option<bool>,
     /// Fleet to a Director: its settings are of this revision (`GET /fleet/v1/settings`); absent = nothing new was said.
     #[cfg(feature = "director")]
     pub settings_revision: Option<u64>,

@@ -6,6 +6,7 @@
 use miniserde::json::{self, Value};
 use miniserde::{Deserialize, Serialize};
 
+use crate::core::failover::{ADDRESS_MAX, is_address};
 use crate::core::hex::{self, Sha256};
 use crate::core::pins::Held;
 use crate::core::reason::Reason;
@@ -40,12 +41,14 @@ pub struct ConfigWire {
     pub ca: Option<String>,
     /// Those of `pins` under which no connection has succeeded yet.
     pub candidates: Option<Vec<String>>,
+    /// All members of the managing Director's cluster, `https://host:port`; absent = it stands alone ([`crate::core::failover`]).
+    pub members: Option<Vec<String>>,
 }
 
 /// Most days of `--offline-site`: a year and a month.
 pub const OFFLINE_SITE_MAX: u64 = 400;
 
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 13] = [
     "format",
     "director",
     "pins",
@@ -57,6 +60,7 @@ const FIELDS: [&str; 12] = [
     "device_key",
     "ca",
     "candidates",
+    "members",
     "sum",
 ];
 
@@ -120,6 +124,9 @@ impl ConfigWire {
         }
         for pin in &self.pins {
             parse_pin(pin)?;
+        }
+        if let Some(bad_one) = self.members.iter().flatten().find(|m| !is_address(m)) {
+            return bad(format!("field members: '{bad_one}' must be https://host[:port] of at most {ADDRESS_MAX} bytes"));
         }
         match self.offline_site_days {
             Some(days) if days > OFFLINE_SITE_MAX => bad(format!("field offline_site_days: {days}, at most {OFFLINE_SITE_MAX}")),
@@ -200,6 +207,7 @@ mod tests {
             device_key: None,
             ca: None,
             candidates: None,
+            members: None,
         }
     }
 

@@ -240,6 +240,8 @@ pub struct StatusWire {
     pub link_detail: Option<String>,
     /// When it is asked again, seconds since 1970.
     pub link_until: Option<u64>,
+    /// Whom it speaks to, when its Director has a cluster.
+    pub member: Option<String>,
     /// Failures in a row.
     pub link_failures: Option<u32>,
     /// While there is no identity: each place that was looked at for address, pins and token, and what was taken of it.

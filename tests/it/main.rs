@@ -47,6 +47,8 @@ mod director_policy;
 #[cfg(unix)]
 mod director_service;
 #[cfg(unix)]
+mod failover;
+#[cfg(unix)]
 mod first_boot;
 #[cfg(all(unix, feature = "fleet"))]
 mod fleet;

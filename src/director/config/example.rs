@@ -33,6 +33,14 @@ pub const TEXT: &str = r#"# vmetric.yml: the Director's configuration. `vmetric-
 #  pin: sha256:0000000000000000000000000000000000000000000000000000000000000000
 #  key_file: /var/lib/vmetric-director/fleet.key
 
+# The cluster that this Director is a member of: where agents reach each member, this one too. An odd number from 3 to 15. All
+# have the same site CA (README, "Clusters").
+#cluster:
+#  members:
+#    - https://director-1.example.org:8443
+#    - https://director-2.example.org:8443
+#    - https://director-3.example.org:8443
+
 # Zone of all schedules below: Europe/Berlin, UTC, or local (the system's).
 #time_zone: local
 

@@ -136,7 +136,17 @@ impl<'a> Section<'a> {
 
     /// One value or a list of them.
     pub fn addresses(&self, name: &str, problems: &mut Vec<Problem>) -> Vec<At<SocketAddr>> {
-        let allowed = "ADDRESS:PORT, such as 0.0.0.0:8443 or \"[::]:8443\", or a list of them";
+        self.list(name, "ADDRESS:PORT, such as 0.0.0.0:8443 or \"[::]:8443\", or a list of them", |t| t.parse().ok(), problems)
+    }
+
+    /// One value or a list of them, each once.
+    pub fn list<T: PartialEq>(
+        &self,
+        name: &str,
+        allowed: &str,
+        parse: impl Fn(&str) -> Option<T>,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<At<T>> {
         let Some((at, node)) = self.node(name) else { return Vec::new() };
         let one = std::slice::from_ref(node);
         let items = match &node.kind {
@@ -147,11 +157,10 @@ impl<'a> Section<'a> {
             Kind::List(items) => items.as_slice(),
             _ => one,
         };
-        let mut out: Vec<At<SocketAddr>> = Vec::new();
+        let mut out: Vec<At<T>> = Vec::new();
         for item in items {
-            let address = self
-                .scalar(name, at.line, item, allowed, problems)
-                .and_then(|text| self.converted(name, &text, allowed, |t| t.parse().ok(), problems));
+            let address =
+                self.scalar(name, at.line, item, allowed, problems).and_then(|text| self.converted(name, &text, allowed, &parse, problems));
             match address.as_ref().and_then(|a| out.iter().find(|other| other.value == a.value)) {
                 Some(first) => problems.push(Problem::new(
                     item.line,

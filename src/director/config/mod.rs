@@ -29,13 +29,17 @@ use self::fields::{At, Section};
 use self::problem::{Problem, reason};
 use self::update::Update;
 use self::yaml::{FILE_MAX, Node};
+use crate::core::failover::{MEMBERS_MAX, is_address};
 use crate::core::reason::Reason;
 use crate::core::version::Version;
 use crate::io::fs::read_limited;
 use crate::io::tls::Pin;
 use crate::wire::settings::SettingsWire;
 
-const NAMES: [&str; 11] = ["name", "listen", "root", "tls", "mirror", "fleet", "time_zone", "update", "agents", "retention", "limits"];
+const NAMES: [&str; 12] =
+    ["name", "listen", "root", "tls", "mirror", "fleet", "cluster", "time_zone", "update", "agents", "retention", "limits"];
+/// A cluster of fewer loses its quorum with one member.
+const MEMBERS_MIN: usize = 3;
 const DAY: u64 = 86_400;
 const GIB: u64 = 1 << 30;
 
@@ -54,6 +58,8 @@ pub struct Config {
     pub mirror: Option<MirrorFrom>,
     /// The Fleet that manages this Director.
     pub fleet: Option<Fleet>,
+    /// Where agents reach each member of this Director's cluster, itself among them; empty = it stands alone.
+    pub members: Vec<At<String>>,
     /// Zone of the schedules; `local` is the system's.
     pub time_zone: Option<At<String>>,
     /// This Director's own updates.
@@ -159,6 +165,7 @@ impl Config {
             tls: s.node("tls").and_then(|(_, node)| tls(node, problems)),
             mirror: s.node("mirror").and_then(|(_, node)| MirrorFrom::read(node, problems)),
             fleet: s.node("fleet").and_then(|(_, node)| Fleet::read(node, problems)),
+            members: s.node("cluster").map(|(_, node)| members(node, problems)).unwrap_or_default(),
             time_zone: s.parsed("time_zone", "a zone such as Europe/Berlin, `UTC` or `local`", zone, problems),
             update: s.node("update").and_then(|(_, node)| Update::read("update.", node, true, problems)),
             agents_update: s.node("agents").and_then(|(_, node)| agents(node, problems)),
@@ -215,6 +222,18 @@ fn tls(node: &Node, problems: &mut Vec<Problem>) -> Option<(At<PathBuf>, At<Path
         }
     }
     Some((certificate?, key?))
+}
+
+/// `cluster:`.
+fn members(node: &Node, problems: &mut Vec<Problem>) -> Vec<At<String>> {
+    let Some(s) = Section::open("cluster.", node, &["members"], &[], problems) else { return Vec::new() };
+    let allowed = "https://HOST:PORT, where agents reach a member, each in a line of its own";
+    let (before, found) = (problems.len(), s.list("members", allowed, |t| is_address(t).then(|| t.to_string()), problems));
+    if problems.len() == before && (found.len().is_multiple_of(2) || !(MEMBERS_MIN..=MEMBERS_MAX).contains(&found.len())) {
+        let allowed = format!("an odd number from {MEMBERS_MIN} to {MEMBERS_MAX}: more than half of them must be up");
+        problems.push(Problem::new(s.line, "cluster.members", &format!("{} of them", found.len()), &allowed));
+    }
+    found
 }
 
 fn agents(node: &Node, problems: &mut Vec<Problem>) -> Option<Update> {

@@ -112,6 +112,7 @@ pub fn changed(before: &Config, now: &Config) -> Vec<(&'static str, bool)> {
         ("root", before.root != now.root, true),
         ("tls", before.tls != now.tls, true),
         ("fleet", before.fleet != now.fleet, false),
+        ("cluster", before.members != now.members, false),
         ("mirror", before.mirror != now.mirror, false),
         ("time_zone", before.time_zone != now.time_zone, false),
         ("update", before.update != now.update, false),

@@ -17,6 +17,7 @@ use crate::core::hex::{self, Sha256};
 use crate::core::reason::Reason;
 use crate::core::schedule::Zone;
 use crate::director::args::Run;
+use crate::director::ca::CALLED_AT_ONCE;
 use crate::director::site::Site;
 use crate::io::clock;
 use crate::io::fs::read_limited;
@@ -151,6 +152,7 @@ fn take(site: &Site, given: &Run, begun: &Config, (file, config, hash): (PathBuf
         detail = format!("{detail}; takes effect at the next start: {}", waits.join(", "));
     }
     let mirror = names.contains(&"mirror") && given.mirror.is_none();
+    let cluster = names.contains(&"cluster");
     {
         let mut settings = site.settings.borrow_mut();
         (settings.file, settings.hash, settings.problem, settings.notes) = (Some(file), Some(hash), None, notes);
@@ -163,6 +165,10 @@ fn take(site: &Site, given: &Run, begun: &Config, (file, config, hash): (PathBuf
     apply(site);
     if mirror {
         turn_mirror(site, &merged(given, &site.settings.borrow().config));
+    }
+    if cluster {
+        // They ask again and hear who the members are.
+        site.wake_some(CALLED_AT_ONCE);
     }
     site.settings_changed.ring();
     site.planner.ring();

@@ -432,5 +432,5 @@ impl Uplink {
 
 /// An answer that is not of this protocol, or something of ours that should not be.
 fn broken(what: &str) -> LinkError {
-    LinkError { reason: Reason::new("bad_answer", what), retry_after_s: None, woken: false, refused: false }
+    LinkError::of(Reason::new("bad_answer", what))
 }

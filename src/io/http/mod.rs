@@ -20,7 +20,7 @@ pub use rate::MinRate;
 
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -107,6 +107,7 @@ impl Http {
             deadline: Mutex::new(None),
             connects: AtomicUsize::new(0),
             received: AtomicUsize::new(0),
+            patience_s: AtomicU32::new(0),
         });
         let chain =
             ().chain(ConnectProxyConnector::default()).chain(Tcp(shared.clone())).chain(Tls { config: rules, shared: shared.clone() });
@@ -196,6 +197,12 @@ impl Http {
         let answer = request.call().map_err(|e| self.failed(&peer, e));
         self.shared.set_deadline(None);
         Download::new(answer?, limit, &peer, self.shared.clone(), Some(MinRate::default()))
+    }
+
+    /// There is somebody else to turn to: connections from now on are given up when for so many seconds there is none, or
+    /// none of the peer's machine is heard on one. Costs two small packets in each third of that time on an idle connection.
+    pub fn give_up_after(&self, seconds: u32) {
+        self.shared.patience_s.store(seconds, Ordering::Relaxed);
     }
 
     /// The pin under which the last handshake succeeded; the first of them.

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub connects: AtomicUsize,
     /// Decrypted reads that brought something.
     pub received: AtomicUsize,
+    /// Seconds without a sign of the peer's machine after which a connection is given up; 0 = only at the deadline.
+    pub patience_s: AtomicU32,
 }
 
 /// What a deadline means.
@@ -143,6 +145,11 @@ impl<In: Transport> Connector<In> for Tcp {
                 Ok(stream) => {
                     // Small messages both ways: waiting to fill a segment only adds latency.
                     let _ = stream.set_nodelay(true);
+                    match self.0.patience_s.load(Ordering::Relaxed) {
+                        0 => {}
+                        // A system that cannot has its own limits, of minutes to hours: the call's deadline comes before.
+                        seconds => wait::keep_alive(&stream, seconds).unwrap_or_default(),
+                    }
                     let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
                     let transport = TcpTransport { stream, buffers, authority, peer, shared: self.0.clone() };
                     return Ok(Some(Either::B(transport)));
@@ -159,6 +166,11 @@ impl Tcp {
     /// Every address but the last may take half of what is left, so that a silent one does not use up the call.
     fn part_of_watch(&self, last: bool) -> Watch {
         let mut watch = self.0.watch();
+        let patience = self.0.patience_s.load(Ordering::Relaxed);
+        if patience > 0 {
+            let end = wait::now() + Duration::from_secs(patience.into());
+            watch.deadline = Some(watch.deadline.map_or(end, |deadline| deadline.min(end)));
+        }
         if let (Some(deadline), false) = (watch.deadline, last) {
             let now = wait::now();
             watch.deadline = Some(now + deadline.saturating_duration_since(now) / 2);

@@ -52,6 +52,9 @@ impl Watch {
     }
 }
 
+/// Probes that may stay unanswered, so many in each span that a connection may be silent.
+const PROBES: u32 = 3;
+
 #[expect(clippy::disallowed_methods, reason = "io::http waits for the network, so it reads the monotonic clock")]
 pub(super) fn now() -> Instant {
     Instant::now()
@@ -60,8 +63,8 @@ pub(super) fn now() -> Instant {
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
-pub(super) use unix::{connect, wait, woken};
+pub(super) use unix::{connect, keep_alive, wait, woken};
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
-pub(super) use windows::{connect, wait, woken};
+pub(super) use windows::{connect, keep_alive, wait, woken};

@@ -105,3 +105,34 @@ fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
         _ => Err(error),
     }
 }
+
+/// Has the system give the connection up when the peer's machine is silent for so many seconds, whatever was sent.
+pub(in crate::io::http) fn keep_alive(stream: &TcpStream, seconds: u32) -> io::Result<()> {
+    let probe = (seconds / (PROBES + 1)).max(1) as libc::c_int;
+    set(stream, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        set(stream, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, probe)?;
+        // Of what was sent and never acknowledged.
+        set(stream, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, seconds as libc::c_int * 1_000)?;
+    }
+    #[cfg(target_vendor = "apple")]
+    {
+        set(stream, libc::IPPROTO_TCP, libc::TCP_KEEPALIVE, probe)?;
+        set(stream, libc::IPPROTO_TCP, TCP_RXT_CONNDROPTIME, seconds as libc::c_int)?;
+    }
+    set(stream, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, probe)?;
+    set(stream, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, PROBES as libc::c_int)
+}
+
+/// `netinet/tcp.h` of macOS: seconds after which a retransmission gives up.
+#[cfg(target_vendor = "apple")]
+const TCP_RXT_CONNDROPTIME: libc::c_int = 0x80;
+
+#[expect(unsafe_code, reason = "the standard library has no such options")]
+fn set(stream: &TcpStream, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: the pointer and the length name a live local, which the system reads.
+    let result =
+        unsafe { libc::setsockopt(stream.as_raw_fd(), level, name, (&raw const value).cast(), size_of_val(&value) as libc::socklen_t) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

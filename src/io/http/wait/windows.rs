@@ -166,3 +166,24 @@ fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
         e => Err(e),
     }
 }
+
+/// Has the system give the connection up when the peer's machine is silent for so many seconds, whatever was sent
+/// (Windows 10 of 2017 and later; an older one refuses, and the call's own deadline stays).
+pub(in crate::io::http) fn keep_alive(stream: &TcpStream, seconds: u32) -> io::Result<()> {
+    let probe = (seconds / (PROBES + 1)).max(1);
+    set(stream, sock::SOL_SOCKET, sock::SO_KEEPALIVE, 1)?;
+    set(stream, sock::IPPROTO_TCP, sock::TCP_MAXRT, seconds)?;
+    set(stream, sock::IPPROTO_TCP, sock::TCP_KEEPIDLE, probe)?;
+    set(stream, sock::IPPROTO_TCP, sock::TCP_KEEPINTVL, probe)?;
+    set(stream, sock::IPPROTO_TCP, sock::TCP_KEEPCNT, PROBES)
+}
+
+#[expect(unsafe_code, reason = "the standard library has no such options")]
+fn set(stream: &TcpStream, level: i32, name: i32, value: u32) -> io::Result<()> {
+    let bytes = value.to_ne_bytes();
+    // SAFETY: the pointer and the length name a live local, which the system reads.
+    match unsafe { sock::setsockopt(stream.as_raw_socket() as sock::SOCKET, level, name, bytes.as_ptr(), bytes.len() as i32) } {
+        0 => Ok(()),
+        _ => Err(last_error()),
+    }
+}
