@@ -23,8 +23,10 @@ use crate::io::clock;
 
 /// Time between two rows in which nothing changed, seconds.
 pub const EVERY_S: u64 = 300;
-/// Time between two counts, seconds.
+/// Time between two counts while nobody tells of a change, and between two rows that differ, seconds.
 const COUNT_S: u64 = 60;
+/// Shortest time between two counts: what Directors tell at once is counted once.
+const PAUSE: Duration = Duration::from_secs(2);
 /// A count of many agents takes time; at most this part of it is spent so.
 const SHARE: u32 = 200;
 /// How long each of them is kept, seconds.
@@ -72,12 +74,16 @@ pub struct HistoryRow {
     pub agent_versions: Vec<CountRow>,
     /// Agents whose last update failed, by reason.
     pub failures: Vec<CountRow>,
+    /// Agents between two versions.
+    pub agents_updating: Option<u64>,
 }
 
 /// The series in memory, the oldest first.
 #[derive(Default)]
 pub struct History {
     rows: RefCell<VecDeque<HistoryRow>>,
+    /// The last count, which may be newer than the newest row.
+    now: RefCell<Option<HistoryRow>>,
 }
 
 impl History {
@@ -87,7 +93,7 @@ impl History {
     /// The store is damaged.
     pub fn load(store: &Store) -> Result<History, String> {
         let rows = store.load::<HistoryRow>(Table::History)?.into_iter().map(|(_, row)| row).collect();
-        Ok(History { rows: RefCell::new(rows) })
+        Ok(History { rows: RefCell::new(rows), now: RefCell::default() })
     }
 
     /// The rows since a time, the oldest first.
@@ -95,33 +101,40 @@ impl History {
         self.rows.borrow().iter().filter(|row| row.time >= time).cloned().collect()
     }
 
-    /// The newest one.
+    /// The last count; after a start, before the first one, the newest row.
     pub fn last(&self) -> Option<HistoryRow> {
-        self.rows.borrow().back().cloned()
+        self.now.borrow().clone().or_else(|| self.rows.borrow().back().cloned())
     }
 
-    /// Adds a row when something changed, and every five minutes.
+    /// Counts soon after a Director told of a change; adds a row when something changed, and every five minutes.
     pub async fn keep(self: Rc<Self>, site: Rc<Site>, intake: Rc<Intake>) {
         loop {
             let (now, began) = (clock::unix(), clock::monotonic());
             match count(&site, &intake, now).await {
-                Ok(row) if self.is_due(&row) => {
-                    let changes = self.add(row);
-                    site.store.queue(changes);
+                Ok(row) => {
+                    *self.now.borrow_mut() = Some(row.clone());
+                    if self.is_due(&row) {
+                        let changes = self.add(row);
+                        site.store.queue(changes);
+                    }
                 }
-                Ok(_) => {}
                 Err(e) => log::error!("the fleet's history has a gap: {e}"),
             }
-            let pause =
-                (clock::monotonic().saturating_sub(began) * SHARE).clamp(Duration::from_secs(COUNT_S), Duration::from_secs(EVERY_S));
+            let pause = pause(clock::monotonic().saturating_sub(began));
             smol::Timer::after(pause).await;
+            let quiet = async {
+                smol::Timer::after(Duration::from_secs(COUNT_S).saturating_sub(pause)).await;
+            };
+            smol::future::or(intake.agents_changed.wait(), quiet).await;
         }
     }
 
     fn is_due(&self, row: &HistoryRow) -> bool {
-        let Some(last) = self.last() else { return true };
+        let rows = self.rows.borrow();
+        let Some(last) = rows.back() else { return true };
         let age = row.time.saturating_sub(last.time);
-        age >= EVERY_S || HistoryRow { time: last.time, ..row.clone() } != last
+        // A clock that was set back: the row replaces those of the time that did not come.
+        age >= EVERY_S || ((age >= COUNT_S || row.time < last.time) && HistoryRow { time: last.time, ..row.clone() } != *last)
     }
 
     /// Takes a row, and forgets what is too old or too dense; what is to be written.
@@ -149,6 +162,11 @@ impl History {
     }
 }
 
+/// How long to wait after a count that took so long.
+fn pause(took: Duration) -> Duration {
+    (took * SHARE).clamp(PAUSE, Duration::from_secs(EVERY_S))
+}
+
 fn key(time: u64) -> String {
     format!("{time:012}")
 }
@@ -159,6 +177,8 @@ fn gone(row: &HistoryRow) -> Change {
 
 /// Counts the fleet as it is now, a slice at a time.
 async fn count(site: &Rc<Site>, intake: &Intake, now: u64) -> Result<HistoryRow, String> {
+    // What rang is perhaps still on its way to the disk.
+    site.store.durable().await?;
     let mut row = HistoryRow { time: now, ..Default::default() };
     let mut versions = BTreeMap::new();
     {
@@ -169,7 +189,7 @@ async fn count(site: &Rc<Site>, intake: &Intake, now: u64) -> Result<HistoryRow,
             *versions.entry(director.version.clone()).or_default() += 1;
         }
     }
-    let (mut agent_versions, mut failures) = (BTreeMap::new(), BTreeMap::new());
+    let (mut agent_versions, mut failures, mut updating) = (BTreeMap::new(), BTreeMap::new(), 0);
     let mut after: Option<(String, String)> = None;
     loop {
         let cursor = after.as_ref().map(|(d, a)| (d.as_str(), a.as_str()));
@@ -177,6 +197,7 @@ async fn count(site: &Rc<Site>, intake: &Intake, now: u64) -> Result<HistoryRow,
         for agent in &slice {
             row.agents += 1;
             row.agents_online += u64::from(agent.online == Some(true));
+            updating += u64::from(agent.scheduled_version.is_some());
             *agent_versions.entry(agent.version.clone().unwrap_or_default()).or_default() += 1;
             if is_failure(agent.state.as_deref().unwrap_or_default()) {
                 *failures.entry(agent.code.clone().unwrap_or_default()).or_default() += 1;
@@ -188,6 +209,7 @@ async fn count(site: &Rc<Site>, intake: &Intake, now: u64) -> Result<HistoryRow,
         }
         smol::future::yield_now().await;
     }
+    row.agents_updating = Some(updating);
     (row.versions, row.agent_versions, row.failures) = (most(versions), most(agent_versions), most(failures));
     Ok(row)
 }
@@ -231,7 +253,22 @@ mod tests {
         // The clock goes back an hour.
         let back = 1_000_000 + (100 * 288 - 12) * EVERY_S;
         history.add(HistoryRow { time: back, ..Default::default() });
-        assert_eq!(history.last().unwrap().time, back);
+        assert_eq!(history.rows.borrow().back().unwrap().time, back);
+    }
+
+    #[test]
+    fn a_small_fleet_is_counted_at_once_and_a_large_one_seldom() {
+        assert_eq!(pause(Duration::from_millis(3)), PAUSE);
+        assert_eq!(pause(Duration::from_millis(100)), Duration::from_secs(20));
+        assert_eq!(pause(Duration::from_secs(60)), Duration::from_secs(EVERY_S));
+        let history = History::default();
+        let row = |time, agents| HistoryRow { time, agents, ..Default::default() };
+        history.add(row(1_000, 0));
+        // What is shown is the last count; rows that differ are a minute apart.
+        *history.now.borrow_mut() = Some(row(1_003, 7));
+        assert_eq!(history.last().unwrap().agents, 7);
+        let due = [(1_003, 7, false), (1_060, 7, true), (1_060, 0, false), (1_300, 0, true), (900, 7, true), (900, 0, false)];
+        assert!(due.into_iter().all(|(time, agents, due)| history.is_due(&row(time, agents)) == due));
     }
 
     #[test]

@@ -8,7 +8,7 @@ const NO_PAGE = new Set(['live', 'audit-csv', 'audit-json', 'logout', 'first', '
 // Something that is there for each place in a path.
 function values(world) {
   const [director, agent] = world.agents[0].split('/');
-  return { id: director, director, agent, os: 'linux', rollout: rollout(world), cluster: cluster(world), ...world.made };
+  return { id: director, director, agent, os: 'linux', rollout: rollout(world), cluster: cluster(world), template: template(world, director), ...world.made };
 }
 
 // The wizard's walk makes one; on its own, the tour does.
@@ -17,6 +17,11 @@ function cluster(world) {
   if (all.length) return all[0].id;
   const members = world.directors.flatMap((id) => ['--member', id]);
   return world.fleet('cluster', 'create', 'tour', ...members).clusters[0].id;
+}
+
+function template(world, director) {
+  const all = world.fleet('template', 'list').templates;
+  return (all.length ? all : world.fleet('template', 'create', 'tour', '--director', director).templates)[0].id;
 }
 
 function rollout(world) {

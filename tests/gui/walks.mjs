@@ -1,23 +1,8 @@
 // The walks: the paths of the specification in its own words and order of clicks, and what bad input gets.
-import { NARROW, WIDE, axe, go, look, open } from './browser.mjs';
+import { NARROW, axe, go, look, open } from './browser.mjs';
 import { enter } from './login.mjs';
-
-const AUTO = 'Auto';
-// Every Sunday at 02:00, the specification's own example.
-const SUNDAY = '0 2 * * 0';
-
-// A window that is logged in.
-async function at(world, tools, path, options = {}) {
-  const page = await open(tools.browser, tools.findings, world, { state: tools.state, ...options });
-  if (path) await go(page, tools.findings, world, path);
-  return page;
-}
-
-const main = (page) => page.getByRole('main');
-const choose = (where, name) => where.getByRole('radio', { name: new RegExp(`^${name}`) }).check();
-const seen = (where, name) => where.getByRole('radio', { name: new RegExp(`^${name}`) }).isVisible();
-const panel = (page, name) => main(page).getByRole('region', { name, exact: true });
-const said = (page, text) => page.locator('.toasts').getByText(text).first().waitFor();
+import { AUTO, SUNDAY, at, choose, command, customPolicy, main, panel, said, seen, shown } from './steps.mjs';
+import { MORE } from './walks-more.mjs';
 
 // Organization > Settings > Update Management: Mode; Method in Auto only; Schedule in Scheduled only; Save.
 async function organization(tools) {
@@ -122,30 +107,6 @@ async function director(tools) {
   await form().waitFor();
   await customPolicy(tools, page, form, { off: 'Organization' });
   await page.context().close();
-}
-
-// Steps 4 to 6 of every Custom Policy: toggle, settings, Save; then off, and on again.
-async function customPolicy({ findings, step }, page, form, { off }) {
-  step('4. Enable Custom Policy toggle');
-  const toggle = () => form().getByRole('checkbox', { name: 'Custom Policy' });
-  await toggle().check();
-  step('5. Configure custom update settings');
-  await choose(form(), AUTO);
-  await choose(form(), 'Scheduled');
-  await choose(form(), 'Interval');
-  await form().getByRole('textbox', { name: 'Interval' }).fill('12h');
-  step('6. Click Save');
-  await form().getByRole('button', { name: 'Save' }).click();
-  await said(page, /saved/i);
-  findings.expect((await form().locator('.in-force').innerText()).includes('Custom Policy'), 'panel', 'no value says Custom Policy');
-  step('off again: inherited, nothing lost');
-  await toggle().uncheck();
-  await form().getByRole('button', { name: 'Save' }).click();
-  await said(page, /saved/i);
-  const text = await form().locator('.in-force').innerText();
-  findings.expect(text.includes(off) && !text.includes('Custom Policy'), 'panel', `with Custom Policy off it says: ${text}`);
-  await toggle().check();
-  findings.expect((await form().getByRole('textbox', { name: 'Interval' }).inputValue()) === '12h', 'panel', 'what was typed before is gone');
 }
 
 // In the Director creation wizard: Update Management step, Custom Policy toggle, settings, complete; the command to copy.
@@ -286,32 +247,6 @@ async function notifications(tools) {
   await main(page).getByRole('button', { name: 'Remove' }).click();
   await main(page).getByText(/There is no webhook yet/).waitFor();
   await page.context().close();
-}
-
-// A step that the tour does not reach: at both widths, with axe.
-async function shown({ findings, out }, page, name) {
-  await look(page, findings, name);
-  await axe(page, findings, name);
-  await page.screenshot({ path: `${out}/${name}.png`, fullPage: true });
-  await page.setViewportSize(NARROW);
-  await look(page, findings, `${name}, narrow`);
-  await page.screenshot({ path: `${out}/${name}-narrow.png`, fullPage: true });
-  await page.setViewportSize(WIDE);
-}
-
-// The install command: pin, SHA-256, and a button that copies all of it.
-async function command({ findings, world, step }, page, words) {
-  step('the install command to copy');
-  const text = await main(page).locator('#install').innerText();
-  const pin = world.fleet('status').pin;
-  for (const word of [...words, ...(words.includes('vmetric-director') ? [pin] : [])]) {
-    findings.expect(text.includes(word), 'install command', `does not hold ${word}`);
-  }
-  findings.expect(/[0-9a-f]{64}/.test(text), 'install command', 'holds no SHA-256');
-  await main(page).locator('[data-copy=install]').click();
-  await said(page, 'Copied');
-  const copied = await page.evaluate(() => navigator.clipboard.readText());
-  findings.expect(copied.trim() === text.trim(), 'copy', 'what is copied is not what is shown');
 }
 
 // Available updates: what is new, for whom; an administrator confirms and triggers.
@@ -500,6 +435,7 @@ export const WALKS = {
   notifications,
   'two-editors': race,
   'expired-session': expired,
+  ...MORE,
   'script-in-names': awkward,
   'without-javascript': withoutScript,
   keyboard,

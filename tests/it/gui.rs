@@ -21,7 +21,7 @@ const PAGE_BYTES: usize = 100_000;
 const EVIL: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ if x }}";
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn get(site: &Site, session: &str, path: &str) -> Heard {
+pub fn get(site: &Site, session: &str, path: &str) -> Heard {
     ask(site, "GET", path, &format!("cookie: __Host-session={session}\r\n"), "")
 }
 
@@ -30,7 +30,7 @@ fn tell(director: &FakeAgent, agents: impl Iterator<Item = AgentRowWire>) {
     tell_with(director, agents, None);
 }
 
-fn tell_with(director: &FakeAgent, agents: impl Iterator<Item = AgentRowWire>, install: Option<&InstallWire>) {
+pub fn tell_with(director: &FakeAgent, agents: impl Iterator<Item = AgentRowWire>, install: Option<&InstallWire>) {
     let rows: Vec<AgentRowWire> = agents.collect();
     let pages: Vec<&[AgentRowWire]> = rows.chunks(PAGE_MAX).collect();
     let (mut sum, mut count) = (0_u64, 0);
@@ -66,7 +66,7 @@ fn tell_with(director: &FakeAgent, agents: impl Iterator<Item = AgentRowWire>, i
     }
 }
 
-fn row(n: usize, name: &str) -> AgentRowWire {
+pub fn row(n: usize, name: &str) -> AgentRowWire {
     AgentRowWire {
         id: format!("agent-{n:05}"),
         hostname: Some(name.into()),
@@ -83,8 +83,19 @@ fn row(n: usize, name: &str) -> AgentRowWire {
     }
 }
 
+/// What a Director tells for install commands.
+pub fn install_wire() -> InstallWire {
+    InstallWire {
+        url: "https://site.test:8443".into(),
+        pin: format!("sha256:{}", "ab".repeat(32)),
+        certificates_sha256: "cd".repeat(32),
+        root_version: 1,
+        root_sha256: "ef".repeat(32),
+    }
+}
+
 /// A Fleet with an owner, a Director with hostile words and its agent, and a roll-out.
-fn world() -> (Site, String, FakeAgent) {
+pub fn world() -> (Site, String, FakeAgent) {
     let site = Site::fleet();
     add(&site, "anna", "owner");
     let session = log_in(&site, "anna");
@@ -98,12 +109,12 @@ fn world() -> (Site, String, FakeAgent) {
 }
 
 /// A route's address in this world; pages of one thing are of those that are there.
-fn address(route: &Route, director: &FakeAgent) -> String {
+pub fn address(route: &Route, director: &FakeAgent) -> String {
     let id = &director.report.agent_id;
     route.path.replace("{director}", id).replace("{agent}", "agent-00000").replace("{os}", "linux").replace("{rollout}", "1")
 }
 
-fn pages(director: &FakeAgent) -> Vec<String> {
+pub fn pages(director: &FakeAgent) -> Vec<String> {
     let looks = routes::all().filter(|r| r.method == "GET" && r.id != "live");
     let mut out: Vec<String> = looks.map(|r| address(r, director)).filter(|path| !path.contains('{')).collect();
     let evil = "%3Cscript%3Ealert(1)%3C/script%3E%22%27%3E%3Cimg%20src=x%20onerror=alert(2)%3E";
@@ -159,7 +170,7 @@ fn a_role_sees_what_it_may() {
 }
 
 /// The token of the forms of a page.
-fn csrf(page: &Heard) -> String {
+pub fn csrf(page: &Heard) -> String {
     page.body.split_once("name=\"csrf\" value=\"").unwrap().1.split_once('"').unwrap().0.to_string()
 }
 
@@ -211,13 +222,7 @@ fn devices_and_templates_end_in_commands_that_are_shown_once() {
     let heard = send("/devices/linux/new", &last);
     assert!(heard.status == 422 && heard.body.contains("has not told its address"), "{}", heard.body);
     // Its Director tells; the mirror has an agent for Linux and none for others.
-    let install = InstallWire {
-        url: "https://site.test:8443".into(),
-        pin: format!("sha256:{}", "ab".repeat(32)),
-        certificates_sha256: "cd".repeat(32),
-        root_version: 1,
-        root_sha256: "ef".repeat(32),
-    };
+    let install = install_wire();
     tell_with(&director, [row(0, EVIL)].into_iter(), Some(&install));
     site.add_of("vmetric-agent", "2.0.0", &agent_file("2.0.0"));
     site.publish();
@@ -246,7 +251,7 @@ fn devices_and_templates_end_in_commands_that_are_shown_once() {
         assert!(list.contains(part), "{part}: {list}");
     }
     assert!(!list.contains("vmt_"), "{list}");
-    let template = list.split_once("/devices/templates/t-").unwrap().1.split_once('/').unwrap().0;
+    let template = list.split_once("action=\"/devices/templates/t-").unwrap().1.split_once('/').unwrap().0;
     let renewed = send(&format!("/devices/templates/t-{template}/renew"), "");
     assert!(renewed.status == 200 && renewed.body.contains("vmt_"), "{}", renewed.body);
     let acts = [("disable", "Disabled"), ("enable", "On its way"), ("remove", "its devices stay"), ("remove", "there is no template")];

@@ -62,6 +62,7 @@ mod fleet_webhooks;
 mod frozen;
 #[cfg(all(unix, feature = "fleet"))]
 mod gui;
+mod gui_forms;
 mod http_client;
 #[cfg(unix)]
 mod install;

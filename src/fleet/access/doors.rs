@@ -221,7 +221,7 @@ impl Access {
         Ok(self.begin_session(site, &name, &begun.request, now))
     }
 
-    async fn fits(&self, kept: Hashed, mut password: String) -> Result<bool, Reason> {
+    pub(super) async fn fits(&self, kept: Hashed, mut password: String) -> Result<bool, Reason> {
         if password.len() > TYPED_MAX {
             password = "\0".into();
         }
@@ -267,7 +267,10 @@ impl Access {
             }
             *self.first.borrow_mut() = None;
         }
-        self.set_password(site, &name, hashed, now)?;
+        let mut user = self.set_password(site, &name, hashed, now)?;
+        // A session begins with it.
+        user.login_at = Some(now);
+        self.keep_user(site, user);
         self.audit.note(site, login_row(&name, true, begun, "UseLink", "chose a password with a one-time link"));
         Ok(name)
     }

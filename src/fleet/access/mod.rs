@@ -19,6 +19,7 @@ pub mod audit;
 pub mod command;
 pub mod door;
 pub mod doors;
+pub mod own;
 pub mod password;
 pub mod rules;
 pub mod sessions;
@@ -198,15 +199,25 @@ pub fn same_site(request: &Request) -> Result<(), Reason> {
     }
 }
 
-/// Leads to the login, and from there back to the page that was asked for.
+/// Leads to the login, and from there back to the page that was asked for; after a form, to the page that it stood on.
 pub fn login_first(request: &Request) -> Response {
     let query = request.query.as_ref().map_or(String::new(), |query| format!("?{query}"));
-    let next = format!("{}{query}", request.path);
+    let next = match request.method.as_str() {
+        "GET" | "HEAD" => format!("{}{query}", request.path),
+        _ => page_of_form(request).unwrap_or_default(),
+    };
     let to = match local_path(&next) {
         "/" => "/login".to_string(),
         next => format!("/login?next={}", encoded(next)),
     };
     redirect(&to)
+}
+
+/// The page of this server that a form was sent from, as the browser says.
+fn page_of_form(request: &Request) -> Option<String> {
+    let (host, referer) = (request.header("host")?, request.header("referer")?);
+    let page = referer.strip_prefix("https://")?.strip_prefix(host)?;
+    page.starts_with('/').then(|| page.to_string())
 }
 
 /// A path of this server to go to next, by `GET`.

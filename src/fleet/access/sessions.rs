@@ -192,6 +192,11 @@ impl Access {
         self.end_those(site, |_, session| session.user == user)
     }
 
+    /// Ends every session of a user but the one with this listed id: how many there were.
+    pub fn end_other_sessions(&self, site: &Site, user: &str, kept: &str) -> usize {
+        self.end_those(site, |key, session| session.user == user && id_of(key) != kept)
+    }
+
     /// Ends one by its listed id.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ impl Input {
             "name": name, "id": format!("f-{name}"), "label": label, "value": "", "help": "", "error": "", "type": "text",
             "is_text": false, "is_area": false, "is_select": false, "is_radio": false, "is_tick": false,
             "options": [], "required": false, "checked": false, "list": [], "has_list": false, "autocomplete": "off",
-            "only_if": "", "mono": false,
+            "only_if": "", "mono": false, "hint": "",
         });
         let mut input = Input { json };
         input.set(kind, true);
@@ -111,6 +111,12 @@ impl Input {
     pub fn suggest(mut self, values: &[String]) -> Input {
         self.set("list", values.to_vec());
         self.set("has_list", !values.is_empty());
+        self
+    }
+
+    /// What may be typed, shown while nothing is; the label says what the field is.
+    pub fn hint(mut self, hint: &str) -> Input {
+        self.set("hint", hint);
         self
     }
 

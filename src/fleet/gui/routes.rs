@@ -47,6 +47,7 @@ pub static ROUTES: &[&[Route]] = &[
     pages::create::ROUTES,
     pages::devices::ROUTES,
     pages::templates::ROUTES,
+    pages::template_edit::ROUTES,
     pages::clusters::ROUTES,
     pages::updates::ROUTES,
     pages::confirm::ROUTES,
@@ -54,6 +55,7 @@ pub static ROUTES: &[&[Route]] = &[
     pages::tokens::ROUTES,
     pages::users::ROUTES,
     pages::audit::ROUTES,
+    pages::account::ROUTES,
 ];
 
 /// All of them.

@@ -50,7 +50,8 @@ impl Wizard {
     /// For the template `wizard`: the steps, and what the other ones hold. `names` are this step's fields.
     pub fn frame(&self, ask: &Ask, step: usize, names: &[&str], problem: &str) -> Value {
         let forms = self.steps.len() - 1;
-        let steps: Vec<Value> = self.steps.iter().enumerate().map(|(at, name)| json!({"name": name, "here": at == step})).collect();
+        let steps: Vec<Value> =
+            self.steps.iter().enumerate().map(|(at, name)| json!({"name": name, "here": at == step, "past": at < step})).collect();
         let others = ask.form.raw().pairs().iter().filter(|(name, _)| !OWN.contains(&name.as_str()) && !names.contains(&name.as_str()));
         let hidden: Vec<Value> = others.map(|(name, value)| json!({"name": name, "value": value})).collect();
         json!({

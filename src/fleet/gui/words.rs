@@ -23,12 +23,65 @@ pub fn human(word: &str) -> String {
 
 /// A sentence with a capital letter, unless it begins with a name.
 pub fn sentence(text: &str) -> String {
-    let first = text.split_whitespace().next().unwrap_or_default().trim_end_matches([',', ';', ':']);
-    if first.is_empty() || !first.bytes().all(|b| b.is_ascii_lowercase()) {
+    let mut all = text.split_whitespace();
+    let first = all.next().unwrap_or_default().trim_end_matches([',', ';', ':']);
+    // What is told of more closely in brackets is a name.
+    let named = all.next().is_some_and(|second| second.starts_with('('));
+    let plain = first == "roll-out" || first.bytes().all(|b| b.is_ascii_lowercase());
+    if named || first.is_empty() || !plain {
         return text.to_string();
     }
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// Who did it: `user anna` and `uid 0` as people write them.
+pub fn by(who: &str) -> String {
+    match who.split_once(' ') {
+        Some(("user", name)) => name.into(),
+        Some(("uid", _)) => format!("Command line ({who})"),
+        _ => who.into(),
+    }
+}
+
+/// An identity's name for people: a host name without the twelve digits that make it unique. The whole one stands in the title.
+pub fn short(id: &str) -> &str {
+    match id.rsplit_once('-') {
+        Some((name, digits)) if !name.is_empty() && digits.len() == 12 && digits.bytes().all(|b| b.is_ascii_hexdigit()) => name,
+        _ => id,
+    }
+}
+
+/// A program's sentence for people: `25165824 bytes` in the unit that fits, a verdict in words.
+pub fn readable(text: &str) -> String {
+    let text = text.replace(" [bad]", "; this version is bad").replace(" [could_not_tell]", "; that may be no fault of the version");
+    let mut out: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        let (bare, end) = word.strip_prefix("bytes").map_or((word, ""), |end| ("bytes", end));
+        match out.last().and_then(|n| n.parse::<u64>().ok()).filter(|n| *n >= 10_240 && bare == "bytes") {
+            Some(n) => {
+                out.pop();
+                out.push(bytes(n) + end);
+            }
+            None => out.push(word.into()),
+        }
+    }
+    out.join(" ")
+}
+
+/// A browser's long word for itself, short: name and system, as far as they are known.
+pub fn browser(agent: &str) -> String {
+    // Each says that it is its elders, too: the youngest first.
+    let names =
+        [("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"), ("curl/", "curl")];
+    let systems =
+        [("Android", "Android"), ("iPhone", "iOS"), ("iPad", "iOS"), ("Windows", "Windows"), ("Mac OS X", "macOS"), ("Linux", "Linux")];
+    let of = |all: &[(&str, &'static str)]| all.iter().find(|(mark, _)| agent.contains(mark)).map(|(_, word)| *word);
+    match (of(&names), of(&systems)) {
+        (Some(name), Some(system)) => format!("{name} on {system}"),
+        (Some(name), None) => name.into(),
+        _ => agent.into(),
+    }
 }
 
 /// The same of what is said about an order of Fleet's: whom the shared engine calls an agent is a Director here.
@@ -158,6 +211,13 @@ mod tests {
         assert_eq!((human("rolled_back"), bytes(20 << 20)), ("Rolled back".into(), "20 MiB".into()));
         assert_eq!((sentence("it waits"), sentence("site-1: x"), sentence("")), ("It waits".into(), "site-1: x".into(), String::new()));
         assert_eq!(directors("the first agent, vmetric-agent; agents"), "The first Director, vmetric-agent; Directors");
+        assert_eq!(sentence("harbour (linux-amd64, 3.0.0)"), "harbour (linux-amd64, 3.0.0)");
+        assert_eq!((by("user anna"), by("uid 0"), by("policy")), ("anna".into(), "Command line (uid 0)".into(), "policy".into()));
+        assert_eq!((short("web-1-4da35b2b5536"), short("web-1"), short("-4da35b2b5536")), ("web-1", "web-1", "-4da35b2b5536"));
+        assert_eq!(readable("1.0.0 -> 1.1.0, 25165824 bytes, 3 s [bad]"), "1.0.0 -> 1.1.0, 24 MiB, 3 s; this version is bad");
+        assert_eq!((readable("7 bytes"), readable("")), ("7 bytes".into(), String::new()));
+        let chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36";
+        assert_eq!((browser(chrome), browser("curl/8"), browser("<b>")), ("Chrome on Linux".into(), "curl".into(), "<b>".into()));
         assert_eq!(utc(0), "1970-01-01 00:00 UTC");
     }
 }

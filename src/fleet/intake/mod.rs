@@ -23,6 +23,7 @@ use std::rc::Rc;
 use miniserde::{Deserialize, Serialize, json};
 
 use crate::core::inventory::Receiver;
+use crate::director::bell::Bell;
 use crate::director::caller::{Caller, vouch};
 use crate::director::service::{agent_of, now, parse, throttled, unavailable, wrong_method};
 use crate::director::site::Site;
@@ -134,6 +135,8 @@ pub struct Source {
 pub struct Intake {
     sources: RefCell<BTreeMap<String, Source>>,
     throttle: RefCell<Throttle>,
+    /// Rung when a Director told of agents that came, went or changed.
+    pub agents_changed: Bell,
 }
 
 impl Intake {
@@ -157,7 +160,7 @@ impl Intake {
         for (director, rows) in sums {
             sources.entry(director).or_default().table = Receiver::holding(rows);
         }
-        Ok(Intake { sources: RefCell::new(sources), throttle: RefCell::default() })
+        Ok(Intake { sources: RefCell::new(sources), throttle: RefCell::default(), agents_changed: Bell::default() })
     }
 
     /// Longest body of a request that is the intake's.
@@ -203,6 +206,10 @@ impl Intake {
         registry.set_reported(&caller.id, update.as_ref(), time);
         taken.1.settings_revision = Some(registry.handed_revision(&caller.id)).filter(|revision| *revision > 0);
         drop(registry);
+        // Its own row is always one of them.
+        if taken.0.len() > 1 {
+            self.agents_changed.ring();
+        }
         Ok(durable(site, taken.0, json::to_string(&taken.1)))
     }
 

@@ -99,6 +99,11 @@ impl Intake {
         self.sources.borrow().get(director).map(|s| s.row.clone())
     }
 
+    /// Looks at what a Director said last, without a copy of it.
+    pub fn with_health<T>(&self, director: &str, look: impl FnOnce(&HealthWire) -> T) -> Option<T> {
+        self.sources.borrow().get(director)?.row.health.as_ref().map(look)
+    }
+
     /// Whether a Director told of this agent.
     pub fn knows(&self, director: &str, agent: &str) -> bool {
         self.sources.borrow().get(director).is_some_and(|s| s.table.holds(agent))

@@ -98,7 +98,7 @@ async fn list(ask: Ask) -> Result<Reply, Reason> {
         "director": director,
         "agent": agent,
         "mixed": mixed,
-        "filters": [search(&ask, "Search by name, event, version or words"), periods(&ask), sizes(&ask)],
+        "filters": [search(&ask, "Search", "Name, event, version, words"), periods(&ask), sizes(&ask)],
     });
-    Page::new("Activity", "activity", context).reply()
+    Page::new("Activity", "activity", context).below(&[("Monitoring", "")]).reply()
 }

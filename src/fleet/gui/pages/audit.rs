@@ -83,7 +83,7 @@ async fn list(ask: Ask) -> Result<Reply, Reason> {
         "live": ask.query.get("before").is_empty(),
         "rows": rows.iter().map(row).collect::<Vec<_>>(),
         "none": none,
-        "filters": [search(&ask, "Object"), text("user", "User"), text("action", "Action"), periods(&ask)],
+        "filters": [search(&ask, "Object", ""), text("user", "User"), text("action", "Action"), periods(&ask)],
         "next": rows.last().filter(|_| more).map(|r| link(r.n.to_string())),
         "has_first": !ask.query.get("before").is_empty(),
         "first": link(String::new()),
@@ -98,7 +98,7 @@ async fn list(ask: Ask) -> Result<Reply, Reason> {
 
 fn row(r: &Row) -> Value {
     json!({
-        "user": r.user, "ip": r.ip, "object_type": r.object_type, "object": r.object, "action": r.action,
+        "user": words::by(&r.user), "ip": r.ip, "object_type": r.object_type, "object": r.object, "action": r.action,
         "description": r.description, "at": words::at(r.time), "n": r.n,
     })
 }

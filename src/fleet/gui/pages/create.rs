@@ -231,8 +231,10 @@ async fn cluster(ask: Ask) -> Result<Reply, Reason> {
     let made = match ask.command(wire).await {
         Ok(made) => made,
         Err(reason) => {
-            let step = usize::from(!reason.code.starts_with("name_"));
-            return cluster_step(&ask, step, &Errors::default(), &sentence(&reason.detail)).await;
+            let (step, field) = if reason.code.starts_with("name_") { (0, "name") } else { (1, "member") };
+            let mut errors = Errors::default();
+            errors.add(field, sentence(reason.detail.trim_start_matches("name: ")));
+            return cluster_step(&ask, step, &errors, "").await;
         }
     };
     let wanted = ask.form.get("name");
@@ -240,7 +242,11 @@ async fn cluster(ask: Ask) -> Result<Reply, Reason> {
     let id = found.and_then(|c| c["id"].as_str()).unwrap_or_default().to_string();
     if settings::custom(&ask.form, true) {
         let set = AdminWire { expected: None, ..settings::change("set", &format!("cluster/{id}"), &ask.form, true) };
-        ask.command(set).await?;
+        // It is there already: its page has the panel to try again.
+        if let Err(reason) = ask.command(set).await {
+            let text = format!("The cluster {wanted} was created, but its policy was not taken: {}", reason.detail);
+            return Ok(Reply::See(format!("{CLUSTERS}/{}", encoded(&id)), Some(Toast { bad: true, text })));
+        }
     }
     Ok(Reply::See(format!("{CLUSTERS}/{}", encoded(&id)), Toast::good(format!("The cluster {wanted} was created."))))
 }

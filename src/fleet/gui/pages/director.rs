@@ -106,7 +106,7 @@ pub fn update(view: &ExplainView, node: &str) -> Value {
         "state": if a.state == "idle" { words::chip("good", "ok", "Idle") } else { words::state(&a.state) },
         "percent": a.percent,
         "moving": a.scheduled_version.is_some(),
-        "detail": words::directors(detail),
+        "detail": words::directors(&words::readable(detail)),
         "since": a.since.map(words::ago),
         "until": a.deadline.map(words::at),
         "then": view.then.as_deref().map(words::directors),
@@ -150,6 +150,10 @@ fn facts(view: &ExplainView) -> Vec<Value> {
 }
 
 fn running(a: &AgentView) -> String {
+    // The factory image's state is a name for the same.
+    if a.running == a.running_as && !a.running.is_empty() {
+        return format!("{} image", a.running);
+    }
     let slot = match a.running.as_str() {
         "a" | "b" => format!("slot {}", a.running),
         "" => return "not told yet".into(),

@@ -78,7 +78,7 @@ async fn list(ask: Ask) -> Result<Reply, Reason> {
         "none": none,
         "pager": part.pager(&ask, shown),
         "filters": [
-            search(&ask, "Search by name, id, address, version or platform"),
+            search(&ask, "Search", "Name, id, version, platform"),
             choice(&ask, "status", "Status", &STATES),
             sizes(&ask),
         ],

@@ -44,9 +44,9 @@ impl Part {
     }
 }
 
-/// The box for words to look for.
-pub fn search(ask: &Ask, label: &str) -> Value {
-    Input::text("q", label).kind("search").value(ask.query.get("q")).json()
+/// The box for words to look for; `what` is found by them.
+pub fn search(ask: &Ask, label: &str, what: &str) -> Value {
+    Input::text("q", label).kind("search").hint(what).value(ask.query.get("q")).json()
 }
 
 /// A choice that filters.

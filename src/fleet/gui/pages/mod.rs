@@ -1,5 +1,6 @@
 //! The pages. Each module has its routes and templates beside its functions.
 
+pub mod account;
 pub mod activity;
 pub mod acts;
 pub mod agents;
@@ -19,6 +20,7 @@ pub mod policy;
 pub mod releases;
 pub mod rollouts;
 pub mod shell;
+pub mod template_edit;
 pub mod templates;
 pub mod tokens;
 pub mod updates;
@@ -42,6 +44,7 @@ pub static TEMPLATES: &[Templates] = &[
     create::TEMPLATES,
     devices::TEMPLATES,
     templates::TEMPLATES,
+    template_edit::TEMPLATES,
     clusters::TEMPLATES,
     updates::TEMPLATES,
     confirm::TEMPLATES,
@@ -49,4 +52,5 @@ pub static TEMPLATES: &[Templates] = &[
     tokens::TEMPLATES,
     users::TEMPLATES,
     audit::TEMPLATES,
+    account::TEMPLATES,
 ];

@@ -88,7 +88,7 @@ async fn page(ask: &Ask, errors: &Errors, made: &Value) -> Result<Reply, Reason>
         "kinds_error": errors.of("events"),
     });
     let status = if errors.is_empty() { 200 } else { 422 };
-    Page::new("Settings", "notifications", context).status(status).reply()
+    Page::new("Settings", "notifications", context).below(&[("Organization", "")]).status(status).reply()
 }
 
 fn row(ask: &Ask, hook: &Value) -> Value {

@@ -52,11 +52,13 @@ async fn overview(ask: Ask) -> Result<Reply, Reason> {
     let waiting = registry.pending_views(ask.now).count();
     let mut now: BTreeMap<String, u64> = BTreeMap::new();
     live.iter().for_each(|d| *now.entry(d.version.clone()).or_default() += 1);
-    let sites = silent
+    let fallen = silent
         .iter()
         .take(LIST)
         .map(|(at, d)| json!({"name": d.hostname, "path": directors::path(&d.id), "seen": words::ago(*at), "version": d.version}));
     let failures = failures(&registry, &last, ask.now);
+    let (sites, more_sites) = moving(&ask, live.iter().map(|d| (d.id.as_str(), d.hostname.as_str())));
+    let updating_agents = last.agents_updating.unwrap_or(0);
     let spans = SPANS.map(|(w, label, _)| json!({"word": label, "path": format!("/?span={w}"), "here": w == word}));
     let context = json!({
         "live": true,
@@ -65,19 +67,21 @@ async fn overview(ask: Ask) -> Result<Reply, Reason> {
         "tiles": [
             tile("Directors", live.len() as u64, &format!("{} connected", number((live.len() - silent.len()) as u64)), directors::PATH, ""),
             tile("Agents", last.agents, &format!("{} connected", number(last.agents_online)), "/devices/linux", ""),
-            tile("Silent Directors", silent.len() as u64, "not heard for 3 minutes", "/fleet-management/directors?status=silent", if silent.is_empty() { "good" } else { "warn" }),
-            tile("Updating", updating as u64, "Directors between versions", "/fleet-management/directors?status=updating", ""),
+            tile("Silent Directors", silent.len() as u64, "for over 3 minutes", "/fleet-management/directors?status=silent", if silent.is_empty() { "good" } else { "warn" }),
+            tile("Updating", updating as u64 + updating_agents, &format!("{} Directors", number(updating as u64)), "/fleet-management/directors?status=updating", ""),
             tile("Halted roll-outs", halted as u64, "wait for a person", "/rollouts", if halted == 0 { "good" } else { "bad" }),
-            tile("Waiting for approval", waiting as u64, "new Directors", directors::PATH, if waiting == 0 { "" } else { "warn" }),
+            tile("To approve", waiting as u64, "new Directors", directors::PATH, if waiting == 0 { "" } else { "warn" }),
         ],
         "spans": spans,
-        "directors": chart("Directors by version", &rows, |r| &r.versions, most(now), from, ask.now),
-        "agents": chart("Agents by version", &rows, |r| &r.agent_versions, last.agent_versions.clone(), from, ask.now),
+        "directors": chart("Directors by version", &rows, |r| &r.versions, (ask.now, most(now)), (from, ask.now)),
+        "agents": chart("Agents by version", &rows, |r| &r.agent_versions, (last.time, last.agent_versions.clone()), (from, ask.now)),
         "rollouts": running,
-        "no_rollouts": running.is_empty(),
+        "idle": running.is_empty() && sites.is_empty(),
+        "sites": sites,
+        "more_sites": more_sites,
         "failures": failures,
         "no_failures": failures.is_empty(),
-        "silent": sites.collect::<Vec<_>>(),
+        "silent": fallen.collect::<Vec<_>>(),
         "no_silent": silent.is_empty(),
         "more_silent": silent.len().saturating_sub(LIST),
     });
@@ -86,12 +90,53 @@ async fn overview(ask: Ask) -> Result<Reply, Reason> {
     Page::new("Overview", "overview", context).reply()
 }
 
+/// Directors whose agents are being updated, and how many more there are than are shown.
+fn moving<'a>(ask: &Ask, live: impl Iterator<Item = (&'a str, &'a str)>) -> (Vec<Value>, usize) {
+    let (mut out, mut more) = (Vec::new(), 0);
+    for (id, name) in live {
+        let counts: Vec<(String, u64)> = ask
+            .intake
+            .with_health(id, |h| h.agents.iter().flatten().map(|c| (c.state.clone(), c.count)).filter(|(_, n)| *n > 0).collect())
+            .unwrap_or_default();
+        let toned: Vec<(Value, u64)> = counts.iter().map(|(state, n)| (words::state(state), *n)).collect();
+        let is_moving = |chip: &Value, state: &str| chip["tone"] == "busy" || matches!(state, "waiting_turn" | "ordered");
+        if !toned.iter().zip(&counts).any(|((chip, _), (state, _))| is_moving(chip, state)) {
+            continue;
+        }
+        if out.len() == LIST {
+            more += 1;
+            continue;
+        }
+        let class = |tone: &Value| match tone.as_str() {
+            Some("good") => "kgood",
+            Some("bad") => "kbad",
+            Some("warn") => "kwarn",
+            Some("busy") => "kbusy",
+            _ => "kwait",
+        };
+        let parts: Vec<(&str, u64)> = toned.iter().map(|(chip, n)| (class(&chip["tone"]), *n)).collect();
+        let total: u64 = counts.iter().map(|(_, n)| n).sum();
+        out.push(json!({
+            "name": name, "path": format!("/devices/linux?director={}", crate::fleet::access::encoded(id)), "total": number(total),
+            "meter": charts::meter(&parts, total),
+            "counts": toned.into_iter().map(|(chip, n)| json!({"chip": chip, "count": number(n)})).collect::<Vec<_>>(),
+        }));
+    }
+    (out, more)
+}
+
 fn tile(name: &str, n: u64, about: &str, path: &str, tone: &str) -> Value {
     json!({"name": name, "n": number(n), "about": about, "path": path, "tone": tone})
 }
 
-/// A chart with its numbers. The names are those of now and of the rows, the most frequent of now first.
-fn chart(title: &str, rows: &[HistoryRow], of: fn(&HistoryRow) -> &Vec<CountRow>, now: Vec<CountRow>, from: u64, until: u64) -> Value {
+/// A chart with its numbers: `now` is the last count, and when that was. The names are those of now and of the rows, the most frequent of now first.
+fn chart(
+    title: &str,
+    rows: &[HistoryRow],
+    of: fn(&HistoryRow) -> &Vec<CountRow>,
+    (at, now): (u64, Vec<CountRow>),
+    (from, until): (u64, u64),
+) -> Value {
     let mut names: Vec<String> = Vec::new();
     for count in now.iter().chain(rows.iter().rev().flat_map(|row| of(row).iter())) {
         if names.len() < CLASSES.len() - 1 && !count.name.is_empty() && !names.contains(&count.name) {
@@ -104,8 +149,11 @@ fn chart(title: &str, rows: &[HistoryRow], of: fn(&HistoryRow) -> &Vec<CountRow>
         out
     };
     let mut series: Vec<(u64, Vec<u64>)> = rows.iter().map(|row| (row.time, split(of(row)))).collect();
-    series.push((until, split(&now)));
-    series.dedup_by(|b, a| a.1 == b.1 && b.0 != until);
+    series.push((at.min(until), split(&now)));
+    // Before the first one was heard of there is nothing to see; what did not change needs no point.
+    let first = series.iter().position(|(_, counts)| counts.iter().any(|n| *n > 0)).unwrap_or(series.len());
+    series.drain(..first);
+    series.dedup_by(|b, a| a.1 == b.1);
     let total: u64 = now.iter().map(|c| c.count).sum();
     let counts = split(&now);
     let share = |n: u64| (n * 100).checked_div(total).unwrap_or(0);
@@ -117,7 +165,8 @@ fn chart(title: &str, rows: &[HistoryRow], of: fn(&HistoryRow) -> &Vec<CountRow>
         .map(|((name, n), class)| json!({"name": name, "class": class, "count": number(n), "share": share(n)}))
         .collect();
     let peak = series.iter().map(|(_, c)| c.iter().sum::<u64>()).max().unwrap_or(0);
-    let begins = series.first().map_or(from, |(time, _)| (*time).max(from));
+    // An area has a width, also in the first seconds.
+    let begins = series.first().map_or(from, |(time, _)| (*time).max(from)).min(until.saturating_sub(1));
     let classes: Vec<&str> = CLASSES.iter().copied().take(names.len() + 1).collect();
     json!({
         "title": title,

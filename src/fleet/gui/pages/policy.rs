@@ -76,7 +76,7 @@ async fn tab_with(ask: &Ask, again: Option<Again>) -> Result<Reply, Reason> {
     let directors = panel_with(ask, "organization", TAB, of("organization")).await?;
     let agents = panel_with(ask, "agents", TAB, of("agents")).await?;
     let context = json!({"bar": {"tabs": tabs(ask)}, "panels": [directors, agents]});
-    Page::new("Settings", "update-management", context).status(status).reply()
+    Page::new("Settings", "update-management", context).below(&[("Organization", "")]).status(status).reply()
 }
 
 /// A form that was not good.
@@ -217,13 +217,18 @@ fn follows(node: &Value) -> Value {
         "agent" => "It is the Director's move.",
         _ => "",
     };
+    let confirm = node["decision"] == "needs_authorization";
+    let detail = match (confirm, node["version"].as_str()) {
+        (true, Some(version)) => format!("{version} waits until a person confirms it."),
+        _ => sentence(&node["detail"].as_str().unwrap_or_default().replace('`', "")),
+    };
     json!({
         "there": there,
-        "detail": sentence(node["detail"].as_str().unwrap_or_default()),
+        "detail": detail,
         "owner": owner,
         "has_next": next > 0,
         "next": words::at(next),
-        "confirm": node["decision"] == "needs_authorization",
+        "confirm": confirm,
     })
 }
 

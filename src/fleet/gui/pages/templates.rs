@@ -21,12 +21,13 @@ use crate::fleet::gui::routes::{Paged, Route};
 use crate::fleet::gui::wizard::Wizard;
 use crate::fleet::gui::words;
 
-const PATH: &str = "/devices/templates";
+/// Where they are.
+pub const PATH: &str = "/devices/templates";
 const NEW: &str = "/devices/templates/new";
 /// Templates on the page; `vmetric-fleet template list` has all.
 const SHOWN_MAX: usize = 60;
 /// What is chosen for a template without an end.
-const NEVER: &str = "never";
+pub const NEVER: &str = "never";
 
 /// Routes.
 pub static ROUTES: &[Route] = &[
@@ -48,7 +49,8 @@ pub static TEMPLATES: Templates = &[("templates", include_str!("../templates/tem
 
 const WIZARD: Wizard = Wizard { steps: &["Setup", "Update Management", "Install and Connect"], done: "Create template" };
 
-fn asked(act: &str, template: Option<&str>) -> AdminWire {
+/// A command about templates.
+pub fn asked(act: &str, template: Option<&str>) -> AdminWire {
     AdminWire { command: "template".into(), act: Some(act.into()), template: template.map(str::to_string), ..Default::default() }
 }
 
@@ -68,7 +70,8 @@ async fn list(ask: Ask) -> Result<Reply, Reason> {
     Page::new("Enrollment Templates", "templates", context).below(&[("Devices", "")]).reply()
 }
 
-fn row(ask: &Ask, t: &Value) -> Value {
+/// A template as a row.
+pub fn row(ask: &Ask, t: &Value) -> Value {
     let text = |name: &str| t[name].as_str().unwrap_or_default().to_string();
     let (director, director_path) = director_of(ask, &text("director"));
     let limit = t["uses"].as_u64().map_or("Unlimited".into(), words::number);
@@ -84,7 +87,7 @@ fn row(ask: &Ask, t: &Value) -> Value {
     };
     json!({
         "name": text("name"),
-        "id": text("id"),
+        "path": format!("{PATH}/{}", encoded(&text("id"))),
         "director": director,
         "director_path": director_path,
         "enrolled": format!("{}/{limit}", words::number(t["enrolled"].as_u64().unwrap_or(0))),
@@ -132,8 +135,14 @@ fn trail() -> [(String, String); 2] {
 }
 
 fn setup_errors(ask: &Ask, form: &Form) -> Errors {
-    let mut errors = name_errors(form, "name");
+    let mut errors = terms_errors(form);
     director_errors(ask, &mut errors);
+    errors
+}
+
+/// What is wrong with a template's name and terms.
+pub fn terms_errors(form: &Form) -> Errors {
+    let mut errors = name_errors(form, "name");
     let uses = form.get("uses");
     if !uses.is_empty() && !matches!(uses.parse::<usize>(), Ok(n) if (1..=AGENTS_MAX).contains(&n)) {
         errors.add("uses", format!("A whole number from 1 to {AGENTS_MAX}, or nothing for no limit."));

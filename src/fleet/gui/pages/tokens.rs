@@ -8,9 +8,11 @@ use crate::core::access::{Act, Role};
 use crate::core::reason::Reason;
 use crate::director::admin::AdminWire;
 use crate::fleet::gui::ask::Ask;
+use crate::fleet::gui::form::Errors;
 use crate::fleet::gui::input::Input;
 use crate::fleet::gui::page::{Page, Reply, Toast};
 use crate::fleet::gui::routes::{Paged, Route};
+use crate::fleet::gui::settings::sentence;
 use crate::fleet::gui::words;
 
 /// The tab's address.
@@ -35,7 +37,7 @@ fn roles(ask: &Ask) -> Vec<(&'static str, &'static str)> {
 
 async fn tokens(ask: Ask) -> Result<Reply, Reason> {
     let command = || AdminWire { command: "api-token".into(), ..Default::default() };
-    let (mut made, mut problem) = (Value::Null, String::new());
+    let (mut made, mut errors) = (Value::Null, Errors::default());
     if ask.is_form {
         let revoke = ask.form.some("revoke");
         let create = AdminWire { role: ask.form.some("role"), ttl_s: ask.form.get("ttl").parse().ok(), ..command() };
@@ -43,7 +45,10 @@ async fn tokens(ask: Ask) -> Result<Reply, Reason> {
         match ask.command(wire).await {
             Ok(_) if revoke.is_some() => return Ok(Reply::See(TOKENS.into(), Toast::good("The token was revoked."))),
             Ok(answer) => made = json!({"text": answer["token"], "until": words::at(answer["expires_at"].as_u64().unwrap_or(0))}),
-            Err(reason) => problem = words::sentence(&reason.detail),
+            Err(reason) => {
+                let field = if reason.code.starts_with("role_") { "role" } else { "" };
+                errors.add(field, sentence(&reason.detail));
+            }
         }
     }
     let all = ask.command(AdminWire { list: Some(true), ..command() }).await?;
@@ -61,8 +66,12 @@ async fn tokens(ask: Ask) -> Result<Reply, Reason> {
         })
     };
     let rows: Vec<Value> = all["tokens"].as_array().into_iter().flatten().map(row).collect();
-    let fields = vec![Input::select("role", "Role", &roles(&ask)).json(), Input::select("ttl", "Good for", &LIVES).json()];
-    let status = if problem.is_empty() { 200 } else { 422 };
-    let context = json!({"bar": {"tabs": tabs(&ask)}, "rows": rows, "fields": fields, "made": made, "problem": problem});
-    Page::new("Settings", "tokens", context).status(status).reply()
+    let about = "What a program may do with it: the same as a user of that role.";
+    let fields = vec![
+        Input::select("role", "Role", &roles(&ask)).help(about).typed(&ask.form, &errors).json(),
+        Input::select("ttl", "Good for", &LIVES).typed(&ask.form, &errors).json(),
+    ];
+    let status = if errors.is_empty() { 200 } else { 422 };
+    let context = json!({"bar": {"tabs": tabs(&ask)}, "rows": rows, "fields": fields, "made": made, "problem": errors.of("")});
+    Page::new("Settings", "tokens", context).below(&[("Organization", "")]).status(status).reply()
 }

@@ -14,6 +14,7 @@ use crate::fleet::gui::form::Errors;
 use crate::fleet::gui::input::Input;
 use crate::fleet::gui::page::{Page, Reply};
 use crate::fleet::gui::routes::{Paged, Route};
+use crate::fleet::gui::settings::sentence;
 use crate::fleet::gui::words;
 
 /// Sessions on the page; `vmetric-fleet session list` has all.
@@ -67,12 +68,13 @@ fn page(ask: &Ask, errors: &Errors, link: Option<(String, String)>) -> Result<Re
         let user = access.user(&s.user).ok();
         let may = user.is_some_and(|user| user.role() <= ask.who.role);
         json!({
-            "user": s.user, "ip": s.ip, "browser": s.browser, "seen": words::ago(s.seen_at), "ends": words::at(s.expires_at),
+            "user": s.user, "ip": s.ip, "browser": words::browser(&s.browser), "agent": s.browser, "seen": words::ago(s.seen_at), "ends": words::at(s.expires_at),
             "own": s.id == ask.who.session, "end": may && s.id != ask.who.session,
             "path": format!("/organization/sessions/{}/end", s.id), "csrf": ask.who.csrf,
         })
     };
     let (name, url) = link.unwrap_or_default();
+    let chosen = if errors.is_empty() || ask.form.get("role").is_empty() { "viewer" } else { ask.form.get("role") };
     let context = json!({
         "rows": rows,
         "sessions": sessions.iter().take(SESSIONS).map(session).collect::<Vec<_>>(),
@@ -80,7 +82,7 @@ fn page(ask: &Ask, errors: &Errors, link: Option<(String, String)>) -> Result<Re
         "error": errors.of(""),
         "fields": [
             Input::text("name", "Name").help("Letters, digits and . _ - + @").required().typed(&ask.form, errors).json(),
-            Input::radio("role", "Role", &roles(ask)).value("viewer").typed(&ask.form, errors).json(),
+            Input::radio("role", "Role", &roles(ask)).value(chosen).error(errors.of("role")).json(),
         ],
         "link": url,
         "link_name": name,
@@ -164,7 +166,7 @@ async fn linked(ask: Ask, wire: AdminWire) -> Result<Reply, Reason> {
                 "role_invalid" | "role_too_low" => "role",
                 _ => "",
             };
-            errors.add(field, reason.detail.clone());
+            errors.add(field, sentence(&reason.detail));
             page(&ask, &errors, None)
         }
     }

@@ -125,7 +125,8 @@
       const typed = new URLSearchParams(new FormData(form));
       const answer = await fetch(form.dataset.preview, { method: "POST", body: typed }).catch(() => null);
       // What was typed since asks again by itself.
-      if (!answer || !answer.ok || typed.toString() !== new URLSearchParams(new FormData(form)).toString()) return;
+      // Led elsewhere: the session is over, and Save leads to the login.
+      if (!answer || !answer.ok || answer.redirected || typed.toString() !== new URLSearchParams(new FormData(form)).toString()) return;
       const old = form.querySelector("[data-preview-here]");
       const next = old.cloneNode(false);
       next.innerHTML = await answer.text();

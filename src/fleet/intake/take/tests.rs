@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 
 fn intake() -> Intake {
-    Intake { sources: Default::default(), throttle: Default::default() }
+    Intake { sources: Default::default(), throttle: Default::default(), agents_changed: Default::default() }
 }
 
 fn event(seq: u64) -> EventWire {
