@@ -1,5 +1,7 @@
 //! Webhooks of a real Fleet: signed, tried again, restarted, and what is refused.
 
+mod kinds;
+
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, channel};
