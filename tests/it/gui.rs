@@ -1,11 +1,12 @@
 //! The web GUI of the real Fleet: every page for every role, hostile names, forms without script, live regions, sizes.
 
+mod costs;
+
 use std::io::Read;
 use std::time::Duration;
 
 use miniserde::json;
 use vmetric::core::access::{Role, permits};
-use vmetric::director::api_tokens::ApiTokenView;
 use vmetric::fleet::gui::page::CSP;
 use vmetric::fleet::gui::routes::{self, Route};
 use vmetric::io::clock;
@@ -379,55 +380,4 @@ fn a_stop_does_not_wait_for_who_looks() {
     let mut stream = Stream::open(&site, &session, "/");
     stream.until("event: region");
     assert_eq!(site.stop(), Some(0));
-}
-
-#[test]
-#[ignore = "measures: tests/run measure"]
-fn ten_thousand_agents_and_fifty_browsers() {
-    let site = Site::fleet();
-    add(&site, "anna", "owner");
-    let session = log_in(&site, "anna");
-    let directors: Vec<FakeAgent> = (0..20).map(|n| site.enroll(&format!("site-{n:02}"))).collect();
-    for (n, director) in directors.iter().enumerate() {
-        director.report();
-        tell(director, (0..500).map(|m| row(n * 500 + m, &format!("edge-{:05}", n * 500 + m))));
-    }
-    let cookie = format!("cookie: __Host-session={session}\r\n");
-    for path in ["/devices/linux", "/devices/linux?q=edge-09999", "/devices/windows", "/", "/fleet-management/directors", "/activity"] {
-        let mut raw = site.hostile();
-        let mut times = Vec::new();
-        let mut size = 0;
-        for _ in 0..20 {
-            let began = clock::monotonic();
-            raw.say(format!("GET {path} HTTP/1.1\r\nhost: fleet.test\r\n{cookie}\r\n"));
-            let (head, body) = raw.hear();
-            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-            (size, _) = (body.len(), times.push(clock::monotonic() - began));
-        }
-        times.sort();
-        println!("{path}: {size} bytes, answer {:.1} ms (median of 20)", times[10].as_secs_f64() * 1e3);
-        assert!(size < PAGE_BYTES);
-    }
-    let cpu = || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", site.pid())).unwrap();
-        let fields: Vec<i64> = stat.rsplit_once(')').unwrap().1.split_whitespace().filter_map(|f| f.parse().ok()).collect();
-        fields[10] + fields[11]
-    };
-    let measure = |what: &str, streams: &mut Vec<Stream>| {
-        streams.iter_mut().for_each(|s| s.until("event: region"));
-        let before = cpu();
-        vmetric::io::process::sleep(Duration::from_secs(30));
-        println!("{what}: {:.2} % of one processor", (cpu() - before) as f64 / 30.0);
-    };
-    measure("nobody looks", &mut Vec::new());
-    for sessions in [1, 4] {
-        let sessions: Vec<String> = (0..sessions).map(|_| log_in(&site, "anna")).collect();
-        let looked = ["/", "/devices/linux", "/fleet-management/directors", "/rollouts", "/activity"];
-        let (each, n) = if sessions.len() == 1 { (1, 10) } else { (looked.len(), 50) };
-        let mut streams: Vec<Stream> = (0..n).map(|n| Stream::open(&site, &sessions[n % sessions.len()], looked[n % each])).collect();
-        measure(&format!("{n} browsers, {each} different page(s)"), &mut streams);
-    }
-    // The API's token is another door to the same rows.
-    let token = site.json::<ApiTokenView>("token create --role viewer --json").token;
-    assert_eq!(crate::fleet::get(&site, "/api/v1/agents?limit=200", Some(&token)).0, 200);
 }

@@ -148,6 +148,8 @@ const ACTS: &[&str] = &[
     "template-remove",
     "cluster-remove",
     "updates-confirm",
+    "agents-confirm",
+    "agents-confirm-revoke",
     "webhook-test",
     "webhook-enable",
     "webhook-disable",

@@ -62,10 +62,13 @@ mod fleet_webhooks;
 mod frozen;
 #[cfg(all(unix, feature = "fleet"))]
 mod gui;
+#[cfg(all(unix, feature = "fleet"))]
 mod gui_forms;
 mod http_client;
 #[cfg(unix)]
 mod install;
+#[cfg(feature = "director")]
+mod install_powershell;
 mod launcher;
 #[cfg(unix)]
 mod lossy;
