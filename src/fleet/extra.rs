@@ -10,6 +10,7 @@ use super::access::{Access, command, door, doors, rules};
 use super::api::Api;
 use super::clusters;
 use super::confirm;
+use super::explain;
 use super::gui::Gui;
 use super::intake::Intake;
 use super::notices::Notices;
@@ -99,6 +100,9 @@ impl Extra for FleetExtra {
         if request.command == confirm::COMMAND {
             return Some(Box::pin(confirm::run(intake, site, request, who, clock::unix(), out)));
         }
+        if request.command == explain::COMMAND {
+            return Some(Box::pin(explain::run(intake, site, request, clock::unix(), out)));
+        }
         told::COMMANDS.contains(&request.command.as_str()).then(|| -> Commanded<'a> { Box::pin(told::run(intake, site, request, out)) })
     }
 
@@ -137,7 +141,16 @@ async fn agents_concerned(intake: Rc<Intake>, site: &Rc<Site>, scope: &Scope) ->
         return Err(Reason::new("agent_unknown", detail));
     }
     site.store.durable().await.map_err(store_error)?;
-    let agents = intake.agents(site, director, None, CONCERNED_MAX).await.map_err(store_error)?;
+    let mut agents = Vec::new();
+    match scope {
+        Scope::AgentsOfCluster(id) => {
+            let members = site.registry.borrow().named_cluster(id)?.members.clone();
+            for member in members {
+                agents.extend(intake.agents(site, Some(&member), None, CONCERNED_MAX).await.map_err(store_error)?);
+            }
+        }
+        _ => agents = intake.agents(site, director, None, CONCERNED_MAX).await.map_err(store_error)?,
+    }
     let wanted = |id: &str| !matches!(scope, Scope::AgentOf(_, agent) if agent != id);
     let text = |text: Option<String>| text.unwrap_or_default();
     let seen = agents.into_iter().filter(|a| wanted(&a.id));

@@ -8,6 +8,7 @@ pub mod access;
 pub mod api;
 pub mod clusters;
 pub mod confirm;
+pub mod explain;
 pub mod extra;
 pub mod form;
 pub mod gui;

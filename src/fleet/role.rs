@@ -26,6 +26,7 @@ Run
 Look
   directors [--state S] [--version V] [--why TEXT] [--json]
                                     every Director: version, pending version, state, why not yet; what needs you first
+  explain DIRECTOR/AGENT [--json]   an agent: what counts for it at its Director, and which tier set it
   explain DIRECTOR [--json]         all about one: why, since and until when, whose move, what you can do
   rollouts [--json]                 every roll-out
   rejections [--json]               files that are not ordered, to whom, why
@@ -62,8 +63,8 @@ Act
       First one Director, then at most --max-in-flight (10%); more than --max-failures (2) halt it.
   policy show [WHOSE] | set | check | unset [WHOSE] [--mode M] [--method M] [--version V] [--cron C | --interval I] [--zone Z]
       [--custom on|off] [--replace] [--revision N] [--json]    update settings; check says what set would do, and does nothing
-      WHOSE: --default (every Director), --director ID, --cluster NAME, --agents (every agent), --agents --director ID (that
-      Director's agents), --agents --director ID --agent ID. Lower wins; --custom off inherits again and keeps what was typed.
+      WHOSE: --default (every Director), --director ID, --cluster NAME, --agents (every agent), --agents --cluster NAME (its members'
+      agents), --agents --director ID (that Director's agents), --agents --director ID --agent ID. Lower wins; --custom off inherits again and keeps what was typed.
   policy history [WHOSE] [--limit N] [--before REVISION] [--json]    who changed what, when, before and after
   cluster create NAME --member DIRECTOR... | list | show NAME | change NAME [--name N] [--member DIRECTOR...] | remove NAME
       [--revision N] [--json]       3 to 15 Directors, an odd number, with one policy; updated one member at a time

@@ -7,6 +7,7 @@ use smol::net::unix::UnixStream;
 
 use super::clusters;
 use super::confirm;
+use super::explain;
 use super::intake::{Asked, Intake, SiteAgent, Told};
 use super::{templates, webhooks};
 use crate::core::reason::Reason;
@@ -62,6 +63,12 @@ pub fn asks(word: &str, words: &mut Words, request: &mut AdminWire) -> Result<bo
             Ok(true)
         }
         "health" => Ok(true),
+        // Two words with a slash are an agent's; one is a Director's, and the server's own.
+        "explain" if words.any_word(|word| word.contains('/')) => {
+            request.command = explain::COMMAND.into();
+            request.agents = words.word()?.map(|word| vec![word]);
+            Ok(true)
+        }
         "authorize" | "authorizations" => confirm::asks(word, words, request),
         clusters::COMMAND => clusters::asks(words, request).map(|()| true),
         templates::COMMAND => templates::asks(words, request).map(|()| true),
@@ -138,6 +145,7 @@ pub fn shown(ask: &Ask, text: &str) -> Result<String, String> {
         "site-agents" => Ok(agents(&parse(text)?)),
         "told" => Ok(event(&parse(text)?)),
         "health" => Ok(health(&parse(text)?)),
+        explain::COMMAND => Ok(explain::shown(&parse(text)?)),
         confirm::COMMAND => Ok(confirm::shown(&parse(text)?)),
         clusters::COMMAND => Ok(clusters::shown(&parse(text)?)),
         templates::COMMAND => Ok(templates::shown(&parse(text)?)),

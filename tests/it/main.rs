@@ -53,6 +53,8 @@ mod first_boot;
 #[cfg(all(unix, feature = "fleet"))]
 mod fleet;
 #[cfg(all(unix, feature = "fleet"))]
+mod fleet_cluster_agents;
+#[cfg(all(unix, feature = "fleet"))]
 mod fleet_confirm;
 #[cfg(all(unix, feature = "fleet"))]
 mod fleet_policy;

@@ -8,6 +8,11 @@ pub struct Words {
 }
 
 impl Words {
+    /// Whether one of the words that are no options is such a one; none is taken.
+    pub fn any_word(&self, is: impl Fn(&str) -> bool) -> bool {
+        self.args.iter().any(|word| !word.starts_with('-') && is(word))
+    }
+
     /// Takes an option without a value.
     pub fn flag(&mut self, name: &str) -> bool {
         let found = self.args.iter().position(|a| a == name);

@@ -41,7 +41,9 @@ fn policy(words: &mut Words, node: &str, request: &mut AdminWire) -> Result<(), 
     let (one, agent) = (words.option(&node)?, if handed { words.option("--agent")? } else { None });
     let cluster = if fleet { words.option("--cluster")? } else { None };
     let everybody = words.flag("--default");
-    if usize::from(one.is_some() || handed) + usize::from(everybody) + usize::from(cluster.is_some()) > 1 {
+    if (handed && one.is_some() && cluster.is_some())
+        || usize::from(one.is_some() || (handed && cluster.is_none())) + usize::from(everybody) + usize::from(cluster.is_some()) > 1
+    {
         return Err(format!("either {node} ID or --default{}", if fleet { ", or --agents, or --cluster CLUSTER" } else { "" }));
     }
     match act.as_str() {
@@ -57,6 +59,13 @@ fn policy(words: &mut Words, node: &str, request: &mut AdminWire) -> Result<(), 
         request.expected = words.number("--revision")?;
     }
     request.cluster = cluster;
+    if handed && request.cluster.is_some() {
+        if agent.is_some() {
+            return Err("--agents --agent ID needs the agent's --director".into());
+        }
+        (request.scope, request.act) = (Some(Scope::Agents.key()), Some(act));
+        return Ok(());
+    }
     if handed {
         let scope = match (one, agent) {
             (None, None) => Scope::Agents,
@@ -182,7 +191,9 @@ const HISTORY_SHOWN: u64 = 50;
 fn scope_of(site: &Site, request: &AdminWire) -> Result<Scope, Reason> {
     let registry = site.registry.borrow();
     if let Some(word) = &request.cluster {
-        return Ok(Scope::Cluster(registry.named_cluster(word)?.id.clone()));
+        let id = registry.named_cluster(word)?.id.clone();
+        let agents = request.scope.as_deref() == Some("agents");
+        return Ok(if agents { Scope::AgentsOfCluster(id) } else { Scope::Cluster(id) });
     }
     let scope = match (&request.scope, request.agents.as_ref().and_then(|a| a.first())) {
         (Some(key), _) => Scope::of(key)?,
@@ -192,6 +203,7 @@ fn scope_of(site: &Site, request: &AdminWire) -> Result<Scope, Reason> {
     Ok(match scope {
         Scope::Node(word) => Scope::Node(registry.named_agent(&word)?),
         Scope::AgentsOf(word) => Scope::AgentsOf(registry.named_agent(&word)?),
+        Scope::AgentsOfCluster(word) => Scope::AgentsOfCluster(registry.named_cluster(&word)?.id.clone()),
         Scope::AgentOf(word, agent) => Scope::AgentOf(registry.named_agent(&word)?, agent),
         other => other,
     })

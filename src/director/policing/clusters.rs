@@ -177,11 +177,13 @@ impl Registry {
         let row = self.named_cluster(word)?.clone();
         self.is_at(&row, expected)?;
         self.mark_members(&row.id);
-        let key = Scope::Cluster(row.id.clone()).key();
         self.policing.clusters.remove(&row.id);
-        self.policing.layers.remove(&key);
-        self.policing.rows.remove(&key);
-        self.delete(Table::Policies, key.clone());
+        for scope in [Scope::Cluster(row.id.clone()), Scope::AgentsOfCluster(row.id.clone())] {
+            self.policing.layers.remove(&scope.key());
+            self.policing.rows.remove(&scope.key());
+            self.delete(Table::Policies, scope.key());
+        }
+        self.hand_out = true;
         self.delete(Table::Clusters, row.id.clone());
         self.index_clusters();
         let by = self.by.clone().unwrap_or_default();
@@ -221,6 +223,8 @@ impl Registry {
         self.policing.clusters.insert(row.id.clone(), row.clone());
         self.index_clusters();
         self.mark_members(&row.id);
+        // What counts for the members' agents may be another word now.
+        self.hand_out = true;
         self.note_cluster(&row, code, what, now);
         row
     }
@@ -246,20 +250,37 @@ impl Registry {
     /// `agent_unknown`, `agent_removed`, `cluster_unknown`, `policy_of_cluster`.
     pub(super) fn may_have_policy(&self, scope: &Scope) -> Result<(), Reason> {
         match scope {
-            Scope::Cluster(id) => self.named_cluster(id).map(drop),
-            Scope::Node(id) => {
-                self.known(id)?;
-                self.is_free(id)
-            }
+            Scope::Cluster(id) | Scope::AgentsOfCluster(id) => self.named_cluster(id).map(drop),
+            Scope::Node(id) => self.known(id).map(drop),
             _ => Ok(()),
-        }
+        }?;
+        let Some((id, name, owner)) = self.owned_by_cluster(scope) else { return Ok(()) };
+        let how = match owner {
+            Scope::Cluster(_) => self.role.command(&format!("policy set --cluster {id}")),
+            // Fleet's word, also where a Director is asked.
+            _ => format!("vmetric-fleet policy set --agents --cluster {id}"),
+        };
+        let whose = match scope {
+            Scope::Node(node) | Scope::AgentsOf(node) => node.clone(),
+            _ => "this Director".into(),
+        };
+        let detail = format!("{whose} is a member of cluster '{name}': its policy belongs to the cluster; change it there: `{how}`");
+        Err(Reason::new("policy_of_cluster", detail))
     }
 
-    fn is_free(&self, node: &str) -> Result<(), Reason> {
-        let Some(row) = self.cluster_of(node) else { return Ok(()) };
-        let how = self.role.command(&format!("policy set --cluster {}", row.id));
-        let detail = format!("{node} is a member of cluster '{}': its policy belongs to the cluster; change it there: `{how}`", row.name);
-        Err(Reason::new("policy_of_cluster", detail))
+    /// The cluster whose policy stands in the place of a scope's own, and where that one is: id, name, scope.
+    pub(super) fn owned_by_cluster(&self, scope: &Scope) -> Option<(String, String, Scope)> {
+        match scope {
+            Scope::Node(node) => self.cluster_of(node).map(|row| (row.id.clone(), row.name.clone(), Scope::Cluster(row.id.clone()))),
+            Scope::AgentsOf(node) => {
+                self.cluster_of(node).map(|row| (row.id.clone(), row.name.clone(), Scope::AgentsOfCluster(row.id.clone())))
+            }
+            Scope::Default if self.default_scope() == Scope::ClusterDefault => {
+                let (id, name) = self.policing.handed_cluster.clone().unwrap_or_default();
+                Some((id, name, Scope::ClusterDefault))
+            }
+            _ => None,
+        }
     }
 
     /// Whether a node may be removed or replaced by itself.

@@ -332,7 +332,11 @@ impl Registry {
     pub(in crate::director) fn tiers_in_force(&self) -> Vec<TierWire> {
         let p = &self.policing;
         let row = |(tier, scope): (&str, Scope)| p.rows.contains_key(&scope.key()).then(|| self.tier_wire(tier, &scope.key()));
-        let rows = [("organization", Scope::Organization), ("director", Scope::Default)];
+        let default = match self.default_scope() {
+            Scope::ClusterDefault => ("cluster", Scope::ClusterDefault),
+            other => ("director", other),
+        };
+        let rows = [("organization", Scope::Organization), default];
         let file = p.file_default.as_ref().map(|layer| TierWire {
             tier: layer.tier.word().into(),
             custom: true,

@@ -104,6 +104,8 @@ pub struct Policing {
     handed_confirmations: Vec<ConfirmationWire>,
     /// When old ones were removed last.
     confirmations_pruned: u64,
+    /// At a Director: id and name of the cluster that Fleet says it is in; memory only.
+    handed_cluster: Option<(String, String)>,
     /// The cluster that a node is in.
     cluster_of: BTreeMap<String, String>,
     /// Changes that are kept, by revision.
@@ -251,8 +253,8 @@ impl Registry {
         match scope {
             Scope::Node(id) => self.policing.mark(id),
             Scope::Cluster(id) => self.mark_members(id),
-            Scope::Organization | Scope::Default => self.policing.mark_all(),
-            Scope::Agents | Scope::AgentsOf(_) | Scope::AgentOf(..) => self.hand_out = true,
+            Scope::Organization | Scope::Default | Scope::ClusterDefault => self.policing.mark_all(),
+            Scope::Agents | Scope::AgentsOfCluster(_) | Scope::AgentsOf(_) | Scope::AgentOf(..) => self.hand_out = true,
         }
         Ok(row)
     }
@@ -307,10 +309,18 @@ impl Registry {
         self.policing.mark(node);
     }
 
+    /// Whose word is this server's default: its own, or its cluster's while it is a member of one.
+    pub(in crate::director) fn default_scope(&self) -> Scope {
+        match self.policing.rows.contains_key(&Scope::ClusterDefault.key()) {
+            true => Scope::ClusterDefault,
+            false => Scope::Default,
+        }
+    }
+
     /// What counts for a node, its authorization aside.
     pub fn effective(&self, node: &str) -> Effective {
         let p = &self.policing;
-        let shared = [p.layers.get("organization"), p.layers.get("default"), p.file_default.as_ref()];
+        let shared = [p.layers.get("organization"), p.layers.get(&self.default_scope().key()), p.file_default.as_ref()];
         let own = match p.cluster_of.get(node) {
             Some(cluster) => Scope::Cluster(cluster.clone()),
             None => Scope::Node(node.to_string()),
@@ -324,10 +334,11 @@ impl Registry {
 fn layer_of(scope: &Scope, row: &PolicyRow) -> Option<Layer> {
     let tier = match scope {
         Scope::Organization => Tier::Organization,
+        Scope::ClusterDefault => Tier::Cluster,
         Scope::Default => Tier::Director,
         Scope::Node(_) => Tier::Node,
         Scope::Cluster(_) => Tier::Cluster,
-        Scope::Agents | Scope::AgentsOf(_) | Scope::AgentOf(..) => return None,
+        Scope::Agents | Scope::AgentsOfCluster(_) | Scope::AgentsOf(_) | Scope::AgentOf(..) => return None,
     };
     // What an older version wrote and this one does not take counts as nothing; `policy show` says so.
     let settings = row.settings.check().unwrap_or_else(|_| Settings::default());

@@ -19,6 +19,10 @@ pub enum Scope {
     Cluster(String),
     /// Kept for another server and handed on, not evaluated here: all agents.
     Agents,
+    /// The same: the agents of a cluster's members, none of which has a default of its own for them meanwhile.
+    AgentsOfCluster(String),
+    /// At a Director: what Fleet says for the agents of its cluster, in the place of this server's own default.
+    ClusterDefault,
     /// The same: the agents of one Director.
     AgentsOf(String),
     /// The same: one agent of one Director.
@@ -34,6 +38,8 @@ impl Scope {
             Scope::Node(id) => format!("node/{id}"),
             Scope::Cluster(id) => format!("cluster/{id}"),
             Scope::Agents => "agents".into(),
+            Scope::AgentsOfCluster(id) => format!("cluster-agents/{id}"),
+            Scope::ClusterDefault => "cluster-default".into(),
             Scope::AgentsOf(director) => format!("agents/{director}"),
             Scope::AgentOf(director, agent) => format!("agents/{director}/{agent}"),
         }
@@ -47,7 +53,7 @@ impl Scope {
         let unknown = || {
             Reason::new(
                 "scope_unknown",
-                "expected organization, default, node/ID, cluster/ID, agents, agents/DIRECTOR or agents/DIRECTOR/AGENT",
+                "expected organization, default, node/ID, cluster/ID, cluster-agents/ID, agents, agents/DIRECTOR or agents/DIRECTOR/AGENT",
             )
         };
         let parts: Vec<&str> = key.split('/').collect();
@@ -55,7 +61,9 @@ impl Scope {
         match parts.as_slice() {
             ["organization"] => Ok(Scope::Organization),
             ["default"] => Ok(Scope::Default),
+            ["cluster-default"] => Ok(Scope::ClusterDefault),
             ["agents"] => Ok(Scope::Agents),
+            ["cluster-agents", id] if named => Ok(Scope::AgentsOfCluster(id.to_string())),
             ["node", id] if named => Ok(Scope::Node(id.to_string())),
             ["cluster", id] if named => Ok(Scope::Cluster(id.to_string())),
             ["agents", director] if named => Ok(Scope::AgentsOf(director.to_string())),

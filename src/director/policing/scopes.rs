@@ -144,7 +144,7 @@ impl From<Wrong> for ProblemView {
 impl Scope {
     /// True for nodes of another server.
     pub fn is_handed(&self) -> bool {
-        matches!(self, Scope::Agents | Scope::AgentsOf(_) | Scope::AgentOf(..))
+        matches!(self, Scope::Agents | Scope::AgentsOfCluster(_) | Scope::AgentsOf(_) | Scope::AgentOf(..))
     }
 }
 
@@ -157,19 +157,22 @@ impl Registry {
         let organization = kept(&Scope::Organization);
         let above: Vec<Option<Layer>> = match scope {
             Scope::Organization | Scope::Agents => Vec::new(),
-            Scope::Default | Scope::Cluster(_) => vec![organization],
+            Scope::Default | Scope::ClusterDefault | Scope::Cluster(_) => vec![organization],
             Scope::Node(id) => {
                 let file = p.files.get(id).map(|(_, layer)| layer.clone());
-                vec![organization, kept(&Scope::Default), p.file_default.clone(), file]
+                vec![organization, kept(&self.default_scope()), p.file_default.clone(), file]
             }
-            Scope::AgentsOf(_) => vec![handed(Scope::Agents, Tier::Organization)],
+            Scope::AgentsOf(_) | Scope::AgentsOfCluster(_) => vec![handed(Scope::Agents, Tier::Organization)],
             Scope::AgentOf(director, _) => {
-                let of = Scope::AgentsOf(director.clone());
-                vec![handed(Scope::Agents, Tier::Organization), handed(of, Tier::Director)]
+                let of = match self.cluster_of(director) {
+                    Some(row) => handed(Scope::AgentsOfCluster(row.id.clone()), Tier::Cluster),
+                    None => handed(Scope::AgentsOf(director.clone()), Tier::Director),
+                };
+                vec![handed(Scope::Agents, Tier::Organization), of]
             }
         };
         // The file of a Director stands between its default and its agents' own.
-        let beside = matches!(scope, Scope::Default).then(|| p.file_default.clone()).flatten();
+        let beside = matches!(scope, Scope::Default | Scope::ClusterDefault).then(|| p.file_default.clone()).flatten();
         above.into_iter().flatten().chain(beside).chain(own).collect()
     }
 
@@ -183,13 +186,15 @@ impl Registry {
     /// `agent_unknown`, `agent_removed`, `cluster_unknown`.
     pub fn scope_view(&self, scope: &Scope, concerned: &[Concerned], releases: &Releases, now: u64) -> Result<ScopeView, Reason> {
         let row = self.own_row(scope);
-        let cluster = match scope {
-            Scope::Node(id) => self.known(id).map(|_| self.cluster_of(id))?,
-            Scope::Cluster(id) => self.named_cluster(id).map(|_| None)?,
-            _ => None,
-        };
+        if let Scope::Node(id) = scope {
+            self.known(id)?;
+        }
+        if let Scope::Cluster(id) | Scope::AgentsOfCluster(id) = scope {
+            self.named_cluster(id)?;
+        }
         let own = layer(tier_of(scope), &row);
-        let of_cluster = cluster.map(|row| layer(Tier::Cluster, &self.own_row(&Scope::Cluster(row.id.clone()))));
+        let cluster = self.owned_by_cluster(scope);
+        let of_cluster = cluster.as_ref().map(|(_, _, scope)| layer(Tier::Cluster, &self.own_row(scope)));
         // A member's own settings rest while it is one.
         let counts = of_cluster.clone().unwrap_or_else(|| own.clone());
         let settings = effective(&self.tiers(scope, Some(counts.clone())));
@@ -205,8 +210,8 @@ impl Registry {
             inherited: values(&effective(&self.tiers(scope, of_cluster))),
             effective: values(&settings),
             schedule: self.schedule_view(&settings, now),
-            cluster: cluster.map(|row| row.id.clone()),
-            cluster_name: cluster.map(|row| row.name.clone()),
+            cluster: cluster.as_ref().map(|(id, _, _)| id.clone()),
+            cluster_name: cluster.map(|(_, name, _)| name),
             warnings: self.warn(scope, &typed, &settings, concerned, releases, now),
             note: self.note_of(scope),
         })
@@ -250,12 +255,12 @@ impl Registry {
     pub fn concerned(&self, scope: &Scope) -> Option<Vec<Concerned>> {
         let known = |id: &String| self.known(id).ok().map(Concerned::of);
         match scope {
-            Scope::Organization | Scope::Default => {
+            Scope::Organization | Scope::Default | Scope::ClusterDefault => {
                 Some(self.agents.values().filter(|a| a.removed_at.is_none()).map(Concerned::of).collect())
             }
             Scope::Node(id) => Some(known(id).into_iter().collect()),
             Scope::Cluster(id) => Some(self.policing.clusters.get(id).into_iter().flat_map(|row| &row.members).filter_map(known).collect()),
-            Scope::Agents | Scope::AgentsOf(_) | Scope::AgentOf(..) => None,
+            Scope::Agents | Scope::AgentsOfCluster(_) | Scope::AgentsOf(_) | Scope::AgentOf(..) => None,
         }
     }
 
@@ -297,6 +302,8 @@ impl Registry {
         let (nodes, node) = (self.role.nodes, self.role.node);
         match scope {
             Scope::Organization | Scope::Default => format!("all {nodes}"),
+            Scope::ClusterDefault => format!("all {nodes}, as Fleet says for this Director's cluster"),
+            Scope::AgentsOfCluster(id) => format!("the agents of cluster {}", self.policing.clusters.get(id).map_or(id, |row| &row.name)),
             Scope::Node(id) => format!("{node} {id}"),
             Scope::Cluster(id) => format!("cluster {}", self.policing.clusters.get(id).map_or(id, |row| &row.name)),
             Scope::Agents => "all agents".into(),
@@ -307,7 +314,7 @@ impl Registry {
 
     fn note_of(&self, scope: &Scope) -> Option<String> {
         match scope {
-            Scope::AgentsOf(_) | Scope::AgentOf(..) => {
+            Scope::AgentsOf(_) | Scope::AgentsOfCluster(_) | Scope::AgentOf(..) => {
                 Some("This is Fleet's word. What a person sets at the Director afterwards, and the agents: section of its vmetric.yml, count there.".into())
             }
             Scope::Cluster(_) => Some(super::clusters::NOTE.into()),
@@ -335,7 +342,7 @@ fn readable(wire: &SettingsWire) -> Settings {
 fn tier_of(scope: &Scope) -> Tier {
     match scope {
         Scope::Organization | Scope::Agents => Tier::Organization,
-        Scope::Cluster(_) => Tier::Cluster,
+        Scope::Cluster(_) | Scope::AgentsOfCluster(_) | Scope::ClusterDefault => Tier::Cluster,
         Scope::Default | Scope::AgentsOf(_) => Tier::Director,
         Scope::Node(_) | Scope::AgentOf(..) => Tier::Node,
     }

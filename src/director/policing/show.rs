@@ -129,7 +129,10 @@ impl Registry {
             None => Scope::Node(id.to_string()),
         };
         let key = own.key();
-        let rows = ["organization", "default", &key].into_iter().filter_map(|key| self.policing.rows.get(key).cloned()).collect();
+        let rows = ["organization", "cluster-default", "default", &key]
+            .into_iter()
+            .filter_map(|key| self.policing.rows.get(key).cloned())
+            .collect();
         let authorizations = self.policing.grants.get(id).cloned().into_iter().collect();
         let effective = self.node_policy(id, releases, now)?;
         Ok(PolicyView { rows, authorizations, effective, revision: self.policy_revision(), time: now, scope: None })

@@ -86,7 +86,7 @@ impl Uplink {
             install: self.install(&tree),
             templates: Some(registry.template_states()).filter(|list| !list.is_empty()),
             confirmations: Some(registry.confirmation_states()).filter(|list| !list.is_empty()),
-            agents_policy: Some(registry.tiers_in_force()).filter(|list| !list.is_empty()),
+            agents_policy: Some(registry.tiers_in_force()),
             ..Default::default()
         };
         match &self.own {

@@ -29,7 +29,7 @@ fn lists(wire: &AdminWire) -> bool {
 pub fn act_of(wire: &AdminWire, owners: bool) -> Act {
     match wire.command.as_str() {
         "status" | "agents" | "rollouts" | "activity" | "explain" | "rejections" | "releases" => Act::Look,
-        "site-agents" | "told" | "health" => Act::Look,
+        "site-agents" | "told" | "health" | "explain-agent" => Act::Look,
         "policy" if matches!(act(wire), "" | "show" | "history") => Act::Look,
         "policy" => Act::EditPolicy,
         "cluster" if matches!(act(wire), "" | "list" | "show") => Act::Look,

@@ -1,4 +1,4 @@
-//! Routes of confirmations for agents, beside those of [`super::routes`].
+//! Routes of single agents and of confirmations for them, beside those of [`super::routes`].
 
 use super::fields::{Field, Kind};
 use super::routes::{Command, PLAIN, Route};
@@ -6,6 +6,12 @@ use crate::core::access::Act;
 use crate::director::policing::grants::TTL_S;
 use crate::director::records::NAME_MAX;
 use crate::fleet::confirm::COMMAND;
+use crate::fleet::explain;
+
+const WHICH: &[Field] = &[
+    Field { name: "director", about: "Whose agent.", kind: Kind::Text(NAME_MAX), required: true, set: |p, g| p.director = g.text() },
+    Field { name: "agent", about: "Which.", kind: Kind::Text(NAME_MAX), required: true, set: |p, g| p.agent = g.text() },
+];
 
 const ID: Field = Field {
     name: "confirmation",
@@ -56,6 +62,20 @@ const CONFIRM: &[Field] = &[
 
 /// The routes.
 pub static ROUTES: &[Route] = &[
+    Route {
+        path: "/api/v1/agents/explain",
+        id: "explainAgent",
+        about: "One agent: what counts for it at its Director, and which tier set each value.",
+        query: WHICH,
+        then: |p| {
+            let words = (p.director.take().unwrap_or_default(), p.agent.take().unwrap_or_default());
+            p.wire.agents = Some(vec![format!("{}/{}", words.0, words.1)]);
+            Ok(())
+        },
+        command: Command::Own(explain::COMMAND),
+        answer: "AgentExplanation",
+        ..PLAIN
+    },
     Route {
         path: "/api/v1/agents/authorizations",
         id: "agentAuthorizations",

@@ -11,7 +11,7 @@ use crate::director::policing::rows::Scope;
 pub(super) const AGENTS_POLICY: Route = Route {
     path: "/api/v1/agents/policy",
     id: "agentsPolicy",
-    about: "Update settings for agents: of all, of those of one Director, or of a single one, as Fleet hands them down.",
+    about: "Update settings for agents: of all, of those of one Director or cluster, or of a single one, as Fleet hands them down.",
     query: WHOSE,
     base: |p| p.wire.act = Some("show".into()),
     then: for_agents,
@@ -23,7 +23,7 @@ pub(super) const SET_AGENTS_POLICY: Route = Route {
     method: "PATCH",
     path: "/api/v1/agents/policy",
     id: "setAgentsPolicy",
-    about: "Sets what is named for agents: of all, of those of one Director, or of a single one; it is in force there at once.",
+    about: "Sets what is named for agents: of all, of those of one Director or cluster, or of a single one; it is in force there at once.",
     need: Some(Act::EditPolicy),
     query: WHOSE,
     body: Some(POLICY),
@@ -273,6 +273,9 @@ pub(super) const REMOVE_WEBHOOK: Route = Route {
 };
 /// Which agents settings are for.
 fn for_agents(parsed: &mut Parsed) -> Result<(), Reason> {
+    if parsed.wire.cluster.is_some() && (parsed.director.is_some() || parsed.agent.is_some()) {
+        return Err(Reason::new("bad_request", "cluster: either a cluster, or a director"));
+    }
     let scope = match (parsed.director.take(), parsed.agent.take()) {
         (None, None) => Scope::Agents,
         (Some(director), None) => Scope::AgentsOf(director),

@@ -8,6 +8,7 @@ use crate::director::records::NAME_MAX;
 /// Which agents settings are for.
 pub(super) const WHOSE: &[Field] = &[
     Field { about: "Only those of this Director.", ..OF_DIRECTOR },
+    Field { required: false, about: "Only those of this cluster's members.", ..OF_CLUSTER },
     Field::of("agent", "Only this agent of it.", Kind::Text(NAME_MAX), |p, g| p.agent = g.text()),
 ];
 pub(super) const HISTORY: &[Field] = &[
@@ -20,7 +21,7 @@ pub(super) const HISTORY: &[Field] = &[
 /// Whose settings.
 pub(super) const SCOPE: Field = Field::of(
     "scope",
-    "Only of these settings: organization, node/DIRECTOR, cluster/ID, agents, agents/DIRECTOR or agents/DIRECTOR/AGENT.",
+    "Only of these settings: organization, node/DIRECTOR, cluster/ID, cluster-agents/ID, agents, agents/DIRECTOR or agents/DIRECTOR/AGENT.",
     Kind::Text(3 * NAME_MAX),
     |p, g| p.wire.scope = g.text(),
 );

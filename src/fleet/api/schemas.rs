@@ -28,6 +28,7 @@ use crate::director::views::{AgentView, RejectionsView, RolloutView, RolloutsVie
 use crate::fleet::access::command::{SessionsView, UserRow, UsersView, VerifiedView};
 use crate::fleet::access::sessions::SessionRow;
 use crate::fleet::confirm::{ConfirmationView, ConfirmationsView, ConfirmedView};
+use crate::fleet::explain::AgentExplainView;
 use crate::fleet::intake::{SiteAgent, Told};
 use crate::fleet::templates::{CommandView, TemplateView, TemplatesView};
 use crate::fleet::webhooks::{WebhookView, WebhooksView};
@@ -124,6 +125,7 @@ pub static SCHEMAS: &[Schema] = &[
     Schema { own: true, ..schema!("Agent", SiteAgent, "An agent of a Director, as that one told of it.") },
     Schema { own: true, ..schema!("AgentAuthorization", AuthorizedWire, "A person's word for one agent, and what became of it.") },
     Schema { own: true, ..schema!("Tier", TierWire, "Settings of one tier as they are in force at a Director.") },
+    Schema { own: true, ..schema!("AgentExplanation", AgentExplainView, "What counts for an agent, and which tier set it.") },
     Schema { own: true, ..schema!("Confirmations", ConfirmationsView, "What was confirmed for agents.") },
     Schema { own: true, ..schema!("Confirmation", ConfirmationView, "One confirmation, and what its Director made of it.") },
     Schema { own: true, ..schema!("Confirmed", ConfirmedView, "One agent of a confirmation.") },
@@ -196,6 +198,11 @@ pub const HOLDS: &[(&str, &str)] = &[
     ("AgentAuthorization.id", "string"),
     ("AgentAuthorization.code", "string"),
     ("AgentAuthorization.detail", "string"),
+    ("AgentExplanation.agent", "Agent"),
+    ("AgentExplanation.values", "Value"),
+    ("AgentExplanation.tiers", "Tier"),
+    ("AgentExplanation.told_at", "integer"),
+    ("AgentExplanation.local", "string"),
     ("Confirmations.confirmations", "Confirmation"),
     ("Confirmations.agents", "[Confirmed]"),
     ("Confirmation.agents", "[string]"),

@@ -198,13 +198,15 @@ impl Intake {
     fn hear_health(&self, site: &Rc<Site>, request: &Request, caller: &Caller) -> Result<Answer, Box<Response>> {
         let mut wire: HealthWire = parse(request, |w: &HealthWire| w.protocol)?;
         let update = wire.update.take();
+        let works_by = wire.settings_revision;
         let time = clock::unix();
         let mut taken =
             self.take_health(&caller.id, wire, time).map_err(|reason| Box::new(Response::error(400, &reason.code, &*reason.detail)))?;
         let mut registry = site.registry.borrow_mut();
         registry.contacts.insert(caller.id.clone(), time);
         registry.set_reported(&caller.id, update.as_ref(), time);
-        taken.1.settings_revision = Some(registry.handed_revision(&caller.id)).filter(|revision| *revision > 0);
+        // 0 is a word to whoever works by another one: it has left a cluster, and nothing else is said.
+        taken.1.settings_revision = Some(registry.handed_revision(&caller.id)).filter(|revision| *revision > 0 || works_by.is_some());
         drop(registry);
         // Its own row is always one of them.
         if taken.0.len() > 1 {

@@ -7,7 +7,8 @@ use super::{Templates, directors, events};
 use crate::core::access::Act;
 use crate::core::reason::Reason;
 use crate::fleet::access::encoded;
-use crate::fleet::gui::ask::Ask;
+use crate::fleet::explain;
+use crate::fleet::gui::ask::{Ask, value};
 use crate::fleet::gui::page::{Page, Reply};
 use crate::fleet::gui::routes::{Paged, Route};
 use crate::fleet::gui::words;
@@ -179,6 +180,16 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
     say("Other slot", a.fallback_version.clone(), false);
     say("File", a.running_sha256.clone(), true);
     say("Clock", a.clock.clone().filter(|c| c != "ok"), false);
+    let mut panel = super::policy::panel(&ask, &format!("agents/{director}/{id}"), &ask.path).await?;
+    let known = explain::view(&ask.intake, &ask.site, a.clone(), ask.now);
+    if known.told {
+        // What its Director applies, its own word with Fleet's.
+        panel["counts"] = Value::Array(super::policy::in_force(&value(&known)["values"]));
+        panel["told"] = match known.local.as_slice() {
+            [] => "As its Director applies it.".into(),
+            local => format!("As its Director applies it. Set there: {}.", local.join("; ")).into(),
+        };
+    }
     let context = json!({
         "live": true,
         "name": name(&a),
@@ -190,7 +201,7 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
         "told": words::ago(a.told_at),
         "director": director_names(&ask)(&director),
         "director_path": directors::path(&director),
-        "panel": super::policy::panel(&ask, &format!("agents/{director}/{id}"), &ask.path).await?,
+        "panel": panel,
         "no_events": timeline.is_empty(),
         "events": json!({"rows": timeline}),
         "activity": super::confirm::activity(&director, &id),

@@ -100,6 +100,7 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
         "cluster": row(&cluster),
         "members": members,
         "panel": policy::panel(&ask, &format!("cluster/{id}"), &path).await?,
+        "agents_panel": policy::panel(&ask, &format!("cluster-agents/{id}"), &path).await?,
         "remark": all["note"],
         "may": ask.may(Act::EditPolicy),
         "revision": cluster["revision"],

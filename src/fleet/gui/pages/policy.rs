@@ -102,7 +102,7 @@ async fn panel_with(ask: &Ask, scope: &str, back: &str, again: Option<&Again>) -
     let toggle = !matches!(scope, "organization" | "agents");
     let no_errors = Errors::default();
     let (form, errors) = again.map_or((settings::filled(view), &no_errors), |a| (with_revision(&a.form, view), &a.errors));
-    let product = if scope.starts_with("agents") { "vmetric-agent" } else { "vmetric-director" };
+    let product = if scope.starts_with("agents") || scope.starts_with("cluster-agents") { "vmetric-agent" } else { "vmetric-director" };
     let versions = settings::versions(ask, product).await?;
     let whom = whom(scope);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
@@ -124,6 +124,7 @@ async fn panel_with(ask: &Ask, scope: &str, back: &str, again: Option<&Again>) -
         "cluster": cluster,
         "cluster_name": text(&view["cluster_name"]),
         "counts": in_force(&view["effective"]),
+        "told": "",
         "is_custom": toggle && view["custom"] == true,
         "preview": settings::preview(view),
         "form": settings::fields(&form, errors, toggle, &versions, whom, &scope.replace('/', "-")),
@@ -151,6 +152,7 @@ fn heading(scope: &str) -> &'static str {
     match scope {
         "organization" => "Directors",
         "agents" => "Agents",
+        scope if scope.starts_with("cluster-agents/") => "Default for its agents",
         scope if scope.starts_with("agents/") && scope.matches('/').count() == 1 => "Default for its agents",
         _ => "Update Management",
     }
@@ -160,6 +162,7 @@ fn whom(scope: &str) -> &'static str {
     match scope.split('/').collect::<Vec<_>>().as_slice() {
         ["node", _] => "this Director",
         ["cluster", _] => "this cluster",
+        ["cluster-agents", _] => "every agent of this cluster",
         ["agents", _] => "every agent of this Director",
         ["agents", _, _] => "this agent",
         _ => "it",
@@ -243,7 +246,7 @@ async fn one_with(ask: &Ask, scope: &str, again: Option<Again>) -> Result<Reply,
     let panel = panel_with(ask, scope, &back, again.as_ref()).await?;
     let (name, path) = match scope.split('/').next() {
         Some("node") => ("Directors", "/fleet-management/directors"),
-        Some("cluster") => ("Clusters", "/fleet-management/clusters"),
+        Some("cluster" | "cluster-agents") => ("Clusters", "/fleet-management/clusters"),
         Some("agents") if scope.contains('/') => ("Devices", ""),
         _ => ("Settings", TAB),
     };
@@ -258,7 +261,7 @@ async fn one_with(ask: &Ask, scope: &str, again: Option<Again>) -> Result<Reply,
 fn page_of(scope: &str) -> String {
     match scope.split('/').collect::<Vec<_>>().as_slice() {
         ["node", id] => format!("/fleet-management/directors/{}", encoded(id)),
-        ["cluster", id] => format!("/fleet-management/clusters/{}", encoded(id)),
+        ["cluster" | "cluster-agents", id] => format!("/fleet-management/clusters/{}", encoded(id)),
         ["agents", director] => format!("/fleet-management/directors/{}", encoded(director)),
         _ => TAB.to_string(),
     }
