@@ -17,6 +17,8 @@ pub mod notify;
 pub mod offers;
 #[cfg(all(feature = "director", unix))]
 pub mod open_files;
+#[cfg(all(feature = "fleet", unix))]
+pub mod outbound;
 #[cfg(feature = "package")]
 pub mod package;
 #[cfg(all(feature = "director", unix))]
