@@ -16,6 +16,7 @@ pub mod history;
 pub mod intake;
 pub mod notices;
 pub mod role;
+pub mod store;
 pub mod templates;
 pub mod told;
 pub mod webhooks;

@@ -109,6 +109,8 @@ mod schedule_oracles;
 mod serve;
 #[cfg(unix)]
 mod service;
+#[cfg(all(unix, feature = "fleet"))]
+mod store;
 mod tidy;
 #[cfg(unix)]
 mod transcript;
