@@ -40,9 +40,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use miniserde::{Deserialize, json};
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableHandle};
 
 use super::bell::Bells;
+
+mod table;
+
+pub use table::Table;
 
 /// How long a change waits for others before the commit: far below what a person or an agent notices.
 pub const GATHER: Duration = Duration::from_millis(3);
@@ -52,130 +56,6 @@ pub const RETRY: Duration = Duration::from_secs(1);
 /// Most memory for pages of the file, bytes: the registry has all rows itself, and only a change and the activity's readers
 /// go to the file. The library's own limit is a gigabyte.
 pub const CACHE: usize = 16 << 20;
-
-/// The tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Table {
-    /// Issuer.
-    Meta,
-    /// Registry.
-    Agents,
-    /// Enrollment tokens.
-    Tokens,
-    /// One row per roll-out and agent.
-    Orders,
-    /// Roll-outs.
-    Rollouts,
-    /// Activity.
-    Activity,
-    /// Files that are not ordered.
-    Quarantine,
-    /// Devices that wait for a person.
-    Approvals,
-    /// Tokens of the API.
-    ApiTokens,
-    /// A Director's way to Fleet.
-    Uplink,
-    /// Fleet's place in each Director's stream.
-    Intake,
-    /// The Directors' agents.
-    Inventory,
-    /// The Directors' activity.
-    Relayed,
-    /// Update settings.
-    Policies,
-    /// Changes of update settings.
-    PolicyChanges,
-    /// Clusters of Directors.
-    Clusters,
-    /// Enrollment templates.
-    Templates,
-    /// Where notices go.
-    Webhooks,
-    /// Notices that wait.
-    Notices,
-    /// Authorizations of updates.
-    Grants,
-    /// Confirmations of Fleet's people for agents.
-    Confirmations,
-    /// What became of them, by agent.
-    Confirmed,
-    /// Bytes that were sent today.
-    Spent,
-    /// Who may log in.
-    Users,
-    /// Who has.
-    Sessions,
-    /// Fleet: how the fleet was.
-    History,
-    /// What people did.
-    Audit,
-}
-
-impl Table {
-    const ALL: [Table; 27] = [
-        Table::Meta,
-        Table::Agents,
-        Table::Tokens,
-        Table::Orders,
-        Table::Rollouts,
-        Table::Activity,
-        Table::Quarantine,
-        Table::Approvals,
-        Table::ApiTokens,
-        Table::Uplink,
-        Table::Intake,
-        Table::Inventory,
-        Table::Relayed,
-        Table::Policies,
-        Table::PolicyChanges,
-        Table::Clusters,
-        Table::Templates,
-        Table::Webhooks,
-        Table::Notices,
-        Table::Grants,
-        Table::Confirmations,
-        Table::Confirmed,
-        Table::Spent,
-        Table::Users,
-        Table::Sessions,
-        Table::History,
-        Table::Audit,
-    ];
-
-    /// Bytes, not `str`: redb panics on a damaged `str`, while bytes are ours to check.
-    fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
-        TableDefinition::new(match self {
-            Table::Meta => "meta",
-            Table::Agents => "agents",
-            Table::Tokens => "tokens",
-            Table::Orders => "orders",
-            Table::Rollouts => "rollouts",
-            Table::Activity => "activity",
-            Table::Quarantine => "quarantine",
-            Table::Approvals => "approvals",
-            Table::ApiTokens => "api_tokens",
-            Table::Uplink => "uplink",
-            Table::Intake => "intake",
-            Table::Inventory => "inventory",
-            Table::Relayed => "relayed",
-            Table::Policies => "policies",
-            Table::PolicyChanges => "policy_changes",
-            Table::Clusters => "clusters",
-            Table::Templates => "templates",
-            Table::Webhooks => "webhooks",
-            Table::Notices => "notices",
-            Table::Grants => "grants",
-            Table::Confirmations => "confirmations",
-            Table::Confirmed => "confirmed",
-            Table::Spent => "spent",
-            Table::Users => "users",
-            Table::Sessions => "sessions",
-            Table::History => "history",
-            Table::Audit => "audit",
-        })
-    }
-}
 
 /// One change: a value, or its removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
