@@ -631,6 +631,7 @@ fn run(seed: u64, steps: u64, bug: Bug) -> Result<u64, String> {
     catch_unwind(run).map_err(|e| text(e).unwrap_or_default())
 }
 
+#[allow(clippy::disallowed_methods, reason = "a seed that failed is tried again by its number")]
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
