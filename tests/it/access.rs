@@ -327,6 +327,43 @@ fn an_expired_session_leads_back_to_where_one_was() {
 }
 
 #[test]
+fn who_changes_the_own_password_stays_and_is_logged_out_everywhere_else() {
+    let site = Site::fleet();
+    add(&site, "anna", "owner");
+    add(&site, "ben", "viewer");
+    let cookie = |session: &str| format!("cookie: __Host-session={session}\r\n");
+    let (here, elsewhere, annas) = (cookie(&log_in(&site, "ben")), cookie(&log_in(&site, "ben")), cookie(&log_in(&site, "anna")));
+    let page = ask(&site, "GET", "/account", &here, "").body;
+    let csrf = page.split_once("name=\"csrf\" value=\"").unwrap().1.split_once('"').unwrap().0;
+    let typed = PASSWORD.replace(' ', "+");
+    let send = |current: &str, new: &str, again: &str| {
+        form(&site, "/account", &here, &format!("csrf={csrf}&current={current}&password={new}&again={again}"))
+    };
+    for (current, new, again, said) in [
+        ("wrong+wrong+wrong", "another+four+words", "another+four+words", "not your present password"),
+        (typed.as_str(), "short", "short", "at least 12"),
+        (typed.as_str(), "another+four+words", "another+four+word", "not the same password"),
+    ] {
+        let heard = send(current, new, again);
+        assert!(heard.status == 422 && heard.body.contains(said), "{said}: {}", heard.body);
+        assert!(!heard.body.contains("another four"), "no password comes back");
+    }
+    assert_eq!(sessions(&site), 3, "nothing was changed");
+    assert_eq!(send(&typed, "another+four+words", "another+four+words").status, 303);
+    let status = |cookie: &str| ask(&site, "GET", "/account", cookie, "").status;
+    assert_eq!([&here, &elsewhere, &annas].map(|c| status(c)), [200, 303, 200], "one's own stays, one's others end, others' stay");
+    assert_eq!(form(&site, "/login", "", &format!("name=ben&password={typed}")).status, 401);
+    assert_eq!(form(&site, "/login", "", "name=ben&password=another+four+words").status, 303);
+    let log = site.good("audit --json --action ChangePassword");
+    assert!(log.contains("1 other session(s) ended") && log.contains("nothing is changed"), "{log}");
+    for _ in 0..5 {
+        send("wrong+wrong+wrong", "another+four+words", "another+four+words");
+    }
+    let refused = send("another+four+words", "third+four+words", "third+four+words");
+    assert!(refused.body.contains("oo many wrong tries"), "a stolen session may not guess: {}", refused.body);
+}
+
+#[test]
 fn a_token_ends_with_the_person_who_made_it() {
     let site = Site::fleet();
     for (name, role) in [("anna", "owner"), ("ben", "admin"), ("cleo", "admin"), ("dora", "admin")] {

@@ -43,8 +43,7 @@ impl Access {
             return Err(Reason::new("password_differs", "this is not the same password again"));
         }
         let hashed = self.hashed(new.0, &who.name).await?;
-        self.set_password(site, &who.name, hashed, clock::unix())?;
-        let ended = self.end_other_sessions(site, &who.name, &who.session);
+        let ended = self.set_own_password(site, &who.name, &who.session, hashed, clock::unix())?;
         self.note_own(site, who, &format!("chose another password; {ended} other session(s) ended"));
         Ok(ended)
     }

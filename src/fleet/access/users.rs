@@ -134,6 +134,12 @@ impl Access {
 
     /// Changes one; whatever changes ends his sessions.
     fn change(&self, site: &Site, name: &str, change: impl FnOnce(&mut User)) -> Result<User, Reason> {
+        let user = self.changed(site, name, change)?;
+        self.end_sessions_of(site, &user.name);
+        Ok(user)
+    }
+
+    fn changed(&self, site: &Site, name: &str, change: impl FnOnce(&mut User)) -> Result<User, Reason> {
         let before = self.user(name)?;
         let mut user = before.clone();
         change(&mut user);
@@ -142,7 +148,6 @@ impl Access {
             self.other_owner(&user.name)?;
         }
         self.keep_user(site, user.clone());
-        self.end_sessions_of(site, &user.name);
         Ok(user)
     }
 
@@ -172,6 +177,17 @@ impl Access {
         self.change(site, name, |user| {
             (user.password, user.link, user.password_at) = (Some(password), None, Some(now));
         })
+    }
+
+    /// The same for somebody who sits at a session of his own: the others end, and how many.
+    ///
+    /// # Errors
+    /// `user_unknown`.
+    pub(super) fn set_own_password(&self, site: &Site, name: &str, session: &str, password: Hashed, now: u64) -> Result<usize, Reason> {
+        let user = self.changed(site, name, |user| {
+            (user.password, user.link, user.password_at) = (Some(password), None, Some(now));
+        })?;
+        Ok(self.end_other_sessions(site, &user.name, session))
     }
 
     /// Lets somebody in no more, or again.

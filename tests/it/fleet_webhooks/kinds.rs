@@ -1,5 +1,7 @@
 //! Every kind of notice, from what a real Fleet sees to a real receiver: signed, with a text for Slack.
 
+#![allow(clippy::disallowed_methods, reason = "tests write files")]
+
 use std::collections::BTreeMap;
 use std::process::Command;
 

@@ -2,6 +2,8 @@
 //!
 //! `cargo test --release --test it gui::costs -- --ignored --nocapture --test-threads 1`
 
+#![allow(clippy::disallowed_methods, reason = "the size of the fleet is given by whoever measures")]
+
 use std::io::Read;
 use std::time::Duration;
 
