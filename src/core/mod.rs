@@ -26,6 +26,8 @@ pub mod identity;
 pub mod inventory;
 #[cfg(feature = "director")]
 pub mod keep;
+#[cfg(any(feature = "director", feature = "release"))]
+pub mod notes;
 #[cfg(feature = "fleet")]
 pub mod notice;
 pub mod owner;

@@ -58,6 +58,7 @@ Look
   activity [--agent ID]... [--update ID] [--limit N] [--follow] [--json]
                                     --update: one update from its trigger to its end
   releases [--json]                 what the mirror holds: products, versions, platforms, files
+  releases --notes VERSION|latest [--json]   release notes
   status [--json]                   this Director and its mirror
   pin                               the site CA's pin
   -validate [FILE]                  check a vmetric.yml without starting; every problem with its line; exit code 0 or 1

@@ -130,8 +130,9 @@ pub async fn run(site: &Rc<Site>, request: AdminWire, who: &str, out: &mut UnixS
             reply(out, &view).await
         }
         "releases" => {
-            let view = releases::view(&site.tree.borrow().releases, now);
-            reply(out, &view).await
+            let tree = site.tree.borrow().clone();
+            let notes = request.version.as_deref().map(|wanted| releases::notes_of(&tree.releases, wanted));
+            reply(out, &releases::ReleasesView { notes, ..releases::view(&tree.releases, now) }).await
         }
         "api-token" => super::api_tokens::run(site, &request, who, now, out).await,
         "mirror" => mirror(site, &request, out).await,

@@ -190,6 +190,7 @@ impl Mirror {
         // Bytes that are also listed (for another platform) are not taken back.
         let listed: HashSet<Sha256> = tree.releases.artifacts.iter().map(|a| a.sha256).collect();
         tree.releases.withdrawn = trusted.withdrawn().into_iter().filter(|w| !listed.contains(&w.sha256)).collect();
+        tree.releases.notes = trusted.notes();
         self.add_metadata(trusted, known, &mut tree);
         let lost = known.releases.artifacts.iter().any(|a| !listed.contains(&a.sha256));
         let more = tree.releases.artifacts.len() != known.releases.artifacts.len() || tree.releases.away.len() != known.releases.away.len();

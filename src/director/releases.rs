@@ -6,6 +6,7 @@ use miniserde::{Deserialize, Serialize};
 
 use super::table::Table;
 use crate::core::hex;
+use crate::core::notes::Notes;
 use crate::core::reason::Reason;
 use crate::core::release::{Artifact, Platform, TargetPath};
 use crate::core::trust::Withdrawn;
@@ -20,6 +21,8 @@ pub struct Releases {
     pub away: BTreeMap<String, Reason>,
     /// What was taken back, and why.
     pub withdrawn: Vec<Withdrawn>,
+    /// Release notes, plain lines, by product and version.
+    pub notes: Notes,
 }
 
 impl Releases {
@@ -140,11 +143,24 @@ pub struct ReleaseRow {
     pub away: Option<String>,
 }
 
+/// Notes of one release.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct NotesView {
+    /// `vmetric-agent`, ...
+    pub product: String,
+    /// Version.
+    pub version: String,
+    /// Plain lines.
+    pub lines: Vec<String>,
+}
+
 /// What the mirror holds, and what it could fetch.
 #[derive(Serialize, Deserialize, Debug, Clone, Default)]
 pub struct ReleasesView {
     /// By product and version, the highest first.
     pub releases: Vec<ReleaseRow>,
+    /// Notes of the version that was asked for, of each product that has some; absent = none was asked for.
+    pub notes: Option<Vec<NotesView>>,
     /// Server's time.
     pub time: u64,
 }
@@ -169,11 +185,27 @@ pub fn view(releases: &Releases, now: u64) -> ReleasesView {
     let mut rows: Vec<(&TargetPath, ReleaseRow)> = there.chain(gone).collect();
     let platform = |p: &TargetPath| (p.platform.os.clone(), p.platform.arch.clone(), p.file.clone());
     rows.sort_by(|(a, _), (b, _)| a.product.cmp(&b.product).then(b.version.cmp(&a.version)).then(platform(a).cmp(&platform(b))));
-    ReleasesView { releases: rows.into_iter().map(|(_, row)| row).collect(), time: now }
+    ReleasesView { releases: rows.into_iter().map(|(_, row)| row).collect(), notes: None, time: now }
+}
+
+/// The notes of a version, `latest` for each product's highest one.
+pub fn notes_of(releases: &Releases, wanted: &str) -> Vec<NotesView> {
+    let split = |place: &String| place.split_once('/').map(|(product, version)| (product.to_string(), version.to_string()));
+    let newest = |product: &str| releases.resolve(product, "latest").ok().map(|v| v.to_string());
+    let meant = |product: &str, version: &str| version == wanted || (wanted == "latest" && newest(product).as_deref() == Some(version));
+    let all = releases.notes.iter().filter_map(|(place, lines)| Some((split(place)?, lines)));
+    all.filter(|((product, version), _)| meant(product, version))
+        .map(|((product, version), lines)| NotesView { product, version, lines: lines.clone() })
+        .collect()
 }
 
 /// The same for people.
 pub fn text(view: &ReleasesView) -> String {
+    if let Some(notes) = &view.notes {
+        let one = |n: &NotesView| format!("{} {}\n\n{}\n", n.product, n.version, n.lines.join("\n"));
+        let all: Vec<String> = notes.iter().map(one).collect();
+        return if all.is_empty() { "there are no notes of this version\n".into() } else { all.join("\n") };
+    }
     if view.releases.is_empty() {
         return "the mirror knows no release yet; `status` says when it was looked for last\n".into();
     }
@@ -208,7 +240,12 @@ pub(crate) mod tests {
     fn latest_is_the_highest_release() {
         let of = |v: &str| artifact(&format!("p/{v}/linux-amd64/p"));
         let withdrawn = vec![Withdrawn { path: of("1.1.0").path, sha256: [0; 32], reason: "eats data".into() }];
-        let mut releases = Releases { withdrawn, away: BTreeMap::new(), artifacts: vec![of("1.2.0"), of("1.10.0"), of("2.0.0-rc.1")] };
+        let mut releases = Releases {
+            withdrawn,
+            away: BTreeMap::new(),
+            notes: Notes::new(),
+            artifacts: vec![of("1.2.0"), of("1.10.0"), of("2.0.0-rc.1")],
+        };
         assert_eq!(releases.resolve("p", "latest").unwrap().to_string(), "1.10.0");
         assert_eq!(releases.resolve("p", "2.0.0-rc.1").unwrap().to_string(), "2.0.0-rc.1");
         assert_eq!(releases.resolve("p", "3.0.0").unwrap_err().code, "version_unknown");

@@ -37,6 +37,7 @@ Look
   agents [--director ID] [--limit N] [--json]   the Directors' agents
   health [--json]                   every Director as it said last: step, percent, why, metadata, clock, disk, agents
   releases [--json]                 what the mirror holds: products, versions, platforms, files
+  releases --notes VERSION|latest [--json]   release notes
   status [--json]                   this Fleet and its mirror
   pin                               the pin that Directors enroll with
 

@@ -14,6 +14,7 @@ use super::package;
 use super::repo::Repo;
 use super::ring::{BUILD, Ring};
 use crate::core::hex::{self, Sha256};
+use crate::core::notes;
 use crate::core::release::{Platform, TargetPath, build_prefix, role_name};
 use crate::core::trust::{ROLES_MAX, TARGETS_MAX};
 use crate::core::version::Version;
@@ -46,6 +47,8 @@ pub struct Facts {
     pub allow_dynamic: bool,
     /// Somebody knows better than [`super::inspect::check`].
     pub unchecked: bool,
+    /// Release notes of every version that is added.
+    pub notes: Option<Vec<String>>,
 }
 
 /// One line of the answer.
@@ -91,8 +94,10 @@ impl<'a> Book<'a> {
 
     /// Makes the delegated role of a product and platform if there is none.
     fn delegate(&mut self, ring: &mut Ring, product: &str, platform: &Platform) -> Result<String> {
-        let name = role_name(product, platform);
-        let pattern = role_pattern(product, platform);
+        self.delegate_to(ring, role_name(product, platform), role_pattern(product, platform), product)
+    }
+
+    fn delegate_to(&mut self, ring: &mut Ring, name: String, pattern: String, product: &str) -> Result<String> {
         if let Some(role) = self.roles[TARGETS].roles.iter().find(|r| r.name == name) {
             if role.paths != [pattern.clone()] {
                 let text = format!("role '{name}' is for {}; product '{product}' needs another name", role.paths.join(", "));
@@ -182,6 +187,15 @@ pub fn add(repo: &Repo, ring: &mut Ring, inputs: &[Input], facts: &Facts, now: u
             edited.targets.insert(path.clone(), target.clone());
         }
         out.push(Added { path, role, target, is_new });
+    }
+    if let Some(text) = &facts.notes {
+        let role = book.delegate_to(ring, notes::ROLE.into(), notes::PATTERN.into(), notes::ROLE)?;
+        for input in inputs {
+            let mut all = book.roles[&role].notes.clone();
+            if notes::put(&mut all, &input.path.product, &input.path.version, text) {
+                book.edit(&role).notes = all;
+            }
+        }
     }
     book.drafts()?;
     for (input, added) in inputs.iter().zip(&out).filter(|(_, added)| added.is_new) {

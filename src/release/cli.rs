@@ -28,6 +28,7 @@ use super::sign::{self, Wish};
 use super::tuf;
 use super::verify;
 use super::withdraw::{self, Which};
+use crate::core::notes;
 use crate::core::release::{Platform, TargetPath, is_name};
 use crate::core::time;
 
@@ -226,9 +227,17 @@ fn run_add(p: &Parsed, world: &World, now: u64) -> Result<Answer> {
         reinstate: p.has("reinstate"),
         allow_dynamic: p.has("allow-dynamic"),
         unchecked: why.is_some(),
+        notes: p.find("notes").map(|file| read_notes(Path::new(file))).transpose()?,
     };
     let added = add::add(&open(p)?, &mut ring(p, world)?, &inputs, &facts, now)?;
     Ok(show::added(&added, why))
+}
+
+/// The text of a file with release notes.
+fn read_notes(file: &Path) -> Result<Vec<String>> {
+    // More than there may be, so that the reason names what is allowed.
+    let bytes = super::files::read(file, 16 * notes::BYTES_MAX as u64)?;
+    notes::lines(&bytes).map_err(|wrong| Failure::new("bad_notes", format!("{}: {wrong}", file.display())))
 }
 
 fn run_package(p: &Parsed) -> Result<Answer> {

@@ -96,6 +96,7 @@ const ADD: Command = Command {
         flag("reinstate", "list bytes again that were withdrawn"),
         flag("allow-dynamic", "take an agent that needs a C library of its devices"),
         opt("unchecked", "WHY", "take what is not the program that its path names"),
+        opt("notes", "FILE", "release notes: plain text, UTF-8, at most 4 KiB; again with another text replaces it"),
         NOW,
         JSON,
         HELP,

@@ -87,6 +87,7 @@ fn summary(envelope: &Envelope, role: &str, file: &str) -> Result<String> {
             out += &format!("\n{}: {} of {} keys: {}", r.name, r.holders.threshold, r.holders.keyids.len(), brief(r.holders.keyids.iter()));
         }
         out += &targets.targets.iter().map(|(path, t)| format!("\n{path} sha256 {}", hex::encode(&t.sha256))).collect::<String>();
+        out += &targets.notes.iter().map(|(place, lines)| format!("\nnotes of {place}:\n  {}", lines.join("\n  "))).collect::<String>();
         out += &targets.withdrawn.iter().map(|(path, w)| format!("\nwithdrawn: {path}: {}", w.reason)).collect::<String>();
     }
     Ok(out)

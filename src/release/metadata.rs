@@ -1,7 +1,7 @@
 //! The four kinds of TUF metadata (specification 1.0.34), as far as this tool writes them.
 //!
 //! Additions of ours, all inside the signed part where TUF keeps unknown fields: `x-vmetric-build-keys` in root, `issued`
-//! in timestamp, `custom` of a target, `x-vmetric-withdrawn` in targets roles.
+//! in timestamp, `custom` of a target, `x-vmetric-withdrawn` in targets roles, `x-vmetric-notes` in the role `notes`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +11,7 @@ use super::envelope::{Authority, Public, key_value, keyid};
 use super::failure::Result;
 use super::json::{Node, list, number, object, text};
 use crate::core::hex::{self, Sha256};
+use crate::core::notes::{FIELD, Notes};
 use crate::core::package::Unpacked;
 use crate::core::time;
 
@@ -64,6 +65,8 @@ pub struct Targets {
     pub roles: Vec<Delegation>,
     /// Path to what was taken back, and why.
     pub withdrawn: BTreeMap<String, Withdrawal>,
+    /// Release notes, in the one role that is theirs.
+    pub notes: Notes,
 }
 
 /// Why a file was taken back. TUF tools ignore it; devices drop staged copies, Directors report who runs it.
@@ -241,6 +244,9 @@ impl Targets {
             let one = |w: &Withdrawal| object([("reason", text(&w.reason)), ("sha256", text(hex::encode(&w.sha256)))]);
             fields.push(("x-vmetric-withdrawn", object(self.withdrawn.iter().map(|(path, w)| (path, one(w))))));
         }
+        if !self.notes.is_empty() {
+            fields.push((FIELD, object(self.notes.iter().map(|(place, lines)| (place, list(lines.iter().map(text)))))));
+        }
         object(fields)
     }
 
@@ -255,6 +261,12 @@ impl Targets {
             for (path, w) in withdrawn.fields()? {
                 let withdrawal = Withdrawal { reason: w.field("reason")?.text()?.to_string(), sha256: w.field("sha256")?.hex()? };
                 out.withdrawn.insert(path.to_string(), withdrawal);
+            }
+        }
+        if let Some(notes) = signed.find(FIELD) {
+            for (place, lines) in notes.fields()? {
+                let lines = lines.items()?.iter().map(|line| Ok(line.text()?.to_string())).collect::<Result<_>>()?;
+                out.notes.insert(place.to_string(), lines);
             }
         }
         if let Some(delegations) = signed.find("delegations") {

@@ -162,10 +162,11 @@ fn target_json(path: &str, role: &str, target: &Target) -> Value {
 pub fn artifacts(repo: &Repo) -> Result<Answer> {
     let (_, top) = repo.targets(TARGETS)?;
     let mut rows = vec![cells(&["PATH", "BYTES", "COUNTER", "SHA-256"])];
-    let (mut json, mut withdrawn) = (Vec::new(), BTreeMap::new());
+    let (mut json, mut withdrawn, mut noted) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     for role in &top.roles {
         let (_, listed) = repo.targets(&role.name)?;
         withdrawn.extend(listed.withdrawn);
+        noted.extend(listed.notes);
         for (path, target) in &listed.targets {
             rows.push(vec![path.clone(), target.length.to_string(), target.counter.to_string(), hex::encode(&target.sha256)]);
             json.push(target_json(path, &role.name, target));
@@ -175,6 +176,12 @@ pub fn artifacts(repo: &Repo) -> Result<Answer> {
     let mut fields = vec![("artifacts", list(json))];
     for (path, w) in &withdrawn {
         let _ = write!(out, "\nwithdrawn: {path}: {}", w.reason);
+    }
+    for (place, lines) in &noted {
+        let _ = write!(out, "\nnotes: {place}: {}", lines.first().map_or("", String::as_str));
+    }
+    if !noted.is_empty() {
+        fields.push(("notes", object(noted.iter().map(|(place, lines)| (place, list(lines.iter().map(text)))))));
     }
     if !withdrawn.is_empty() {
         let one = |(path, w): (&String, &super::metadata::Withdrawal)| {

@@ -93,6 +93,8 @@ mod release_bundle;
 #[cfg(unix)]
 mod release_inspect;
 mod release_keys;
+#[cfg(all(unix, feature = "fleet"))]
+mod release_notes;
 #[cfg(target_os = "linux")]
 mod release_package;
 mod release_python_tuf;

@@ -43,7 +43,7 @@ impl Bench {
     pub fn with_seeds() -> Bench {
         let mut bench = Bench { folder: tempfile::tempdir().unwrap(), env: BTreeMap::new(), umask: "022" };
         let counts = [("ROOT", 5), ("TARGETS", 3), ("SNAPSHOT", 1), ("TIMESTAMP", 1), ("BUILD", 1)];
-        let platforms = [("AGENT_LINUX_AMD64", 1), ("AGENT_LINUX_ARM64", 1), ("DIRECTOR_LINUX_AMD64", 1)];
+        let platforms = [("AGENT_LINUX_AMD64", 1), ("AGENT_LINUX_ARM64", 1), ("DIRECTOR_LINUX_AMD64", 1), ("NOTES", 1)];
         for (i, (role, count)) in counts.into_iter().chain(platforms).enumerate() {
             let seeds: Vec<String> = (0..count).map(|n| seed(i, n)).collect();
             bench.set(&format!("VMETRIC_KEY_{role}"), &seeds.join(","));

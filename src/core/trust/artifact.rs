@@ -152,6 +152,16 @@ impl Trusted {
         paths.into_iter().filter_map(taken_back).collect()
     }
 
+    /// Release notes: those of the role that the top-level targets delegate them to.
+    #[cfg(any(feature = "director", feature = "release"))]
+    pub fn notes(&self) -> crate::core::notes::Notes {
+        use crate::core::notes::{FIELD, Notes, ROLE, shown};
+        let link = Link { delegator: "targets".into(), role: ROLE.into() };
+        let Ok(role) = self.link_holds(&link) else { return Notes::new() };
+        let signed = role.field(FIELD).and_then(|field| json::from_str::<Notes>(std::str::from_utf8(field).ok()?).ok());
+        shown(signed.unwrap_or_default())
+    }
+
     /// A check for the file of this artifact, with the key that the trusted root lists for it.
     pub fn file_check(&self, artifact: &Artifact) -> Result<FileCheck, Refusal> {
         let unknown = || {

@@ -170,6 +170,12 @@ impl Targets {
         out
     }
 
+    /// A signed field beside those of TUF.
+    #[cfg(any(feature = "director", feature = "release"))]
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        canonical::member(self.doc.signed(), name)
+    }
+
     /// The delegation to `role`, if there is one.
     pub fn delegation(&self, role: &str) -> Option<&Delegation> {
         self.delegations.iter().find(|d| d.name == role)

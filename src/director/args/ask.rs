@@ -43,7 +43,8 @@ pub(super) fn ask(typed: &str, words: &mut Words, state: PathBuf, role: &Role) -
                 return Err("--accept-expired belongs to --file: a mirror that is reached has no reason to be expired".into());
             }
         }
-        "rollouts" | "status" | "pin" | "rejections" | "releases" => {}
+        "rollouts" | "status" | "pin" | "rejections" => {}
+        "releases" => request.version = words.option("--notes")?,
         "api-token" => api_token(words, &mut request, typed)?,
         "agents" => filter = Filter::parse(words)?,
         "explain" => request.agents = Some(vec![words.word()?.ok_or_else(|| explain_whom(role))?]),

@@ -238,6 +238,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/releases",
         id: "releases",
         about: "What the mirror holds.",
+        query: RELEASES_QUERY,
         command: Command::Admin("releases"),
         answer: "Releases",
         ..PLAIN

@@ -22,7 +22,7 @@ use crate::director::policing::scopes::{CheckView, ProblemView, ScheduleView, Sc
 use crate::director::policing::show::{NodePolicyView, PolicyView, ValueView};
 use crate::director::quarantine::{AllowView, RejectView};
 use crate::director::records::{Event, Quarantine};
-use crate::director::releases::{ReleaseRow, ReleasesView};
+use crate::director::releases::{NotesView, ReleaseRow, ReleasesView};
 use crate::director::retry::{Again, LeftOut, RetryView};
 use crate::director::views::{AgentView, RejectionsView, RolloutView, RolloutsView, StatusView};
 use crate::fleet::access::command::{SessionsView, UserRow, UsersView, VerifiedView};
@@ -78,6 +78,7 @@ pub static SCHEMAS: &[Schema] = &[
     schema!("Again", Again, "A roll-out made by a retry."),
     schema!("LeftOut", LeftOut, "A Director that is not tried again."),
     schema!("Releases", ReleasesView, "What the mirror holds."),
+    schema!("ReleaseNotes", NotesView, "The notes of one release, plain lines."),
     schema!("Release", ReleaseRow, "One file of the mirror."),
     schema!("Rejections", RejectionsView, "Files that are not ordered."),
     schema!("Rejection", Quarantine, "One file that is not ordered, to whom, and why."),
@@ -145,6 +146,8 @@ pub const HOLDS: &[(&str, &str)] = &[
     ("Retried.rollouts", "Again"),
     ("Retried.left_out", "LeftOut"),
     ("Releases.releases", "Release"),
+    ("Releases.notes", "[ReleaseNotes]"),
+    ("ReleaseNotes.lines", "string"),
     ("Rejections.rejections", "Rejection"),
     ("Keys.tokens", "KeyRow"),
     ("Policy.rows", "PolicyRow"),

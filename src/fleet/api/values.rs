@@ -105,3 +105,7 @@ pub(super) const AUTHORIZE: &[Field] = &[
     Field { about: "The version: exact, or `latest` as it is now.", required: true, ..VERSION },
     Field::of("ttl_s", "How long it is good, seconds.", Kind::Number(1, YEAR_S), |p, g| p.wire.ttl_s = g.number()),
 ];
+
+/// Release notes beside the list of releases.
+pub(super) const RELEASES_QUERY: &[Field] =
+    &[Field::of("notes", "The notes of this version, too: exact, or `latest`.", Kind::Text(NAME_MAX), |p, g| p.wire.version = g.text())];

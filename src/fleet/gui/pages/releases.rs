@@ -8,6 +8,7 @@ use super::Templates;
 use super::acts::done;
 use super::list::empty;
 use crate::core::access::Act;
+use crate::core::notes::{Notes, key};
 use crate::core::reason::Reason;
 use crate::director::admin::AdminWire;
 use crate::director::releases::{self, ReleaseRow};
@@ -53,7 +54,7 @@ async fn list(ask: Ask) -> Result<Reply, Reason> {
         json!({
             "live": true,
             "none": none,
-            "products": products(&rows, &running, &on_agents),
+            "products": products(&rows, &running, &on_agents, &tree.releases.notes),
             "verified": words::ago(tree.verified_at),
             "timestamp": tree.timestamp_version,
             "source": ask.site.about.borrow().mirror.clone(),
@@ -65,7 +66,7 @@ async fn list(ask: Ask) -> Result<Reply, Reason> {
     Page::new("Releases", "releases", context).below(&[("Fleet Management", "")]).reply()
 }
 
-fn products(rows: &[ReleaseRow], running: &BTreeMap<String, u64>, on_agents: &BTreeMap<String, u64>) -> Vec<Value> {
+fn products(rows: &[ReleaseRow], running: &BTreeMap<String, u64>, on_agents: &BTreeMap<String, u64>, notes: &Notes) -> Vec<Value> {
     let mut by_product: BTreeMap<&str, Vec<(&str, Vec<&ReleaseRow>)>> = BTreeMap::new();
     for row in rows {
         let versions = by_product.entry(&row.product).or_default();
@@ -79,7 +80,11 @@ fn products(rows: &[ReleaseRow], running: &BTreeMap<String, u64>, on_agents: &BT
             .iter()
             .take(VERSIONS)
             .enumerate()
-            .map(|(at, (v, files))| version(v, files, at == 0, if *name == "vmetric-agent" { on_agents } else { running }))
+            .map(|(at, (v, files))| {
+                let mut row = version(v, files, at == 0, if *name == "vmetric-agent" { on_agents } else { running });
+                row["notes"] = json!(notes.get(&key(name, v)));
+                row
+            })
             .collect();
         let title = match *name {
             "vmetric-director" => "Directors",

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::directors::{path as director_path, policy_words};
 use super::{Templates, confirm as agents};
 use crate::core::access::Act;
+use crate::core::notes;
 use crate::core::product::{AGENT, DIRECTOR};
 use crate::core::reason::Reason;
 use crate::core::version::Version;
@@ -92,6 +93,7 @@ pub async fn list_with(ask: &Ask, problem: &str, of_agents: &str) -> Result<Repl
                 "targets": tree.versions[2],
                 "root": tree.versions[0],
                 "behind": words::number(count as u64),
+                "notes": tree.releases.notes.get(&notes::key(product.name, &newest.version.to_string())),
                 "none": count == 0,
             })
         })
