@@ -47,8 +47,10 @@ const PATHS: [(&str, &str, Guard); 22] = [
     ("GET", "/api/v1/", Guard::Prefix),
 ];
 
-/// In the tables of pages and of the API, or their names; `every_page_has_its_act...` and its sister look at them.
-const TABLES: [&str; 4] = ["src/fleet/api/", "src/fleet/gui/pages/", "src/fleet/gui/routes.rs", "src/fleet/gui/live.rs"];
+/// In the tables of pages and of the API, or their names; `every_page_has_its_act...` and its sister look at them. And what
+/// the store asks of etcd.
+const TABLES: [&str; 5] =
+    ["src/fleet/api/", "src/fleet/gui/pages/", "src/fleet/gui/routes.rs", "src/fleet/gui/live.rs", "src/fleet/store/"];
 /// Folders of machines, and pictures.
 const OTHERS: [&str; 6] = ["/etc/", "/var/", "/proc/", "/usr/", "/run/", "/favicon.ico"];
 
