@@ -39,6 +39,8 @@ pub struct Site {
     kind: Kind,
     /// What it logged until it was ready.
     pub said: Vec<String>,
+    /// The host that it runs on when it is not this one: a network namespace, and its address there.
+    pub host: Option<(String, String)>,
     /// Its environment, beside this process's.
     pub environment: Vec<(String, String)>,
 }
@@ -118,6 +120,7 @@ impl Site {
             linked: true,
             kind,
             said: Vec::new(),
+            host: None,
             environment: Vec::new(),
         };
         for (version, file) in agents {
@@ -154,15 +157,23 @@ impl Site {
     /// Starts the Director and waits until its first look at the mirror is over.
     pub fn start(&mut self) {
         // A restarted Director keeps its address: agents know no other.
-        let listen = self.url.strip_prefix("https://").unwrap_or("127.0.0.1:0").to_string();
-        let mut command = Command::new(self.kind.exe());
+        let address = self.host.as_ref().map_or("127.0.0.1", |(_, address)| address.as_str());
+        let listen = self.url.strip_prefix("https://").map_or(format!("{address}:0"), String::from);
+        let mut command = match &self.host {
+            None => Command::new(self.kind.exe()),
+            Some((namespace, _)) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace, self.kind.exe()]);
+                command
+            }
+        };
         if self.linked {
             command.args(["run", "--mirror"]).arg(self.bench.path("public"));
         } else {
             command.arg("run");
         }
         let mut child = command
-            .args(["--name", "127.0.0.1", "--listen", &listen])
+            .args(["--name", address, "--listen", &listen])
             .arg("--root")
             .arg(self.bench.path("release/root.json"))
             .arg("--state")

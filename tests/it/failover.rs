@@ -14,15 +14,24 @@ use crate::director_bench::Site;
 
 /// Three Directors with one site CA, each with the others in its file. The first one's agents are known to it alone.
 fn cluster() -> Vec<Site> {
-    let first = Site::new();
-    let mut sites = vec![first];
-    for _ in 0..2 {
+    cluster_on([None, None, None])
+}
+
+/// The same, each on that host.
+fn cluster_on(hosts: [Option<(String, String)>; 3]) -> Vec<Site> {
+    let mut sites: Vec<Site> = Vec::new();
+    for host in hosts {
         let mut site = Site::new();
         site.kill();
-        fs::remove_dir_all(site.state().join("pki")).unwrap();
-        copy(&sites[0].state().join("pki"), &site.state().join("pki"));
+        if host.is_some() {
+            (site.host, site.url) = (host, String::new());
+        }
+        if let Some(first) = sites.first() {
+            fs::remove_dir_all(site.state().join("pki")).unwrap();
+            copy(&first.state().join("pki"), &site.state().join("pki"));
+        }
         site.start();
-        assert_eq!(site.pin, sites[0].pin, "they are one site");
+        assert!(sites.first().is_none_or(|first| first.pin == site.pin), "they are one site");
         sites.push(site);
     }
     let members: Vec<String> = sites.iter().map(|site| format!("    - {}\n", site.url)).collect();
@@ -131,4 +140,65 @@ fn who_stands_alone_acknowledges_no_trial_of_another() {
     agent.accept(&foreign);
     agent.on_trial(&foreign);
     assert_eq!(agent.report().acknowledged, None);
+}
+
+/// Three hosts in namespaces of their own, each on a wire to this one; gone when dropped.
+struct Hosts(Vec<String>);
+
+impl Hosts {
+    fn up() -> Hosts {
+        let id = std::process::id();
+        let hosts = Hosts((0..3).map(|n| format!("vmf{n}-{id}")).collect());
+        for (n, name) in hosts.0.iter().enumerate() {
+            ip(&format!("netns add {name}"));
+            ip(&format!("link add {name} type veth peer name e0 netns {name}"));
+            ip(&format!("addr add 10.99.{n}.2/30 dev {name}"));
+            ip(&format!("link set {name} up"));
+            ip(&format!("-n {name} addr add 10.99.{n}.1/30 dev e0"));
+            ip(&format!("-n {name} link set e0 up"));
+            ip(&format!("-n {name} link set lo up"));
+        }
+        hosts
+    }
+
+    /// From now on nothing comes back from there, not even that nobody is there.
+    fn silence(&self, n: usize) {
+        ip(&format!("-n {} route add blackhole 10.99.{n}.2/32", self.0[n]));
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        for name in &self.0 {
+            // The wire goes with its end.
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
+    }
+}
+
+fn ip(line: &str) {
+    assert!(Command::new("ip").args(line.split(' ')).status().unwrap().success(), "ip {line}");
+}
+
+#[test]
+#[ignore = "needs root for network namespaces; tests/run cluster"]
+fn a_machine_that_falls_silent_is_left() {
+    let hosts = Hosts::up();
+    let mut sites = cluster_on(std::array::from_fn(|n| Some((hosts.0[n].clone(), format!("10.99.{n}.1")))));
+    let mut device = Device::enrolled(&sites[0]);
+    let id = text(&device.status(), "agent_id");
+    device.start();
+    let config = device.path("state/config/agent.json");
+    let last = sites[2].url.clone();
+    wait_for("the members on the device", || fs::read_to_string(&config).unwrap().contains(&last));
+    wait_for("its poll where it enrolled", || holder(&sites[..1], &id).is_some());
+    hosts.silence(0);
+    let silent = clock::monotonic();
+    let until = silent + std::time::Duration::from_secs(120);
+    while holder(&sites[1..], &id).is_none() {
+        assert!(clock::monotonic() < until, "it still waits for a machine that says nothing");
+    }
+    println!("parked at another member after {:?}", clock::monotonic() - silent);
+    drop(device);
+    sites.iter_mut().for_each(Site::kill);
 }
