@@ -123,7 +123,7 @@ async fn panel_with(ask: &Ask, scope: &str, back: &str, again: Option<&Again>) -
         "whom": whom,
         "cluster": cluster,
         "cluster_name": text(&view["cluster_name"]),
-        "counts": in_force(&view["effective"]),
+        "counts": in_force(&view["effective"], own_tier(scope)),
         "told": "",
         "is_custom": toggle && view["custom"] == true,
         "preview": settings::preview(view),
@@ -169,8 +169,17 @@ fn whom(scope: &str) -> &'static str {
     }
 }
 
+/// The tier that a scope's own settings are: in its panel they are its Custom Policy.
+fn own_tier(scope: &str) -> &'static str {
+    match scope.split('/').collect::<Vec<_>>().as_slice() {
+        ["cluster", _] => "cluster",
+        ["agents", _] => "director",
+        _ => "node",
+    }
+}
+
 /// What counts, value by value, in the GUI's words, each with the tier that set it.
-pub fn in_force(values: &Value) -> Vec<Value> {
+fn in_force(values: &Value, own: &str) -> Vec<Value> {
     let one = |v: &Value| {
         let (field, value) = (v["field"].as_str().unwrap_or_default(), v["value"].as_str().unwrap_or_default());
         let name = match field {
@@ -190,7 +199,8 @@ pub fn in_force(values: &Value) -> Vec<Value> {
             "schedule" => "Scheduled".into(),
             other => other.to_string(),
         };
-        json!({"name": name, "value": shown, "tier": tier(v["tier"].as_str().unwrap_or_default())})
+        let set_by = v["tier"].as_str().unwrap_or_default();
+        json!({"name": name, "value": shown, "tier": tier(if set_by == own { "node" } else { set_by })})
     };
     values.as_array().into_iter().flatten().map(one).collect()
 }
