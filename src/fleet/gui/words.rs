@@ -54,7 +54,7 @@ pub fn short(id: &str) -> &str {
 
 /// A program's sentence for people: `25165824 bytes` in the unit that fits, a verdict in words.
 pub fn readable(text: &str) -> String {
-    let text = text.replace(" [bad]", "; this version is bad").replace(" [could_not_tell]", "; that may be no fault of the version");
+    let text = text.replace(" -> ", " → ").replace(" [bad]", "; this version is bad").replace(" [could_not_tell]", "; that may be no fault of the version");
     let mut out: Vec<String> = Vec::new();
     for word in text.split(' ') {
         let (bare, end) = word.strip_prefix("bytes").map_or((word, ""), |end| ("bytes", end));
@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(sentence("harbour (linux-amd64, 3.0.0)"), "harbour (linux-amd64, 3.0.0)");
         assert_eq!((by("user anna"), by("uid 0"), by("policy")), ("anna".into(), "Command line (uid 0)".into(), "policy".into()));
         assert_eq!((short("web-1-4da35b2b5536"), short("web-1"), short("-4da35b2b5536")), ("web-1", "web-1", "-4da35b2b5536"));
-        assert_eq!(readable("1.0.0 -> 1.1.0, 25165824 bytes, 3 s [bad]"), "1.0.0 -> 1.1.0, 24 MiB, 3 s; this version is bad");
+        assert_eq!(readable("1.0.0 -> 1.1.0, 25165824 bytes, 3 s [bad]"), "1.0.0 → 1.1.0, 24 MiB, 3 s; this version is bad");
         assert_eq!((readable("7 bytes"), readable("")), ("7 bytes".into(), String::new()));
         let chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36";
         assert_eq!((browser(chrome), browser("curl/8"), browser("<b>")), ("Chrome on Linux".into(), "curl".into(), "<b>".into()));

@@ -117,7 +117,7 @@ pub fn update(view: &ExplainView, node: &str) -> Value {
         "latest": view.latest_version.as_ref().filter(|v| **v != a.version),
         "quarantined": view.quarantined,
         "last": view.last_result.as_ref().map(|l| json!({
-            "version": l.version, "chip": words::state(&l.outcome), "detail": words::directors(&l.detail), "at": words::ago(l.at), "rollout": l.rollout,
+            "version": l.version, "chip": words::state(&l.outcome), "detail": words::directors(&words::readable(&l.detail)), "at": words::ago(l.at), "rollout": l.rollout,
         })),
         "remark": policy.and_then(|p| p.note.clone()),
         "remedies": remedies,

@@ -95,6 +95,7 @@ pub fn row(r: &RolloutView, mark: &str) -> Value {
     let chip = match r.state.as_str() {
         "running" => words::chip("busy", "update", "Running"),
         "done" if r.failed > 0 => words::chip("warn", "alert", "Done with failures"),
+        "done" if r.left_out > 0 => words::chip("quiet", "pause", "Done, some left out"),
         other => words::state(other),
     };
     let parts = [("kgood", r.done), ("kbusy", r.moving), ("kbad", r.failed), ("kwarn", r.left_out), ("kwait", r.waiting)];
@@ -105,7 +106,7 @@ pub fn row(r: &RolloutView, mark: &str) -> Value {
         "version": r.version,
         "chip": chip,
         "detail": words::directors(&r.detail),
-        "group": words::number(r.group),
+        "group": format!("{} Director{}", words::number(r.group), if r.group == 1 { "" } else { "s" }),
         "done": words::number(r.done), "moving": words::number(r.moving), "failed": words::number(r.failed),
         "left_out": words::number(r.left_out), "waiting": words::number(r.waiting),
         "percent": (r.done * 100).checked_div(r.group).unwrap_or(0),

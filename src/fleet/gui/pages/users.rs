@@ -74,6 +74,8 @@ fn page(ask: &Ask, errors: &Errors, link: Option<(String, String)>) -> Result<Re
         })
     };
     let (name, url) = link.unwrap_or_default();
+    // Who was added is not typed again.
+    let typed = if errors.is_empty() { "" } else { ask.form.get("name") };
     let chosen = if errors.is_empty() || ask.form.get("role").is_empty() { "viewer" } else { ask.form.get("role") };
     let context = json!({
         "rows": rows,
@@ -81,7 +83,7 @@ fn page(ask: &Ask, errors: &Errors, link: Option<(String, String)>) -> Result<Re
         "none": rows.is_empty(),
         "error": errors.of(""),
         "fields": [
-            Input::text("name", "Name").help("Letters, digits and . _ - + @").required().typed(&ask.form, errors).json(),
+            Input::text("name", "Name").help("Letters, digits and . _ - + @").required().value(typed).error(errors.of("name")).json(),
             Input::radio("role", "Role", &roles(ask)).value(chosen).error(errors.of("role")).json(),
         ],
         "link": url,
