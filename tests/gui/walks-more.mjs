@@ -322,11 +322,12 @@ async function steady(tools) {
 }
 
 export const MORE = {
+  // Before the clusters: their policy updates whom it orders.
+  steady,
   'new-cluster': newCluster,
   agent,
   tokens,
   users,
   'edit-template': editTemplate,
   'expired-form': expiredForm,
-  steady,
 };
