@@ -283,32 +283,3 @@ fn a_session_that_ends_while_one_types_leads_back_to_the_page_of_the_form() {
     let asked = ask(&site, "GET", "/devices/linux", "referer: https://fleet.test/elsewhere\r\n", "");
     assert_eq!(to(&asked), "/login?next=/devices/linux");
 }
-
-#[test]
-fn the_own_password_is_changed_by_whoever_knows_it_and_other_sessions_end() {
-    let site = Site::fleet();
-    add(&site, "anna", "owner");
-    add(&site, "vera", "viewer");
-    let (here, elsewhere) = (log_in(&site, "vera"), log_in(&site, "vera"));
-    let token = csrf(&get(&site, &here, "/account"));
-    let typed = |current: &str| format!("csrf={token}&current={current}&password=other+plain+words&again=other+plain+words");
-    let heard = form(&site, "/account", &cookie(&here), &typed("nonsense"));
-    assert!(heard.status == 422 && heard.body.contains("not your present password"), "{}", main_of(&heard.body));
-    let heard = form(&site, "/account", &cookie(&here), &typed(&crate::access::PASSWORD.replace(' ', "+")));
-    assert_eq!(heard.status, 303, "{}", main_of(&heard.body));
-    let page = get(&site, &here, "/account");
-    assert!(page.status == 200 && page.body.contains("Your other sessions have ended"), "{}", main_of(&page.body));
-    assert_eq!(get(&site, &elsewhere, "/account").status, 303);
-    for (password, status) in [(crate::access::PASSWORD.replace(' ', "+"), 401), ("other+plain+words".into(), 303)] {
-        assert_eq!(form(&site, "/login", "", &format!("name=vera&password={password}")).status, status, "{password}");
-    }
-    let audit = site.good("audit --json");
-    assert_eq!(audit.matches("ChangePassword").count(), 2, "{audit}");
-    // Who tries too many passwords with somebody's session waits as at the login.
-    let token = csrf(&get(&site, &here, "/account"));
-    let mut said = String::new();
-    for _ in 0..8 {
-        said = form(&site, "/account", &cookie(&here), &format!("csrf={token}&current=x&password=a&again=a")).body;
-    }
-    assert!(said.contains("Too many wrong tries"), "{}", main_of(&said));
-}

@@ -54,7 +54,10 @@ pub fn short(id: &str) -> &str {
 
 /// A program's sentence for people: `25165824 bytes` in the unit that fits, a verdict in words.
 pub fn readable(text: &str) -> String {
-    let text = text.replace(" -> ", " → ").replace(" [bad]", "; this version is bad").replace(" [could_not_tell]", "; that may be no fault of the version");
+    let text = text
+        .replace(" -> ", " → ")
+        .replace(" [bad]", "; this version is bad")
+        .replace(" [could_not_tell]", "; that may be no fault of the version");
     let mut out: Vec<String> = Vec::new();
     for word in text.split(' ') {
         let (bare, end) = word.strip_prefix("bytes").map_or((word, ""), |end| ("bytes", end));

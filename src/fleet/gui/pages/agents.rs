@@ -184,7 +184,7 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
     let known = explain::view(&ask.intake, &ask.site, a.clone(), ask.now);
     if known.told {
         // What its Director applies, its own word with Fleet's.
-        panel["counts"] = Value::Array(super::policy::in_force(&value(&known)["values"]));
+        panel["counts"] = Value::Array(super::policy::in_force(&value(&known)["values"], "node"));
         panel["told"] = match known.local.as_slice() {
             [] => "As its Director applies it.".into(),
             local => format!("As its Director applies it. Set there: {}.", local.join("; ")).into(),

@@ -179,7 +179,7 @@ fn own_tier(scope: &str) -> &'static str {
 }
 
 /// What counts, value by value, in the GUI's words, each with the tier that set it.
-fn in_force(values: &Value, own: &str) -> Vec<Value> {
+pub fn in_force(values: &Value, own: &str) -> Vec<Value> {
     let one = |v: &Value| {
         let (field, value) = (v["field"].as_str().unwrap_or_default(), v["value"].as_str().unwrap_or_default());
         let name = match field {
