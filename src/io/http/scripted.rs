@@ -1,6 +1,6 @@
 //! A peer that says prepared bytes, for fuzzing: everything above the socket is the client that devices run.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU32, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
@@ -74,6 +74,7 @@ impl Http {
             deadline: Mutex::new(None),
             connects: AtomicUsize::new(0),
             received: AtomicUsize::new(0),
+            patience_s: AtomicU32::new(0),
         });
         let verifier = Arc::new(PinVerifier::new(vec![[0; 32]]));
         Http::over(Peer { answer, piece: piece.max(1) }, "fuzz", None, shared, verifier)
