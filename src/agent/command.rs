@@ -13,7 +13,7 @@ use crate::core::reason::Reason;
 use crate::core::release::{Platform, TargetPath};
 use crate::core::slots::{Condition, Image};
 use crate::core::trust::{Fetched, Goal, Now, Refresh, Trusted, Want};
-use crate::core::update::{Authority, LOCAL_ISSUER};
+use crate::core::update::{Authority, LOCAL_ISSUER, ends};
 use crate::io::lock::{Lock, Taken};
 use crate::io::medium::Medium;
 use crate::io::state::State;
@@ -136,7 +136,7 @@ pub fn update_file(args: &UpdateArgs, say: &mut dyn FnMut(&str)) -> Result<Strin
     say(&format!("{} sha256 {}: signed by the release plane", order.target, order.sha256));
     if let Some(issuer) = local_trial_of(&state, &order.sha256) {
         say("this very file is on trial already, by an earlier command: staying with that trial");
-        return attend(&state, &issuer, &order.sha256, say);
+        return attend(&state, &issuer, &order.sha256, last_result_of(&state, &issuer), say);
     }
     let (issuer, sha256) = (order.issuer.clone(), order.sha256.clone());
     request(
@@ -144,7 +144,11 @@ pub fn update_file(args: &UpdateArgs, say: &mut dyn FnMut(&str)) -> Result<Strin
         pid,
         &RequestWire { kind: "update_file".into(), tree: tree.display().to_string(), order: Some(order), ..Default::default() },
     )?;
-    attend(&state, &issuer, &sha256, say)
+    attend(&state, &issuer, &sha256, None, say)
+}
+
+fn last_result_of(state: &State, issuer: &str) -> Option<ResultWire> {
+    state.read::<ResultWire>("last-result.json").ok().flatten().filter(|r| r.issuer == issuer)
 }
 
 /// A hardened service sees less than a shell: a `/tmp` of its own, and no home folders. Where that can be looked at, it is
@@ -251,12 +255,24 @@ fn choose(args: &UpdateArgs, trusted: &Trusted, medium: &Medium) -> Result<Targe
     })
 }
 
-/// Stays with a local update: shows what happens, acknowledges the trial, and says how it ended.
-fn attend(state: &State, issuer: &str, sha256: &str, say: &mut dyn FnMut(&str)) -> Result<String, Reason> {
+/// What the marks say of the active slot, if it holds this file for this command.
+fn condition_of(state: &State, issuer: &str, sha256: &str) -> Option<Condition> {
+    let marks = state.load_marks().marks;
+    let Image::Slot(slot) = marks.active else { return None };
+    let ours = state.slot_json(slot).is_ok_and(|w| w.sha256 == sha256 && w.issuer == issuer);
+    ours.then(|| marks.slot(slot).condition)
+}
+
+/// Stays with a local update: shows what happens, acknowledges the trial, and says how it ended. `old`: what had come of it
+/// before.
+fn attend(state: &State, issuer: &str, sha256: &str, old: Option<ResultWire>, say: &mut dyn FnMut(&str)) -> Result<String, Reason> {
     let (mut last, mut changed) = (String::new(), clock::monotonic());
     let (mut acknowledged, mut complained) = (String::new(), String::new());
     loop {
-        if let Some(result) = state.read::<ResultWire>("last-result.json").ok().flatten().filter(|r| r.issuer == issuer) {
+        // Read first: a trial that ends between the two looks is seen at the next turn.
+        let result = last_result_of(state, issuer);
+        let ours = condition_of(state, issuer, sha256);
+        if let Some(result) = result.filter(|r| ends(ours, &r.outcome, old.as_ref().is_some_and(|o| o.id == r.id))) {
             let text = format!("{} {}: {} ({})", result.outcome, result.version, result.detail, result.code);
             return match result.outcome.as_str() {
                 "updated" | "already" => Ok(text),
@@ -269,9 +285,7 @@ fn attend(state: &State, issuer: &str, sha256: &str, say: &mut dyn FnMut(&str)) 
             say(&now);
             (last, changed) = (now, clock::monotonic());
         }
-        let on_trial = state.load_marks().marks.active;
-        let ours = matches!(on_trial, Image::Slot(slot) if state.slot_json(slot).is_ok_and(|w| w.sha256 == sha256 && w.issuer == issuer));
-        if let Some(nonce) = status.trial_nonce.filter(|n| ours && *n != acknowledged)
+        if let Some(nonce) = status.trial_nonce.filter(|n| ours.is_some() && *n != acknowledged)
             && let Some(pid) = running_agent(state)
         {
             // The trial waits for this word: what stands in its way for a moment is no reason to leave.

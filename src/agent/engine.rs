@@ -107,7 +107,7 @@ fn trial_turn(world: &mut dyn World, slot: Slot) -> Result<Turn, Reason> {
     let self_check = world.self_check();
     let facts = TrialFacts {
         self_check: &self_check,
-        acknowledged: world.acknowledged(),
+        acknowledged: world.acknowledged() || was_won(world, slot),
         refused: world.refused(),
         silent_s,
         age_s,
@@ -142,6 +142,17 @@ fn trial_turn(world: &mut dyn World, slot: Slot) -> Result<Turn, Reason> {
         }
         TrialStep::RollBack(ended, reason) => Ok(give_up(world, slot, ended, reason)),
     }
+}
+
+/// Whether the authority has acknowledged this very trial before: its result says so, which is written last, and no order is in
+/// force that could have begun it anew. Then marks and `confirmed` have rotted since, and nobody may be left to say it again.
+fn was_won(world: &dyn World, slot: Slot) -> bool {
+    if world.accepted().is_some_and(|a| !a.ended) {
+        return false;
+    }
+    let (Some(last), Ok(ours)) = (world.last_result(), world.slot_json(slot)) else { return false };
+    let said = (last.outcome.as_str(), &last.sha256, &last.issuer, last.generation);
+    said == ("updated", &ours.sha256, &ours.issuer, ours.generation)
 }
 
 /// Ends a trial. A state folder that cannot be written keeps nobody on trial: the launcher starts no trial whose start it
@@ -188,12 +199,12 @@ fn confirm(world: &mut dyn World, slot: Slot) -> Result<(), Reason> {
     let now = world.moment();
     world.save_marks(marks.confirm(slot, counter, &now.boot_id, now.unix))?;
     let described = world.slot_json(slot)?;
-    let ours = |a: &Accepted| a.order.issuer == described.issuer && a.order.generation == described.generation;
+    let ours = |a: &Accepted| !a.ended && a.order.issuer == described.issuer && a.order.generation == described.generation;
     if world.accepted().is_some_and(|a| ours(&a)) {
         // The order says so when it ends, in the next turn.
         return Ok(());
     }
-    // The order was lost on the way; who gave it waits for a word.
+    // The order was lost on the way, or had ended when lost marks put this trial back; who gave it waits for a word.
     let result = ResultWire {
         outcome: "updated".into(),
         version: described.version,

@@ -16,7 +16,7 @@ use crate::core::release::Platform;
 use crate::core::rollout::FETCH_TOTAL_S;
 use crate::core::slots::{Condition, Image, Marks, Slot};
 use crate::core::time;
-use crate::core::update::{Kind, SelfCheck};
+use crate::core::update::{Kind, LOCAL_ISSUER, SelfCheck};
 use crate::io::state::State;
 use crate::io::{clock, process};
 use crate::wire::agent_api::{OrderWire, PARK_MAX_S, PROTOCOL, REJECTS_MAX, RejectWire, ReportWire, ResultWire};
@@ -30,6 +30,7 @@ impl Device {
         let open = accepted.filter(|a| !a.ended);
         let trial = self.on_trial() && self.self_check == SelfCheck::Passed;
         let trusted = self.trust.as_ref().map_or([0; 4], |(_, t)| t.versions());
+        let (issuer, generation) = self.known_order();
         let now = clock::unix();
         let config = self.state.config().ok().flatten().map(|(c, _)| c).unwrap_or_default();
         ReportWire {
@@ -45,8 +46,8 @@ impl Device {
             running_sha256: hex::encode(&self.running.sha256),
             running_as: running_as(self).into(),
             fallback_version: self.marks.fallback(self.running.image).and_then(|s| self.state.slot_json(s).ok()).map(|w| w.version),
-            issuer: accepted.map(|a| a.director_issuer.clone()).unwrap_or_default(),
-            generation: accepted.map_or(0, |a| a.director_generation),
+            issuer,
+            generation,
             step: if self.status.step.is_empty() { "starting".into() } else { self.status.step.clone() },
             code: self.status.code.clone(),
             detail: self.status.detail.clone(),
@@ -74,6 +75,19 @@ impl Device {
 }
 
 impl Device {
+    /// The Director's newest order that this device has taken. While a version is on trial, its slot knows it, too: who lost the
+    /// order must not go back for want of an answer.
+    fn known_order(&self) -> (String, u64) {
+        match (&self.accepted, self.running.image) {
+            (Some(a), _) => (a.director_issuer.clone(), a.director_generation),
+            (None, Image::Slot(slot)) if self.on_trial() => match self.state.slot_json(slot) {
+                Ok(wire) if !wire.issuer.starts_with(LOCAL_ISSUER) => (wire.issuer, wire.generation),
+                _ => Default::default(),
+            },
+            _ => Default::default(),
+        }
+    }
+
     /// The newest rejected files, for the Director's operator.
     fn rejects(&self) -> Option<Vec<RejectWire>> {
         let tell = |r: &Rejected| RejectWire {

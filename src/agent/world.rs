@@ -55,6 +55,8 @@ pub trait World {
     fn target(&self) -> Target;
     /// What lies in a slot of the ordered file.
     fn staged(&self, slot: Slot, order: &Order) -> Staged;
+    /// The newest result, taken or not.
+    fn last_result(&self) -> Option<ResultWire>;
     /// The rejected list's entry of a hash.
     fn rejected(&self, sha256: &[u8; 32]) -> Option<Rejected>;
     /// Why the disk or the permissions do not allow an update of so many bytes.

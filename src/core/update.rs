@@ -34,6 +34,18 @@ pub fn acknowledges(by: Authority, said: &str, issuer: &str, nonce: &str) -> boo
     by == ordered_by && !nonce.is_empty() && said == nonce
 }
 
+/// Whether a result of this order that lies on the disk is the end that its command waits for. `condition`: of the slot that
+/// holds the ordered file for it, while that slot is the active one. `old`: it lay there before the command came.
+///
+/// Marks that were lost may put a trial back that had ended before. What was said of it then is not the end of what runs now.
+pub fn ends(condition: Option<Condition>, outcome: &str, old: bool) -> bool {
+    match condition {
+        Some(Condition::Trial) => false,
+        Some(Condition::Confirmed) => outcome == "updated",
+        _ => !(old && outcome == "updated"),
+    }
+}
+
 /// What an order asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -217,8 +217,11 @@ impl State {
         }
     }
 
-    /// Describes a slot's tested file; before the marks speak of it.
+    /// Describes a slot's tested file; before the marks speak of it. What was confirmed there before was another trial, even of
+    /// the same file: this one has its confirmation to come.
     pub fn write_slot_json(&self, slot: Slot, wire: &SlotWire) -> Result<(), Reason> {
+        let confirmed = self.slot_folder(slot).join("confirmed");
+        remove_all(&confirmed).map_err(|e| file_error(&confirmed, "remove", &e))?;
         self.write(&format!("slots/{}/slot.json", slot.name()), wire)
     }
 

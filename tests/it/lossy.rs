@@ -38,6 +38,7 @@ struct Disk {
     confirmed: [Option<[u8; 32]>; 2],
     accepted: Option<AcceptedWire>,
     results: Vec<ResultWire>,
+    last: Option<ResultWire>,
     rejected: Vec<Rejected>,
 }
 
@@ -201,6 +202,9 @@ impl Device for Agent {
     fn staged(&self, _: Slot, _: &Order) -> Staged {
         self.staged
     }
+    fn last_result(&self) -> Option<ResultWire> {
+        self.disk.last.clone()
+    }
     fn rejected(&self, sha256: &[u8; 32]) -> Option<Rejected> {
         self.disk.rejected.iter().find(|r| r.sha256 == *sha256).cloned()
     }
@@ -262,6 +266,7 @@ impl Device for Agent {
     }
     fn add_result(&mut self, result: ResultWire) -> Result<(), Reason> {
         if !self.disk.results.iter().any(|r| r.id == result.id) {
+            self.disk.last = Some(result.clone());
             self.disk.results.push(result);
         }
         Ok(())

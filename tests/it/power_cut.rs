@@ -79,6 +79,7 @@ struct Disk {
     accepted: Option<Accepted>,
     rejected: Vec<Rejected>,
     results: Vec<ResultWire>,
+    last: Option<ResultWire>,
 }
 
 struct Device {
@@ -109,6 +110,8 @@ struct Device {
     started_at: u64,
     starts: u32,
     trial_starts: u32,
+    /// All marks that were ever durable.
+    written: Vec<Marks>,
 }
 
 fn artifact() -> Artifact {
@@ -158,7 +161,7 @@ impl Device {
         };
         let confirmed = Marks::default().start_trial(Slot::A, OLD).confirm(Slot::A, 1, "long ago", 0);
         let confirmed = Marks { factory: FACTORY, sequence: 7, probation_boot: String::new(), ..confirmed };
-        let empty = Disk { marks: [None, None], slots: Default::default(), accepted: None, rejected: vec![], results: vec![] };
+        let empty = Disk { marks: [None, None], slots: Default::default(), accepted: None, rejected: vec![], results: vec![], last: None };
         let disk = match fresh {
             true => empty,
             false => Disk { marks: [Some(confirmed), None], slots: [slot_a, SlotDisk::default()], ..empty },
@@ -188,6 +191,7 @@ impl Device {
             started_at: 0,
             starts: 0,
             trial_starts: 0,
+            written: vec![],
         }
     }
 
@@ -210,6 +214,7 @@ impl Device {
         self.disk.marks[copy] = None;
         self.op();
         self.disk.marks[copy] = Some(marks.clone());
+        self.written.push(marks.clone());
         (self.marks, self.current) = (marks, Some(copy));
     }
 
@@ -218,10 +223,19 @@ impl Device {
             let text = miniserde::json::to_string(disk.slot_json.as_ref()?);
             files(text.as_bytes(), disk.confirmed.as_ref().map(String::as_bytes))
         };
+        let own = [slot_files(&self.disk.slots[0]), slot_files(&self.disk.slots[1])];
+        let lost = self.disk.marks.iter().any(Option::is_none);
         let copies = self.disk.marks.clone().map(|m| m.ok_or("torn".to_string()));
         (self.marks, self.current) = match newest(copies) {
-            Ok((marks, copy)) => (marks, Some(copy)),
-            Err(_) => (rebuild(slot_files(&self.disk.slots[0]).as_ref(), slot_files(&self.disk.slots[1]).as_ref()), None),
+            Ok((mut marks, copy)) => {
+                for slot in Slot::BOTH.into_iter().filter(|_| lost) {
+                    if let Some(files) = &own[slot as usize] {
+                        marks = marks.recover_confirmed(slot, files, &format!("boot-{}", self.boot), self.now);
+                    }
+                }
+                (marks, Some(copy))
+            }
+            Err(_) => (rebuild(own[0].as_ref(), own[1].as_ref()), None),
         };
     }
 
@@ -262,6 +276,10 @@ impl Device {
         self.work()
     }
 
+    fn is_silent(&self) -> bool {
+        self.running.sha256 == NEW && self.release == Kindof::NoContact
+    }
+
     fn kill_check(&mut self) -> SelfCheck {
         self.kills += 1;
         assert!(self.kills <= CHECK_KILLS_MAX, "asked again and again");
@@ -277,7 +295,7 @@ impl Device {
             self.poll();
             match turn(self).expect("the model's disk has no errors") {
                 Turn::Again => {}
-                Turn::Idle if self.disk.results.is_empty() => return Some(Reason::new("idle", "")),
+                Turn::Idle if self.disk.results.is_empty() || self.is_silent() => return Some(Reason::new("idle", "")),
                 Turn::Idle => {}
                 Turn::Wait { reason, .. } if reason.code == "cooldown" && self.disk.results.is_empty() => return Some(reason),
                 Turn::Wait { reason, .. } if reason.code == "window" => self.now += 600,
@@ -290,7 +308,7 @@ impl Device {
 
     /// The Director's part: it gives its order until it is accepted, and takes results.
     fn poll(&mut self) {
-        if self.running.sha256 == NEW && self.release == Kindof::NoContact {
+        if self.is_silent() {
             return;
         }
         let image = self.running.image;
@@ -395,6 +413,9 @@ impl World for Device {
     fn staged(&self, _: Slot, _: &Order) -> Staged {
         self.staged
     }
+    fn last_result(&self) -> Option<ResultWire> {
+        self.disk.last.clone()
+    }
     fn rejected(&self, sha256: &Sha) -> Option<Rejected> {
         self.disk.rejected.iter().find(|r| r.sha256 == *sha256).cloned()
     }
@@ -482,6 +503,8 @@ impl World for Device {
     }
     fn write_slot_json(&mut self, slot: Slot, wire: SlotWire) -> Result<(), Reason> {
         self.op();
+        self.slot(slot).confirmed = None;
+        self.op();
         self.slot(slot).slot_json = Some(wire);
         Ok(())
     }
@@ -499,6 +522,8 @@ impl World for Device {
     fn add_result(&mut self, result: ResultWire) -> Result<(), Reason> {
         self.op();
         if !self.disk.results.iter().any(|r| r.id == result.id) {
+            self.disk.last = Some(result.clone());
+            self.op();
             self.disk.results.push(result);
         }
         Ok(())
@@ -793,4 +818,111 @@ fn a_trial_that_lost_its_terms_goes_back() {
     assert!(matches!(turn(&mut device), Ok(Turn::Relaunch(reason)) if reason.code == "slot_damaged"));
     device.run();
     assert_eq!(device.running.sha256, OLD);
+}
+
+/// What has become of a slot's own files.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Own {
+    Whole,
+    /// `confirmed` is missing, names another file, or an earlier write of the marks: one bit is enough for each.
+    NotConfirmed,
+    OtherFile,
+    Earlier,
+    NotDescribed,
+    NoFile,
+    Rotten,
+}
+
+const OWN: [Own; 7] = [Own::Whole, Own::NotConfirmed, Own::OtherFile, Own::Earlier, Own::NotDescribed, Own::NoFile, Own::Rotten];
+
+impl Own {
+    fn happens_to(self, slot: &mut SlotDisk) {
+        let sha256 = slot.file.unwrap();
+        match self {
+            Own::Whole => {}
+            Own::NotConfirmed => slot.confirmed = None,
+            Own::OtherFile => slot.confirmed = Some(confirmed_text(&[0xee; 32], 9)),
+            Own::Earlier => slot.confirmed = Some(confirmed_text(&sha256, 1)),
+            Own::NotDescribed => slot.slot_json = None,
+            Own::NoFile => slot.file = None,
+            Own::Rotten => slot.file = Some([0xdd; 32]),
+        }
+    }
+
+    /// The slot can still start.
+    fn starts(self) -> bool {
+        matches!(self, Own::Whole | Own::NotConfirmed | Own::OtherFile | Own::Earlier)
+    }
+}
+
+/// What is left of the marks.
+#[derive(Clone, Debug)]
+enum Left {
+    Both,
+    /// One copy, of any write since the flip: newer ones were lost with the other.
+    One(Box<Marks>),
+    None,
+}
+
+/// After the update nobody is left to say anything: whatever the marks and the slots' own files have come to, no version stays
+/// on trial, and the same version can be ordered.
+#[test]
+fn whatever_is_lost_of_the_marks_leaves_nobody_on_trial() {
+    quiet();
+    let settled = run_with(Kindof::Good, false, vec![]);
+    let flip = settled.written.iter().position(|m| m.b.condition == Condition::Trial).unwrap();
+    let one = settled.written[flip..].iter().map(|marks| Left::One(Box::new(marks.clone())));
+    let lefts: Vec<Left> = one.chain([Left::Both, Left::None]).collect();
+    assert!(lefts.iter().filter(|l| matches!(l, Left::One(m) if m.b.condition == Condition::Trial)).count() >= 2, "{lefts:?}");
+    let mut cases = 0;
+    for left in &lefts {
+        for a in OWN {
+            for b in OWN {
+                for (on_record, order) in [(true, true), (true, false), (false, true), (false, false)] {
+                    rot_then_order(&settled, left, (a, b), on_record, order);
+                    cases += 1;
+                }
+            }
+        }
+    }
+    assert!(cases > 1_000, "{cases}");
+}
+
+fn rot_then_order(settled: &Device, left: &Left, (a, b): (Own, Own), on_record: bool, order: bool) {
+    let what = format!("slot a {a:?}, slot b {b:?}, result kept {on_record}, order kept {order}, marks left: {left:?}");
+    let mut device = Device::new(Kindof::NoContact, false, vec![]);
+    device.disk = settled.disk.clone();
+    (device.now, device.booted_at, device.boot) = (settled.now + 60, settled.now + 60, 2);
+    match left {
+        Left::Both => {}
+        Left::One(marks) => device.disk.marks = [None, Some((**marks).clone())],
+        Left::None => device.disk.marks = [None, None],
+    }
+    a.happens_to(device.slot(Slot::A));
+    b.happens_to(device.slot(Slot::B));
+    if !on_record {
+        device.disk.last = None;
+    }
+    if !order {
+        device.disk.accepted = None;
+    }
+    // The Director hears nothing of the new version, and orders nothing.
+    device.order_given = settled.order_given.clone();
+    device.run();
+    let trial = |d: &Device| matches!(d.running.image, Image::Slot(slot) if d.marks.slot(slot).condition == Condition::Trial);
+    assert!(!trial(&device), "on trial for ever: {what}");
+    let was_trial = matches!(left, Left::One(marks) if marks.b.condition == Condition::Trial);
+    if was_trial && on_record && b.starts() {
+        assert_eq!(device.running.sha256, NEW, "it was won before: {what}");
+        assert!(device.disk.rejected.is_empty(), "{what}");
+    }
+    if !a.starts() && !b.starts() {
+        assert_eq!(device.running.image, Image::Factory, "{what}");
+    }
+    // Somebody comes and orders it again.
+    device.release = Kindof::Good;
+    device.order_given = Order { generation: 7, retry: true, end_probation: true, ..settled.order_given.clone() };
+    let rest = device.run();
+    assert_eq!((device.running.sha256, rest.code.as_ref()), (NEW, "idle"), "{what}");
+    assert!(device.is_confirmed(device.running.image) && device.disk.accepted.as_ref().is_some_and(|a| a.ended), "{what}");
 }

@@ -808,3 +808,19 @@ fn each_product_takes_its_own_orders_only() {
     let package = path("vmetric-director/2.0.0/linux-amd64/package.tar.zst");
     assert_eq!(wrong(&DIRECTOR, &package).as_deref(), Some("wrong_platform"), "a package is no program");
 }
+
+/// A command that stays with a trial is told the end of that trial, not what was said of the file before.
+#[test]
+fn a_commands_end_is_the_end_of_what_runs() {
+    use Condition::{Confirmed, Empty, Failed, Trial};
+    for outcome in ["updated", "rolled_back", "refused", "already", "cancelled"] {
+        for old in [false, true] {
+            let ends = |condition| ends(condition, outcome, old);
+            assert!(!ends(Some(Trial)), "{outcome} {old}: it goes on");
+            assert_eq!(ends(Some(Confirmed)), outcome == "updated", "{outcome} {old}");
+            for gone in [None, Some(Failed), Some(Empty)] {
+                assert_eq!(ends(gone), !(old && outcome == "updated"), "{outcome} {old} {gone:?}: what was won then does not run now");
+            }
+        }
+    }
+}
