@@ -51,7 +51,8 @@ pub fn rollback(state: &State) -> Result<String, Reason> {
         Some(pid) => request(state, pid, &RequestWire { kind: "rollback".into(), ..Default::default() })?,
         None => {
             let path = state.path("run.lock");
-            let _lock = Lock::take(&path).map_err(|_| Reason::new("agent_starts", "the agent has just been started; try again"))?;
+            let _lock = Lock::take(&path)
+                .map_err(|_| Reason::new("agent_starts", format!("{} has just been started; try again", state.product().name)))?;
             let loaded = state.load_marks();
             state.save_marks(loaded.marks.clone().roll_back(slot), loaded.from, loaded.marks.sequence)?;
         }
@@ -69,10 +70,7 @@ fn request(state: &State, pid: u32, wire: &RequestWire) -> Result<(), Reason> {
     state.write("request.json", wire)?;
     match process::wake(pid) {
         true => Ok(()),
-        false => Err(Reason::new(
-            "agent_not_reached",
-            format!("process {pid} cannot be signalled; run this command as the agent's user or root"),
-        )),
+        false => Err(Reason::new("agent_not_reached", format!("process {pid} cannot be signalled; run this command as its user or root"))),
     }
 }
 
@@ -102,7 +100,8 @@ pub fn obey(device: &mut Device, wire: RequestWire) -> Result<(), Reason> {
 
 fn take_local_order(device: &mut Device, wire: &RequestWire, order: OrderWire) -> Result<(), Reason> {
     if device.on_trial() {
-        let why = "another new version is on trial; run the command again when that has ended (`vmetric-agent status`)";
+        let name = device.state.product().name;
+        let why = format!("another new version is on trial; run the command again when that has ended (`{name} status`)");
         return Err(Reason::new("on_trial", why));
     }
     device.state.write("tree.json", wire)?;
@@ -128,8 +127,9 @@ pub struct UpdateArgs {
 /// passed. If it is stopped before, the agent goes back by itself.
 pub fn update_file(args: &UpdateArgs, say: &mut dyn FnMut(&str)) -> Result<String, Reason> {
     let state = State::look_of(args.product, &args.state);
-    let pid = running_agent(&state)
-        .ok_or_else(|| Reason::new("agent_not_running", "the agent does not run; start the service, then try again"))?;
+    let pid = running_agent(&state).ok_or_else(|| {
+        Reason::new("agent_not_running", format!("{} does not run; start the service, then try again", args.product.name))
+    })?;
     let tree = std::fs::canonicalize(&args.tree).map_err(|e| Reason::new("tree_unreadable", format!("{}: {e}", args.tree.display())))?;
     seen_by(pid, &tree)?;
     let order = local_order(args, &state, &tree)?;
@@ -161,7 +161,7 @@ fn seen_by(pid: u32, tree: &Path) -> Result<(), Reason> {
         true => Ok(()),
         false => Err(Reason::new(
             "tree_unseen",
-            format!("{}: the agent's service does not see it (its own /tmp, no home folders); put it under /srv or /mnt", tree.display()),
+            format!("{}: the service does not see it (its own /tmp, no home folders); put it under /srv or /mnt", tree.display()),
         )),
     }
 }
@@ -296,7 +296,8 @@ fn attend(state: &State, issuer: &str, sha256: &str, old: Option<ResultWire>, sa
             }
         }
         if clock::monotonic().saturating_sub(changed) > SILENCE {
-            return Err(Reason::new("no_progress", format!("nothing has changed for {} s; see `vmetric-agent status`", SILENCE.as_secs())));
+            let (s, name) = (SILENCE.as_secs(), state.product().name);
+            return Err(Reason::new("no_progress", format!("nothing has changed for {s} s; see `{name} status`")));
         }
         process::sleep(Duration::from_millis(100));
     }

@@ -367,7 +367,7 @@ impl World for Device {
         let source = match (&medium, &link) {
             (Some(medium), _) => Source::Medium(medium),
             (_, Some(link)) => Source::Director(link),
-            _ => return Ok(Fetched::Later(Reason::new("not_enrolled", "no Director is configured"), self.times.recheck_s)),
+            _ => return Ok(Fetched::Later(self.not_enrolled(), self.times.recheck_s)),
         };
         // Only one client: while the artifact flows through it, reports go through a second connection of its own.
         let reporter = self.reporter(link.as_ref());
@@ -376,7 +376,10 @@ impl World for Device {
         let reports = !local && self.link.is_some();
         let mut result = download::fetch(&state, slot, artifact, key, &source, &mut Slices::new(self, reports));
         if result == Ok(Fetched::Verified) {
-            result = self.with_package(slot, &artifact.path, &source);
+            result = match self.running.image == Image::Slot(slot) {
+                true => self.package_again(slot, &artifact.path, &source),
+                false => self.with_package(slot, &artifact.path, &source),
+            };
         }
         if link.is_some() {
             self.link = link;
@@ -422,7 +425,10 @@ impl World for Device {
     fn contact(&mut self) -> Result<(), Reason> {
         self.exchange("/agent/v1/report", 0).map_err(|e| e.reason)?;
         match self.held {
-            true => Err(Reason::new("director_stopping", "the Director is about to stop; no switch until it is back")),
+            true => {
+                let detail = format!("{} is about to stop; no switch until it is back", self.state.product().authority);
+                Err(Reason::new("director_stopping", detail))
+            }
             false => Ok(()),
         }
     }
@@ -443,6 +449,10 @@ impl World for Device {
 
     fn write_confirmed(&mut self, slot: Slot, sha256: Sha256) -> Result<(), Reason> {
         self.state.write_confirmed(slot, &sha256, self.marks.sequence)
+    }
+
+    fn repair(&mut self, order: &Order) -> Result<Option<Fetched>, Reason> {
+        self.repair_slot(order)
     }
 
     fn reject(&mut self, entry: Rejected) -> Result<(), Reason> {

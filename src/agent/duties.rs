@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::device::{Device, Slices};
 use super::download::Between;
 use super::link::{Link, tick};
+use super::mend::signed;
 use super::source::{Source, SourceError};
 use super::world::{Fetched, World};
 use crate::core::backoff;
@@ -27,7 +28,7 @@ use crate::core::release::TargetPath;
 use crate::core::slots::{Condition, Image, Marks, Slot};
 use crate::core::stage::Stage;
 use crate::core::trust::Trusted;
-use crate::core::update::{Order, SelfCheck, Target};
+use crate::core::update::{Order, SelfCheck};
 use crate::io::fs::overwrite;
 use crate::io::package::tree;
 use crate::io::package::unpack::LIST;
@@ -259,6 +260,21 @@ impl Device {
         fetched
     }
 
+    /// The same for the version that runs, where that is damaged.
+    pub(super) fn package_again(&mut self, slot: Slot, target: &TargetPath, source: &Source) -> Result<Fetched, Reason> {
+        let Some(trusted) = self.trust.as_ref().map(|(_, trusted)| trusted.clone()) else { return Ok(Fetched::Interrupted) };
+        let Some(mut duties) = self.duties.take() else { return Ok(Fetched::Verified) };
+        let mut how = Ok(Fetched::Verified);
+        if matches!(duties.self_check(), SelfCheck::Failed(_)) {
+            let state = self.state.clone();
+            let mut between = Repairs { device: self, said: clock::monotonic() };
+            how = duties.repair(Package { state: &state, slot, trusted: &trusted, target, source, between: &mut between });
+            duties.repaired(how.clone());
+        }
+        self.duties = Some(duties);
+        how
+    }
+
     /// Whether so many bytes may be fetched over the network.
     pub(super) fn may_fetch(&mut self, bytes: u64) -> Result<MayFetch, Reason> {
         self.duties.as_mut().map_or(Ok(None), |duties| duties.may_fetch(bytes))
@@ -276,15 +292,8 @@ impl Device {
     }
 
     fn fetch_resources(&mut self, slot: Slot, order: &Order) -> Result<Fetched, Reason> {
-        match self.look(order) {
-            Target::Signed(artifact) if artifact.sha256 == order.sha256 => {}
-            Target::Signed(artifact) => {
-                let detail = format!("{}: what runs here is not what is signed now", artifact.path);
-                return Ok(Fetched::Refused(Reason::new("order_mismatch", detail)));
-            }
-            Target::Refused(reason) => return Ok(Fetched::Refused(reason)),
-            Target::Unavailable { reason, for_s } => return Ok(Fetched::Later(reason, for_s)),
-            Target::Unknown => return Ok(Fetched::Interrupted),
+        if let Err(not) = signed(self.look(order), order) {
+            return Ok(not);
         }
         let (Some(link), Some(trusted)) = (self.link.take(), self.trust.as_ref().map(|(_, trusted)| trusted.clone())) else {
             return Ok(Fetched::Interrupted);
@@ -382,7 +391,11 @@ impl Device {
         if !self.state.path(self.state.product().config).exists() {
             self.rest_before_next(left);
         } else if written {
-            super::run::sleep(left.min(Duration::from_secs(LOOK_S)));
+            // Since the look at the start of this turn, perhaps.
+            self.take_new_identity();
+            if self.link.is_none() {
+                super::run::sleep(left.min(Duration::from_secs(LOOK_S)));
+            }
         }
     }
 
@@ -458,4 +471,37 @@ impl Between for Repairs<'_> {
     }
 
     fn came(&mut self, _: u64) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::agent::run::{RunArgs, RunEnv, load};
+    use crate::core::product::DIRECTOR;
+    use crate::wire::config::ConfigWire;
+
+    /// `enroll` may be faster than a turn of the engine: what it has written is taken in at the next look, and not after a rest.
+    #[test]
+    fn an_identity_that_comes_during_a_turn_is_taken_in_that_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open_of(&DIRECTOR, folder.path()).unwrap();
+        let args =
+            RunArgs { product: &DIRECTOR, state: folder.path().to_path_buf(), supervise: false, raw: Vec::new(), env: RunEnv::default() };
+        let mut device = load(&args, state.clone(), Path::new("/nowhere/vmetric-director"), Image::Factory, [9; 32], None).unwrap();
+        device.take_new_identity();
+        assert!(device.link.is_none() && device.agent_id.is_none());
+        let config = ConfigWire {
+            format: 1,
+            director: "https://127.0.0.1:8443".into(),
+            agent_id: "vm-1".into(),
+            credential: "c".into(),
+            pins: vec![format!("sha256:{}", "ab".repeat(32))],
+            ..Default::default()
+        };
+        state.write_config(&config).unwrap();
+        device.program_looks_for_identity(Duration::from_secs(3_600));
+        assert_eq!((device.agent_id.as_deref(), device.link.is_some()), (Some("vm-1"), true));
+    }
 }

@@ -171,23 +171,7 @@ fn trial_order(world: &dyn World, slot: Slot) -> Result<Order, Reason> {
     if let Some(accepted) = world.accepted().filter(|a| a.order.sha256 == sha256 && a.order.kind == Kind::Update) {
         return Ok(accepted.order);
     }
-    let wire = world.slot_json(slot)?;
-    let times = world.times();
-    Ok(Order {
-        target: wire.target.parse().map_err(|e: String| Reason::new("slot_damaged", e))?,
-        issuer: wire.issuer,
-        generation: wire.generation,
-        kind: Kind::Update,
-        sha256,
-        length: wire.length,
-        switch_in_s: 0,
-        contact_deadline_s: times.contact_default_s,
-        unattended: false,
-        trial_max_s: times.trial_default_s,
-        end_probation: false,
-        retry: false,
-        keep_staged: false,
-    })
+    world.slot_json(slot)?.as_order(&world.times()).map_err(|why| Reason::new("slot_damaged", why))
 }
 
 /// Both conditions are met. The slot's own file first: it is what lost marks are rebuilt from.
@@ -335,9 +319,19 @@ fn already(world: &mut dyn World, accepted: &Accepted) -> Result<Turn, Reason> {
         Image::Slot(slot) => world.slot_json(slot).is_ok_and(|w| w.issuer == order.issuer && w.generation == order.generation),
         Image::Factory => false,
     };
-    match ours {
-        true => end(world, accepted, "updated", &Reason::new("confirmed", CONFIRMED)),
-        false => end(world, accepted, "already", &Reason::new("already", "the ordered file runs already")),
+    if ours {
+        return end(world, accepted, "updated", &Reason::new("confirmed", CONFIRMED));
+    }
+    // Whoever orders the version that runs may do so because its files are damaged.
+    match world.repair(order)? {
+        None => end(world, accepted, "already", &Reason::new("already", "the ordered file runs already")),
+        Some(Fetched::Verified) => {
+            let detail = "the ordered file runs already; what was damaged in its slot was fetched again";
+            end(world, accepted, "already", &Reason::new("repaired", detail))
+        }
+        Some(Fetched::Refused(reason)) => end(world, accepted, "refused", &reason),
+        Some(Fetched::Later(reason, for_s)) => Ok(Turn::Wait { reason, for_s: for_s.max(1) }),
+        Some(Fetched::Interrupted) => Ok(Turn::Again),
     }
 }
 

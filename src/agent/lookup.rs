@@ -40,9 +40,9 @@ impl Device {
         self.looked_at = clock::monotonic();
         if self.clock() == Clock::Ahead {
             // Everything would look expired, or fresh for too long: neither is decided by a clock that is known to be wrong.
-            let (own, director) = (time::format(clock::unix()), time::format(self.director_now().unwrap_or(0)));
-            let detail =
-                format!("this device's clock shows {own}, the Director's {director}; no new metadata are accepted until it is set");
+            let (own, theirs) = (time::format(clock::unix()), time::format(self.director_now().unwrap_or(0)));
+            let who = self.state.product().authority;
+            let detail = format!("this device's clock shows {own}, that of {who} {theirs}; no new metadata are accepted until it is set");
             return Target::Unavailable { reason: Reason::new("clock_ahead", detail), for_s: self.times.recheck_s };
         }
         self.find_target(order)
@@ -77,7 +77,7 @@ impl Device {
         };
         let mut fetch = |name: &str, limit: u64| match &source {
             Some(source) => source.metadata(name, limit).map_err(|e| e.reason),
-            None => Err(Reason::new("not_enrolled", "no Director is configured")),
+            None => Err(self.not_enrolled()),
         };
         let (trusted, result) = store.refresh(trusted, now, Goal::Find(order.target.clone()), &mut fetch);
         let found = trusted.lookup(&order.target);

@@ -15,6 +15,7 @@
 //! | [`device`] | the world as it is: files, processes, the Director |
 //! | [`talk`] | what agent and Director say to each other |
 //! | `lookup` | the ordered target, by the trusted metadata |
+//! | `mend` | an order for the version that runs: what is damaged in its slot comes again |
 //! | [`link`] | the protocol with the Director |
 //! | `duties` | what a program with more to do than to update itself adds: the Director |
 //! | [`download`] | the artifact, in slices, with resume, checked as it is written |
@@ -42,6 +43,7 @@ pub mod host;
 pub mod launcher;
 pub mod link;
 mod lookup;
+mod mend;
 pub mod pins;
 pub mod run;
 pub mod source;

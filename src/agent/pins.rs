@@ -35,7 +35,7 @@ impl Device {
     }
 
     fn next_config(&self, link: &Link, answer: &AnswerWire) -> Result<(ConfigWire, ConfigWire), Reason> {
-        let missing = || Reason::new("not_enrolled", "config/agent.json is gone");
+        let missing = || self.not_enrolled();
         let before = self.state.config()?.map(|(config, _)| config).ok_or_else(missing)?;
         let mut next = before.clone();
         let said = answer.pins.clone().unwrap_or_default();

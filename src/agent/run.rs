@@ -330,6 +330,8 @@ pub fn hostname() -> String {
 fn work(device: &mut Device) -> Reason {
     loop {
         tick();
+        // First: what is written after these looks comes with a wake that ends the next wait.
+        process::drain_wake();
         device.take_identity();
         take_requests(device);
         if let Some(reason) = device.relaunch_for.take() {
@@ -509,7 +511,6 @@ fn is_of_state(reason: &Reason) -> bool {
 
 /// What an operator's command has left in `request.json`.
 fn take_requests(device: &mut Device) {
-    process::drain_wake();
     let request = match device.state.read::<RequestWire>("request.json") {
         Ok(Some(request)) => request,
         Ok(None) => return,

@@ -86,7 +86,7 @@ impl Source<'_> {
                         }
                     }
                     404 => Ok(None),
-                    status => Err(refused(name, status, download.retry_after_s)),
+                    status => Err(refused(link, name, status, download.retry_after_s)),
                 }
             }
         }
@@ -107,7 +107,7 @@ impl Source<'_> {
                         let start = download.start;
                         Ok((Body::Http(Box::new(download)), start))
                     }
-                    status => Err(refused(&path, status, download.retry_after_s)),
+                    status => Err(refused(link, &path, status, download.retry_after_s)),
                 }
             }
         }
@@ -121,12 +121,13 @@ pub fn name(artifact: &Artifact) -> String {
     format!("targets/{folder}/{}.{file}", hex::encode(&artifact.sha256))
 }
 
-fn refused(what: &str, status: u16, retry_after_s: Option<u64>) -> SourceError {
+fn refused(link: &Link, what: &str, status: u16, retry_after_s: Option<u64>) -> SourceError {
+    let peer = link.address();
     let reason = match status {
-        429 | 503 => Reason::new("throttled", format!("the Director is busy ({status}) and asks to come back for {what}")),
-        401 | 403 => Reason::new("credential_refused", format!("the Director refused {what} ({status}); enroll this device again")),
-        404 => Reason::new("artifact_missing", format!("the Director's mirror has no {what}")),
-        _ => Reason::new("director_error", format!("the Director answered {status} for {what}")),
+        429 | 503 => Reason::new("throttled", format!("{peer} is busy ({status}) and asks to come back for {what}")),
+        401 | 403 => Reason::new("credential_refused", format!("{peer} refused {what} ({status}); enroll this device again")),
+        404 => Reason::new("artifact_missing", format!("{peer}: its mirror has no {what}")),
+        _ => Reason::new("director_error", format!("{peer} answered {status} for {what}")),
     };
     SourceError { reason, retry_after_s, woken: false }
 }

@@ -109,11 +109,7 @@ impl Device {
         let report = self.report(park_s);
         self.says(&report);
         let Some(link) = &self.link else {
-            let reason = Reason::new(
-                "not_enrolled",
-                format!("{} has no identity; run `{} enroll`", self.state.product().config, self.state.product().name),
-            );
-            return Err(LinkError::of(reason));
+            return Err(LinkError::of(self.not_enrolled()));
         };
         let answer = match link.exchange(path, &report) {
             Ok(answer) => answer,
@@ -138,11 +134,17 @@ impl Device {
         }
     }
 
+    /// There is nobody to ask.
+    pub(super) fn not_enrolled(&self) -> Reason {
+        let product = self.state.product();
+        Reason::new("not_enrolled", format!("{} has no identity; run `{} enroll`", product.config, product.name))
+    }
+
     /// The Director answered and turned this device down: an operator has to see it here too.
     fn turned_down(&mut self, error: &LinkError) {
         let refused = error.refused.then(|| error.reason.to_string());
         if refused.is_some() && self.status.refused != refused {
-            log::error!("the Director does not serve this device: {}", error.reason);
+            log::error!("{} does not serve this device: {}", self.state.product().authority, error.reason);
             self.status.refused = refused;
             self.publish_status();
         }

@@ -96,6 +96,10 @@ pub trait World {
     fn write_slot_json(&mut self, slot: Slot, wire: SlotWire) -> Result<(), Reason>;
     /// Writes `confirmed`.
     fn write_confirmed(&mut self, slot: Slot, sha256: [u8; 32]) -> Result<(), Reason>;
+    /// The ordered file runs, confirmed: what has become damaged in its slot is fetched again, in its place. `None`: nothing has.
+    fn repair(&mut self, _: &Order) -> Result<Option<Fetched>, Reason> {
+        Ok(None)
+    }
     /// Adds to the rejected list.
     fn reject(&mut self, entry: Rejected) -> Result<(), Reason>;
     /// Keeps a result until it is taken.

@@ -41,7 +41,7 @@ pub fn acknowledges(by: Authority, said: &str, issuer: &str, nonce: &str) -> boo
 pub fn ends(condition: Option<Condition>, outcome: &str, old: bool) -> bool {
     match condition {
         Some(Condition::Trial) => false,
-        Some(Condition::Confirmed) => outcome == "updated",
+        Some(Condition::Confirmed) => matches!(outcome, "updated" | "already"),
         _ => !(old && outcome == "updated"),
     }
 }

@@ -67,7 +67,9 @@ impl Registry {
     /// `approval_needs_key`, `approvals_full`, `approval_pending`, `approval_expired`, `approval_denied`.
     pub(super) fn approved(&mut self, wire: &EnrollWire, token: &str, peer: &str, now: u64) -> Result<(), Reason> {
         let Some(device) = wire.device_key.clone() else {
-            return Err(Reason::new("approval_needs_key", "the token needs approval, and this agent has no key to be known by; update it"));
+            let (token, node) = (self.role.token, self.role.node);
+            let detail = format!("the {token} needs approval, and this {node} has no key to be known by; update it");
+            return Err(Reason::new("approval_needs_key", detail));
         };
         let fresh = self.approvals.get(&device).filter(|p| p.token == token).cloned();
         let text = |t: &str| clean(t, NAME_MAX);

@@ -19,6 +19,7 @@ use miniserde::{Deserialize, Serialize};
 use super::pki::credential::Claims;
 use super::records::{Agent, NAME_MAX, Second, clean};
 use super::registry::{AGENTS_MAX, Registry};
+use super::role::Role;
 use super::site::Site;
 use crate::core::hex;
 use crate::core::identity::{Claim, REMEMBERED, Seat};
@@ -105,7 +106,7 @@ pub fn caller(site: &Site, request: &Request, now: u64) -> Result<Caller, Reason
         return Err(Reason::new("credential_replaced", format!("this identity was enrolled with another key since; {how}")));
     }
     let proof = match &claims.device_key {
-        Some(key) => Some(proven(request, key, proof, digest(credential))?),
+        Some(key) => Some(proven(request, site.role, key, (proof, digest(credential)))?),
         None => None,
     };
     let mut registry = site.registry.borrow_mut();
@@ -135,8 +136,8 @@ fn digest(credential: &str) -> Digest {
 
 /// The proof, checked once per connection: its signature costs more than all the rest of a poll, and TLS says that whoever
 /// goes on is who began.
-fn proven(request: &Request, key: &str, proof: Option<&str>, digest: Digest) -> Result<Proof, Reason> {
-    let remedy = "if this is its device, its config/device.key is gone: run `vmetric-agent enroll --replace`";
+fn proven(request: &Request, role: &Role, key: &str, (proof, digest): (Option<&str>, Digest)) -> Result<Proof, Reason> {
+    let remedy = format!("if this is its device, its config/device.key is gone: run `{} enroll --replace`", role.product.name);
     let text = proof.ok_or_else(|| Reason::new("proof_missing", format!("the credential came without its device's proof; {remedy}")))?;
     let proof = Proof::parse(text).filter(|proof| request.known.vouched(digest) || proof.holds(key, &request.path, &request.body));
     proof.ok_or_else(|| Reason::new("proof_invalid", format!("the proof is not of the device that enrolled; {remedy}")))
@@ -157,7 +158,10 @@ impl Registry {
         self.contacts.insert(id.clone(), now);
         self.learn_key(claims);
         self.keep_agent(&id);
-        let detail = "its credential is of this site and this registry did not know it: restored from an older backup? `remove-agent` if it was removed";
+        let detail = format!(
+            "its credential is of this site and this registry did not know it: restored from an older backup? `remove-{}` if it was removed",
+            self.role.node
+        );
         self.event(now, &id, "agent_returned", detail, None);
         Ok(())
     }
@@ -277,16 +281,17 @@ impl Registry {
         match (claim, second) {
             (Claim::Refused, _) => {
                 let detail = format!(
-                    "another device speaks as '{id}': this disk is a copy. Run `vmetric-agent enroll --replace` here for an identity \
-                     of its own, or `vmetric-director replace-agent {id}` if this one is the right one"
+                    "another device speaks as '{id}': this disk is a copy. Run `{} enroll --replace` here for an identity \
+                     of its own, or `{} replace-{} {id}` if this one is the right one",
+                    self.role.product.name, self.role.program, self.role.node
                 );
                 Err(Reason::new("identity_in_use", detail))
             }
             (Claim::Two { .. }, Some(second)) => {
                 let detail = format!(
                     "a second device with this identity is refused: '{}' at {} (a copied disk, or a snapshot that was taken back); \
-                     `replace-agent {id}` decides for it",
-                    second.hostname, second.peer
+                     `replace-{} {id}` decides for it",
+                    second.hostname, second.peer, self.role.node
                 );
                 self.event(now, id, "identity_twice", detail, None);
                 Ok(())

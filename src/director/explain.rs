@@ -210,7 +210,7 @@ fn remedies(view: &ExplainView, role: &Role) -> Vec<Remedy> {
         }
         _ if view.policy.as_ref().is_some_and(|p| p.code == "needs_authorization") => {
             let version = view.policy.as_ref().and_then(|p| p.version.clone()).unwrap_or("VERSION".into());
-            say(director(format!("authorize {id} {version}")), "let this agent take the version that waits for it");
+            say(director(format!("authorize {id} {version}")), "let it take the version that waits for it");
         }
         ("idle" | "reported" | "updated" | "already", _) if view.desired_version.is_none() || view.fulfilled => {
             let latest = view.latest_version.as_deref().filter(|v| *v != a.version);

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use crate::agent::download::{Between, fetch_as};
+use crate::agent::duties::Package as Wanted;
 use crate::agent::link::tick;
 use crate::agent::source::Source;
 use crate::agent::world::Fetched;
@@ -43,21 +44,15 @@ pub fn find(trusted: &Trusted, binary: &TargetPath) -> Result<Option<(Artifact, 
     Ok(None)
 }
 
-/// Brings the package of `binary`'s release into a slot: fetched, verified, then unpacked. [`Fetched::Verified`] where there
+/// Brings the package of the target's release into a slot: fetched, verified, then unpacked. [`Fetched::Verified`] where there
 /// is none.
 ///
 /// # Errors
 /// The state folder cannot be read or written: tried again.
-pub fn fetch(
-    state: &State,
-    slot: Slot,
-    trusted: &Trusted,
-    binary: &TargetPath,
-    source: &Source,
-    between: &mut dyn Between,
-) -> Result<Fetched, Reason> {
+pub fn fetch(package: Wanted) -> Result<Fetched, Reason> {
+    let Wanted { state, slot, trusted, target, source, between } = package;
     let folder = state.slot_folder(slot);
-    let (artifact, unpacked) = match find(trusted, binary) {
+    let (artifact, unpacked) = match find(trusted, target) {
         Ok(Some(found)) => found,
         Ok(None) => return forget(&folder).map(|()| Fetched::Verified),
         Err(reason) => return Ok(Fetched::Refused(reason)),
@@ -72,16 +67,10 @@ pub fn fetch(
 ///
 /// # Errors
 /// The state folder cannot be read or written: tried again.
-pub fn repair(
-    state: &State,
-    slot: Slot,
-    trusted: &Trusted,
-    binary: &TargetPath,
-    source: &Source,
-    between: &mut dyn Between,
-) -> Result<Fetched, Reason> {
-    let Some((artifact, unpacked)) = find(trusted, binary)? else {
-        return Ok(Fetched::Refused(Reason::new("package_unlisted", format!("{binary}: its release has no package"))));
+pub fn repair(package: Wanted) -> Result<Fetched, Reason> {
+    let Wanted { state, slot, trusted, target, source, between } = package;
+    let Some((artifact, unpacked)) = find(trusted, target)? else {
+        return Ok(Fetched::Refused(Reason::new("package_unlisted", format!("{target}: its release has no package"))));
     };
     let claimed = state.slot_json(slot)?.package.and_then(|hash| hex::decode(&hash));
     let slot = state.slot_folder(slot);

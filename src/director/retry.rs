@@ -133,7 +133,7 @@ impl Registry {
         let row_of = |id: &u64| self.orders.get(&(*id, row.agent.clone()));
         let newer = self.rollouts.range(row.rollout + 1..).filter_map(|(id, _)| row_of(id)).any(|o| o.generation > 0 || o.end().is_none());
         if newer {
-            return no("newer_order", "a newer roll-out has this agent on its list; `explain` shows it".into());
+            return no("newer_order", format!("a newer roll-out has this {} on its list; `explain` shows it", self.role.node));
         }
         let halted = matches!(whom, Whom::Rollout(id) if self.rollouts.get(id).is_some_and(|r| r.state == "halted"));
         match row.end() {

@@ -222,6 +222,11 @@ impl State {
     pub fn write_slot_json(&self, slot: Slot, wire: &SlotWire) -> Result<(), Reason> {
         let confirmed = self.slot_folder(slot).join("confirmed");
         remove_all(&confirmed).map_err(|e| file_error(&confirmed, "remove", &e))?;
+        self.describe_again(slot, wire)
+    }
+
+    /// Describes the file that the slot holds, and had confirmed.
+    pub fn describe_again(&self, slot: Slot, wire: &SlotWire) -> Result<(), Reason> {
         self.write(&format!("slots/{}/slot.json", slot.name()), wire)
     }
 
@@ -429,6 +434,8 @@ mod tests {
         assert_eq!(loaded.note.unwrap().code, "marks_rebuilt");
         state.write_confirmed(Slot::B, &[2; 32], 12).unwrap();
         assert_eq!(state.load_marks().marks.active, Image::Slot(Slot::B), "the last confirmed first");
+        state.write_slot_json(Slot::B, &slot_wire(2)).unwrap();
+        assert_eq!(state.load_marks().marks.active, Image::Slot(Slot::A), "what was confirmed there before was another trial");
     }
 
     #[test]

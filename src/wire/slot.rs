@@ -5,6 +5,8 @@ use miniserde::{Deserialize, Serialize, json};
 use crate::core::hex::{self, Sha256};
 use crate::core::release::Artifact;
 use crate::core::slots::SlotFiles;
+use crate::core::times::Times;
+use crate::core::update::{Kind, Order};
 
 /// Longest `slot.json` that is read, bytes: about 700 are needed.
 pub const SLOT_MAX: u64 = 4096;
@@ -60,6 +62,25 @@ impl SlotWire {
     pub fn parse(bytes: &[u8]) -> Result<SlotWire, String> {
         let text = std::str::from_utf8(bytes).map_err(|_| "slot.json is not UTF-8")?;
         json::from_str(text).map_err(|_| "slot.json: a field is missing or has the wrong type".to_string())
+    }
+
+    /// What an order for it with the default terms would say.
+    pub fn as_order(&self, times: &Times) -> Result<Order, String> {
+        Ok(Order {
+            target: self.target.parse()?,
+            issuer: self.issuer.clone(),
+            generation: self.generation,
+            kind: Kind::Update,
+            sha256: hex::decode(&self.sha256).ok_or("slot.json: field sha256 is no SHA-256")?,
+            length: self.length,
+            switch_in_s: 0,
+            contact_deadline_s: times.contact_default_s,
+            unattended: false,
+            trial_max_s: times.trial_default_s,
+            end_probation: false,
+            retry: false,
+            keep_staged: false,
+        })
     }
 
     /// The artifact it describes; its build signature is still to be checked against the file.

@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
-use crate::pause;
+use vmetric::io::process;
 
 /// One wire.
 pub struct Relay {
@@ -114,7 +115,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, counted: Option<&Wire>) {
         if let Some(wire) = counted {
             wire.carried.fetch_add(n as u64, Ordering::SeqCst);
             if let Some(ms) = (n as u64 * 1000).checked_div(wire.per_s.load(Ordering::SeqCst)) {
-                pause(ms);
+                process::sleep(Duration::from_millis(ms));
             }
         }
     }

@@ -74,7 +74,7 @@ mod install_powershell;
 mod launcher;
 #[cfg(unix)]
 mod lossy;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod newer_state;
 #[cfg(target_os = "linux")]
 mod notify;
@@ -86,6 +86,10 @@ mod own_switch;
 mod own_update;
 mod power_cut;
 #[cfg(unix)]
+#[cfg(all(unix, feature = "fleet"))]
+#[path = "../demo/relay.rs"]
+#[allow(dead_code, reason = "the demo uses the rest of it")]
+mod relay;
 mod release;
 mod release_bench;
 #[cfg(unix)]

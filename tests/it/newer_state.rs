@@ -12,7 +12,14 @@ use std::path::Path;
 use miniserde::json::{self, Value};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 
+use vmetric::core::hex;
+use vmetric::core::product::DIRECTOR;
+use vmetric::core::slots::{Image, Slot};
+use vmetric::io::state::State;
+
+use crate::agent::text;
 use crate::director_bench::Site;
+use crate::own_update::{Own, fleet, release, variant};
 
 /// A field, a table, a key and a file that this version knows nothing of.
 const FIELD: &str = r#""a_later_field":{"x":[1,null,"y"]}"#;
@@ -163,4 +170,45 @@ fn the_kept_store_of_the_first_version_still_reads() {
     let issuer = &rows[&("meta".to_string(), "issuer".to_string())];
     let answered = site.enroll("three").report();
     assert!(issuer.contains(&answered.issuer), "orders are given in the name of the store that was kept: {issuer}");
+}
+
+/// A Director went to a newer version and came back: its marks, its identity and its slots say more than it knows.
+#[test]
+fn marks_and_identity_that_a_newer_version_wrote_are_obeyed() {
+    let fleet = fleet(&[]);
+    release(&fleet, "2.0.0", &variant("two"));
+    let mut own = Own::updated(&fleet, "2.0.0");
+    own.end();
+    let more = |text: &str| format!("{},{FIELD}}}", text.trim_end().strip_suffix('}').unwrap());
+    for name in ["marks.0", "marks.1"] {
+        let record = fs::read_to_string(own.path("state").join(name)).unwrap();
+        let line = more(record.lines().next().unwrap());
+        let sum = hex::encode(&hex::sha256(line.as_bytes()));
+        let mut record = format!("{line}\n{sum}\n").into_bytes();
+        record.resize(vmetric::wire::marks::RECORD, b' ');
+        fs::write(own.path("state").join(name), record).unwrap();
+    }
+    for name in ["config/fleet.json", "config/fleet.json.copy"] {
+        let text = fs::read_to_string(own.path("state").join(name)).unwrap();
+        let (body, _) = text.rsplit_once(",\"sum\":\"").unwrap();
+        let body = format!("{body},{FIELD}");
+        let sum = &hex::encode(&hex::sha256(body.as_bytes()))[..text.trim_end().rsplit('"').nth(1).unwrap().len()];
+        fs::write(own.path("state").join(name), format!("{body},\"sum\":\"{sum}\"}}")).unwrap();
+    }
+    for name in ["slots/a/slot.json", "order.json", "last-result.json"] {
+        let path = own.path("state").join(name);
+        fs::write(&path, more(&fs::read_to_string(&path).unwrap())).unwrap();
+    }
+    let identity = fs::read(own.path("state/config/fleet.json")).unwrap();
+    let marks = State::look_of(&DIRECTOR, &own.path("state")).load_marks();
+    assert!(marks.note.is_none() && marks.marks.active == Image::Slot(Slot::A), "{:?}", marks.note);
+    own.start(false);
+    let runs = |s: &Value| text(s, "own.running") == "a" && text(s, "own.running_as") == "confirmed";
+    let status = own.wait("contact under that identity", |s| runs(s) && text(s, "own.last_contact") != "null");
+    assert_eq!((text(&status, "own.last_result.outcome"), text(&status, "own.contact_code")), ("updated".into(), String::new()));
+    // It orders and updates on, and what it had no reason to write again stays as it was.
+    release(&fleet, "3.0.0", &variant("three"));
+    fleet.good("assign --all --version 3.0.0 --end-probation");
+    own.ended("updated", "3.0.0");
+    assert_eq!(fs::read(own.path("state/config/fleet.json")).unwrap(), identity);
 }

@@ -5,14 +5,20 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
+use std::time::Duration;
 
 use vmetric::core::hex;
+use vmetric::io::clock;
 use vmetric::io::package::tree;
+use vmetric::io::tls::pin_text;
 use vmetric::wire::slot::SlotWire;
 
 use crate::agent::{said, text};
 use crate::director_bench::{Site, now};
 use crate::own_update::{Own, all_steps_ok, fleet, variant};
+use crate::relay::Relay;
 
 const ADD: &str = "add --repo release --keys keys --product vmetric-director --os linux --arch amd64";
 
@@ -134,11 +140,17 @@ fn an_operator_updates_from_a_bundle_without_any_network_and_restores() {
     assert_eq!(resource(&own, "a", "lookups/a.csv").as_deref(), Some("two"));
     assert!(own.run(&["update", "--file", "/nowhere"]).status.code() == Some(1));
 
+    // What rots beside the running binary comes again from the same medium.
+    fs::write(own.path("state/slots/a/package/lookups/a.csv"), "evil").unwrap();
+    let done = own.run(&["update", "--file", bundle.to_str().unwrap()]);
+    assert!(done.status.success() && said(&done).contains("(repaired)"), "{}\n{}", said(&done), own.said());
+    assert_eq!(resource(&own, "a", "lookups/a.csv").as_deref(), Some("two"));
+    let again = own.run(&["update", "--file", bundle.to_str().unwrap()]);
+    assert!(again.status.success() && said(&again).contains("(already)"), "{}", said(&again));
+
     fleet.bench.write("own/state/vmetric.yml", b"name: 127.0.0.2\nupdate:\n  mode: manual\n");
     let name = said(&own.run(&["backups"])).lines().nth(1).unwrap().split_whitespace().next().unwrap().to_string();
-    let mut process = own.process.take().unwrap();
-    assert!(Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap().success());
-    process.wait().unwrap();
+    own.end();
     let restored = own.run(&["restore", &name]);
     assert!(restored.status.success(), "{}", said(&restored));
     assert!(fs::read_to_string(own.path("state/vmetric.yml")).unwrap().contains("127.0.0.1"));
@@ -152,16 +164,10 @@ fn an_operator_updates_from_a_bundle_without_any_network_and_restores() {
 fn the_documented_manual_steps_work_literally() {
     let fleet = fleet(&[]);
     release(&fleet, "2.0.0", &variant("two"), &[("lookups/a.csv", "two")]);
-    let mut own = Own::enrolled(&fleet);
-    own.start(false);
-    own.wait("contact", |s| text(s, "own.last_contact") != "null");
-    own.order("2.0.0");
-    own.ended("updated", "2.0.0");
+    let mut own = Own::updated(&fleet, "2.0.0");
 
     // 2. Stop  3. Backup current installation directory  4. Extract new binary and resources  5. Start  6. -version
-    let mut process = own.process.take().unwrap();
-    assert!(Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap().success());
-    process.wait().unwrap();
+    own.end();
     fleet.bench.write("by-hand/vmetric-director", &variant("by hand"));
     fleet.bench.write("by-hand/package/lookups/a.csv", b"by hand");
     let steps = "cp -a image image.backup && chmod 755 ../by-hand/vmetric-director && tar -C ../by-hand -czf ../new.tar.gz . && tar -C image -xzf ../new.tar.gz";
@@ -174,9 +180,7 @@ fn the_documented_manual_steps_work_literally() {
     assert_eq!(fs::read(own.path("state/slots/a/vmetric-director")).unwrap(), variant("two"), "the slots stay as fallback");
 
     // Beside the image, too, damage is told: a file that is not what the list says.
-    let mut process = own.process.take().unwrap();
-    assert!(Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap().success());
-    process.wait().unwrap();
+    own.end();
     let list = "find package -type f -exec sha256sum {} + > package.sha256 && echo other > package/lookups/a.csv";
     assert!(Command::new("sh").args(["-ec", list]).current_dir(own.path("image")).status().unwrap().success());
     own.start(false);
@@ -189,14 +193,8 @@ fn the_documented_manual_steps_work_literally() {
 fn damaged_resources_of_the_running_version_are_fetched_again() {
     let fleet = fleet(&[]);
     release(&fleet, "2.0.0", &variant("two"), &[("lookups/a.csv", "good"), ("pipelines/p.yml", "p")]);
-    let mut own = Own::enrolled(&fleet);
-    own.start(false);
-    own.wait("contact", |s| text(s, "own.last_contact") != "null");
-    own.order("2.0.0");
-    own.ended("updated", "2.0.0");
-    let mut process = own.process.take().unwrap();
-    assert!(Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap().success());
-    process.wait().unwrap();
+    let mut own = Own::updated(&fleet, "2.0.0");
+    own.end();
     fs::write(own.path("state/slots/a/package/lookups/a.csv"), "evil").unwrap();
     fs::remove_file(own.path("state/slots/a/package/pipelines/p.yml")).unwrap();
     fleet.bench.write("own/state/vmetric.yml", b"name: 127.0.0.1\nupdate:\n  mode: manual\n");
@@ -242,4 +240,54 @@ fn its_own_update_keeps_to_the_bytes_of_the_day() {
     own.wait("the deadline", |_| health().contains("\"deadline\":1") || health().contains("\"deadline\":2"));
     limit(3 * one);
     own.ended("updated", "3.0.0");
+}
+
+/// A lower bound of the time, which a busy machine only helps.
+#[test]
+fn its_own_update_keeps_to_the_bytes_of_a_second() {
+    let fleet = fleet(&[]);
+    release(&fleet, "2.0.0", &variant("two"), &[("lookups/a.csv", "two")]);
+    let length = variant("two").len() as u64;
+    let rate = length / 6;
+    let mut own = Own::enrolled(&fleet);
+    fleet.bench.write("own/state/vmetric.yml", format!("name: 127.0.0.1\nlimits:\n  bytes_per_second: {rate}\n").as_bytes());
+    own.start(false);
+    own.wait("contact", |s| text(s, "own.last_contact") != "null");
+    let began = clock::monotonic();
+    own.order("2.0.0");
+    own.ended("updated", "2.0.0");
+    // A burst of a second is free.
+    let (took, least) = (clock::monotonic() - began, Duration::from_secs_f64((length - rate) as f64 / rate as f64));
+    assert!(took >= least, "{length} bytes at {rate} a second in {took:?}, at least {least:?}");
+}
+
+/// Rot at a site whose link is down: it serves on, says why nothing comes, and is repaired when the link is back.
+#[test]
+fn damaged_resources_wait_for_fleet_when_it_is_away() {
+    let fleet = fleet(&[]);
+    release(&fleet, "2.0.0", &variant("two"), &[("lookups/a.csv", "good")]);
+    let port = fleet.url.rsplit(':').next().unwrap().parse().unwrap();
+    let wire = Relay::new(Arc::new(AtomicU16::new(port))).unwrap();
+    let mut own = Own::new(&fleet);
+    let (address, pin) = (format!("https://127.0.0.1:{}", wire.port), pin_text(&fleet.pin));
+    let out = own.run(&["enroll", "--fleet", &address, "--key", &fleet.token(""), "--pin", &pin]);
+    assert!(out.status.success(), "{}", said(&out));
+    own.start(false);
+    own.wait("contact", |s| text(s, "own.last_contact") != "null");
+    own.order("2.0.0");
+    own.ended("updated", "2.0.0");
+    own.end();
+    fs::write(own.path("state/slots/a/package/lookups/a.csv"), "evil").unwrap();
+    wire.cut();
+    own.start(false);
+    let told = |code: &str| own.activity().iter().any(|e| e.code == code);
+    own.wait("the reason", |_| told("package_damaged") && told("package_not_repaired"));
+    let status = own.status().unwrap();
+    assert_eq!((text(&status, "own.running"), text(&status, "own.running_as")), ("a".into(), "confirmed".into()));
+    let why = last_event(&own, "package_not_repaired");
+    assert!(why.contains(&format!("127.0.0.1:{}", wire.port)) && why.contains("tries again"), "{why}");
+    assert_eq!(fs::read(own.path("state/slots/a/package/lookups/a.csv")).unwrap(), b"evil");
+    wire.heal();
+    own.wait("the repair", |_| told("package_repaired"));
+    assert_eq!(resource(&own, "a", "lookups/a.csv").as_deref(), Some("good"));
 }

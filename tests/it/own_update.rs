@@ -159,6 +159,23 @@ impl<'a> Own<'a> {
         })
     }
 
+    /// SIGTERM, and its end.
+    pub fn end(&mut self) {
+        let mut process = self.process.take().unwrap();
+        assert!(Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap().success());
+        process.wait().unwrap();
+    }
+
+    /// Enrolled, started and updated to this version.
+    pub fn updated(fleet: &'a Site, version: &str) -> Own<'a> {
+        let mut own = Own::enrolled(fleet);
+        own.start(false);
+        own.wait("contact", |s| text(s, "own.last_contact") != "null");
+        own.order(version);
+        own.ended("updated", version);
+        own
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.as_ref().unwrap().id()
     }

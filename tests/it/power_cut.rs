@@ -501,6 +501,28 @@ impl World for Device {
         self.held += 1;
         if self.held < 3 { Err((Reason::new("agents_on_trial", "model"), 2)) } else { Ok(()) }
     }
+    fn repair(&mut self, order: &Order) -> Result<Option<Fetched>, Reason> {
+        let Image::Slot(slot) = self.running.image else { return Ok(None) };
+        let disk = self.slot(slot).clone();
+        let confirmed = self.was_confirmed(slot, &NEW);
+        if disk.file == Some(NEW) && disk.slot_json.is_some() && confirmed {
+            return Ok(None);
+        }
+        if disk.file != Some(NEW) {
+            for file in [None, Some(NEW)] {
+                self.op();
+                self.slot(slot).file = file;
+            }
+        }
+        if !confirmed {
+            self.write_confirmed(slot, NEW)?;
+        }
+        if disk.slot_json.is_none() {
+            self.op();
+            self.slot(slot).slot_json = Some(SlotWire::new(&artifact(), &order.issuer, order.generation));
+        }
+        Ok(Some(Fetched::Verified))
+    }
     fn write_slot_json(&mut self, slot: Slot, wire: SlotWire) -> Result<(), Reason> {
         self.op();
         self.slot(slot).confirmed = None;
@@ -925,4 +947,44 @@ fn rot_then_order(settled: &Device, left: &Left, (a, b): (Own, Own), on_record: 
     let rest = device.run();
     assert_eq!((device.running.sha256, rest.code.as_ref()), (NEW, "idle"), "{what}");
     assert!(device.is_confirmed(device.running.image) && device.disk.accepted.as_ref().is_some_and(|a| a.ended), "{what}");
+}
+
+/// The version that runs is ordered because its slot is damaged: a cut at any point of the repair costs no more than the damage did,
+/// and the order is carried out after it.
+#[test]
+fn a_repair_of_the_running_version_is_cut_at_every_operation() {
+    quiet();
+    let settled = run_with(Kindof::Good, false, vec![]);
+    for b in OWN.into_iter().filter(|b| *b != Own::Earlier) {
+        let mut cut = 0;
+        loop {
+            cut += 1;
+            let mut device = Device::new(Kindof::Good, false, vec![cut]);
+            device.disk = settled.disk.clone();
+            (device.now, device.booted_at, device.boot) = (settled.now + 60, settled.now + 60, 2);
+            device.order_given = settled.order_given.clone();
+            // It runs, and then its files rot.
+            device.cuts.clear();
+            assert_eq!(device.run().code, "idle");
+            (device.ops, device.cuts) = (0, vec![cut]);
+            b.happens_to(device.slot(Slot::B));
+            device.order_given = Order { generation: 7, retry: true, end_probation: true, ..settled.order_given.clone() };
+            let whole = catch_unwind(AssertUnwindSafe(|| device.work())).is_ok();
+            if !whole {
+                device.boot += 1;
+                device.run();
+            }
+            let what = format!("{b:?}, cut {cut}: {:?} {:?}", device.marks, device.taken);
+            assert_eq!(device.running.sha256, NEW, "{what}");
+            assert!(device.is_confirmed(device.running.image) && device.disk.accepted.as_ref().is_some_and(|a| a.ended), "{what}");
+            let Image::Slot(slot) = device.running.image else { panic!("{what}") };
+            let disk = device.slot(slot).clone();
+            assert!(disk.file == Some(NEW) && disk.slot_json.is_some() && device.was_confirmed(slot, &NEW), "{what}");
+            if whole {
+                assert_eq!(device.taken.last().unwrap().code, if b == Own::Whole { "already" } else { "repaired" }, "{what}");
+                break;
+            }
+        }
+        assert!(cut > 3, "{b:?}: {cut} operations");
+    }
 }

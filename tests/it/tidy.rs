@@ -246,6 +246,36 @@ fn every_reason_has_a_code_for_programs() {
     assert!(codes.len() > 100, "{} codes are too few to be all", codes.len());
 }
 
+/// The server's code is a Director's and Fleet's, the engine's is an agent's and a Director's: a sentence of theirs takes its
+/// names from the role or the product. What only one of them has is not looked at.
+#[test]
+fn what_two_programs_say_names_neither() {
+    let own = ["src/director/args", "src/director/install.rs", "src/director/role.rs", "src/director/own/", "src/director/config/"];
+    let engine = ["command", "device", "engine", "link", "lookup", "mend", "pins", "source", "talk", "trial"];
+    let engine = engine.map(|name| format!("src/agent/{name}.rs"));
+    let words: [(Vec<Source>, &[&str]); 2] = [
+        (sources("src/director"), &["vmetric-agent", "vmetric-director", "this agent ", "every agent ", "-agent` ", "-agent {"]),
+        (sources("src/agent"), &["vmetric-agent", "the agent ", "the agent's", "the Director ", "the Director's", "config/agent.json"]),
+    ];
+    let mut offenders = Vec::new();
+    for (sources, words) in words {
+        let shared = |s: &&Source| match s.path.starts_with("src/director") {
+            true => !own.iter().any(|own| s.path.starts_with(own)),
+            false => engine.contains(&s.path),
+        };
+        for source in sources.iter().filter(shared) {
+            for (n, line) in source.code.iter().enumerate() {
+                // Faults are of test builds.
+                let literal = line.contains('"') || line.trim_start().starts_with(|c: char| c.is_lowercase());
+                if literal && words.iter().any(|word| line.contains(word)) && !line.contains("this build") {
+                    offenders.push(format!("{}:{}: {}", source.path, n + 1, line.trim()));
+                }
+            }
+        }
+    }
+    report("says the name of one of the two programs that say it", &offenders);
+}
+
 #[test]
 fn every_file_says_what_it_is() {
     let all = sources("src").into_iter().chain(sources("tests"));

@@ -817,7 +817,7 @@ fn a_commands_end_is_the_end_of_what_runs() {
         for old in [false, true] {
             let ends = |condition| ends(condition, outcome, old);
             assert!(!ends(Some(Trial)), "{outcome} {old}: it goes on");
-            assert_eq!(ends(Some(Confirmed)), outcome == "updated", "{outcome} {old}");
+            assert_eq!(ends(Some(Confirmed)), matches!(outcome, "updated" | "already"), "{outcome} {old}");
             for gone in [None, Some(Failed), Some(Empty)] {
                 assert_eq!(ends(gone), !(old && outcome == "updated"), "{outcome} {old} {gone:?}: what was won then does not run now");
             }

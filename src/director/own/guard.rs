@@ -18,6 +18,7 @@ use crate::core::stage::Stage;
 use crate::core::update::{Order, SelfCheck};
 use crate::director::allowance::{Allowance, Counting};
 use crate::director::config::key;
+use crate::director::resources as beside;
 use crate::io::clock;
 use crate::io::state::State;
 use crate::wire::agent_api::{AnswerWire, ReportWire};
@@ -141,7 +142,7 @@ impl Duties for Guard {
 
     fn package(&mut self, package: Package) -> Result<Fetched, Reason> {
         let mut between = Counting { between: package.between, allowance: &self.allowance, allowed: None };
-        resources::fetch(Package { between: &mut between, ..package })
+        beside::fetch(Package { between: &mut between, ..package })
     }
 
     fn may_fetch(&mut self, bytes: u64) -> Result<MayFetch, Reason> {
@@ -170,7 +171,7 @@ impl Duties for Guard {
 
     fn repair(&mut self, package: Package) -> Result<Fetched, Reason> {
         let mut between = Counting { between: package.between, allowance: &self.allowance, allowed: None };
-        resources::repair(Package { between: &mut between, ..package })
+        beside::repair(Package { between: &mut between, ..package })
     }
 
     fn repaired(&mut self, how: Result<Fetched, Reason>) {

@@ -3,15 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::agent::duties::Package;
 use crate::agent::link::tick;
-use crate::agent::world::Fetched;
 use crate::agent::{build, fault};
 use crate::core::backup::Retention;
-use crate::core::hex;
 use crate::core::reason::Reason;
 use crate::core::slots::{Image, Slot};
-use crate::core::update::{Kind, Order, SelfCheck};
+use crate::core::update::{Order, SelfCheck};
 use crate::director::backup::{self, Source, migrated, note};
 use crate::director::config::Config;
 use crate::director::resources;
@@ -19,45 +16,14 @@ use crate::io::clock;
 use crate::io::package::{again, beside};
 use crate::io::state::State;
 
-/// Fetches, verifies and unpacks the package of the ordered version into the inactive slot; nothing where there is none.
-///
-/// # Errors
-/// The state folder could not be written: tried again.
-pub fn fetch(package: Package) -> Result<Fetched, Reason> {
-    resources::fetch(package.state, package.slot, package.trusted, package.target, package.source, package.between)
-}
-
-/// Fetches the package of the version that runs beside its damaged one, and puts it in its place.
-///
-/// # Errors
-/// The state folder could not be read or written: tried again.
-pub fn repair(package: Package) -> Result<Fetched, Reason> {
-    resources::repair(package.state, package.slot, package.trusted, package.target, package.source, package.between)
-}
-
 /// What an order for the version of this slot would say.
 ///
 /// # Errors
 /// `slot_damaged`
 pub fn as_ordered(state: &State, slot: Slot) -> Result<Order, Reason> {
-    let wire = state.slot_json(slot)?;
-    let damaged = |field: &str| Reason::new("slot_damaged", format!("slot.json: field {field} is damaged; order a version again"));
-    let times = fault::times();
-    Ok(Order {
-        issuer: "repair".into(),
-        generation: 0,
-        kind: Kind::Update,
-        target: wire.target.parse().map_err(|_| damaged("target"))?,
-        sha256: hex::decode(&wire.sha256).ok_or_else(|| damaged("sha256"))?,
-        length: wire.length,
-        switch_in_s: 0,
-        contact_deadline_s: times.contact_default_s,
-        unattended: false,
-        trial_max_s: times.trial_default_s,
-        end_probation: false,
-        retry: false,
-        keep_staged: false,
-    })
+    let order = state.slot_json(slot)?.as_order(&fault::times());
+    let order = order.map_err(|why| Reason::new("slot_damaged", format!("{why}; order a version again")))?;
+    Ok(Order { issuer: "repair".into(), generation: 0, ..order })
 }
 
 fn running(state: &State) -> Option<Slot> {

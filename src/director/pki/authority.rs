@@ -137,7 +137,7 @@ fn read_or_make_key(dir: &Path, kind: Kind) -> Result<(rcgen::KeyPair, bool), Re
         }
         Err(e) if e.kind() == ErrorKind::NotFound && certificate.exists() => {
             let lost = match kind {
-                Kind::Ed25519 => "every agent has to enroll again",
+                Kind::Ed25519 => "everything that enrolled here has to enroll again",
                 Kind::P256 => "remove that too, and browsers have to trust a new one",
             };
             let name = certificate.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -28,7 +28,7 @@ use crate::core::contact::{Contact, Word};
 use crate::core::product::DIRECTOR;
 use crate::core::reason::Reason;
 use crate::io::state::State;
-use crate::io::{clock, random};
+use crate::io::{clock, process, random};
 use crate::wire::agent_api::ReportWire;
 use crate::wire::config::ConfigWire;
 use crate::wire::fleet_api::SettingsAnswerWire;
@@ -172,7 +172,11 @@ pub async fn forever(site: Rc<Site>, folder: PathBuf) {
     loop {
         match identity(&state) {
             Ok(Some(config)) => match Uplink::new(&site, &state, config) {
-                Ok(uplink) => uplink.run().await,
+                Ok(uplink) => {
+                    // The engine's own link to Fleet: it looks now, too, whatever became of the command's signal.
+                    process::wake_self();
+                    uplink.run().await;
+                }
                 Err(reason) => say(&mut told, &reason),
             },
             Ok(None) => *site.uplink.view.borrow_mut() = None,
