@@ -93,6 +93,8 @@ pub trait Duties: Send {
     fn may_fetch(&mut self, bytes: u64) -> Result<MayFetch, Reason>;
     /// The running version's resources are damaged, and may be fetched again now: as if this were ordered.
     fn repair_due(&mut self, slot: Slot) -> Option<Order>;
+    /// When that is due again, in seconds; `None`: nothing is damaged, or something has to wake this thread first.
+    fn repair_in_s(&self) -> Option<u64>;
     /// Fetches them beside the damaged ones and puts them in their place.
     fn repair(&mut self, package: Package) -> Result<Fetched, Reason>;
     /// What came of it.
@@ -289,6 +291,12 @@ impl Device {
         let Some(order) = self.duties.as_mut().and_then(|duties| duties.repair_due(slot)) else { return };
         let how = self.fetch_resources(slot, &order);
         self.duties.iter_mut().for_each(|duties| duties.repaired(how.clone()));
+    }
+
+    /// The longest that may be waited for the authority: a repair has a time of its own, and no news may come before it.
+    pub(super) fn longest_wait_s(&self) -> u64 {
+        let busy = self.on_trial() || self.accepted.as_ref().is_some_and(|a| !a.ended);
+        self.duties.as_ref().filter(|_| !busy).and_then(|duties| duties.repair_in_s()).unwrap_or(u64::MAX)
     }
 
     fn fetch_resources(&mut self, slot: Slot, order: &Order) -> Result<Fetched, Reason> {

@@ -30,7 +30,7 @@ impl Device {
         match kept {
             Ok(Some(link)) => self.link = Some(link),
             Ok(None) => {}
-            Err(reason) => log::warn!("what the Director said of CA and members is not kept yet: {reason}"),
+            Err(reason) => log::warn!("what {} said of CA and members is not kept yet: {reason}", self.state.product().authority),
         }
     }
 

@@ -352,7 +352,7 @@ fn work(device: &mut Device) -> Reason {
         };
         device.doing(step, &reason, for_s);
         announce(device);
-        listen(device, for_s.unwrap_or(u64::MAX));
+        listen(device, for_s.unwrap_or(u64::MAX).min(device.longest_wait_s()));
         if step == "waiting" {
             // What was unavailable is looked at again after the wait.
             if matches!(device.target, Target::Unavailable { .. }) {

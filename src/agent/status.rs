@@ -328,13 +328,7 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
     };
     let when = |at: u64| (at > 0).then(|| time::format(at));
     let moving = (pid.is_some() && (open.is_some() || now.step == "trial")).then_some(&now);
-    // A trial ends by its own clock; before, the Director gives the order up when this time is over.
-    let deadline = moving.and_then(|now| match open.filter(|_| now.step != "trial") {
-        Some(a) => Some(fetch_deadline(a)),
-        // While the operator's check runs or cannot tell, `until` is its next run.
-        None if now.code.starts_with("check") => accepted.as_ref().map(|a| now.since.saturating_add(trial_s(&a.order))),
-        None => now.until,
-    });
+    let deadline = moving.and_then(|now| deadline(now, open, accepted.as_ref()));
     StatusReport {
         version: running.clone(),
         scheduled_version: open.map(|a| a.order.version.clone()),
@@ -380,6 +374,16 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
             snapshot: now.snapshot_version,
             targets: now.targets_version,
         },
+    }
+}
+
+/// When what goes on ends by itself: a trial by its own clock; before, the authority gives the order up.
+fn deadline(now: &StatusWire, open: Option<&AcceptedWire>, accepted: Option<&AcceptedWire>) -> Option<u64> {
+    match open.filter(|_| now.step != "trial") {
+        Some(a) => Some(fetch_deadline(a)),
+        // While the operator's check runs or cannot tell, `until` is its next run.
+        None if now.code.starts_with("check") => accepted.map(|a| now.since.saturating_add(trial_s(&a.order))),
+        None => now.until,
     }
 }
 

@@ -161,7 +161,8 @@ impl Device {
         self.heard(&answer);
         self.keep_identity(&answer);
         if answer.draining == Some(true) && self.link.as_ref().is_some_and(Link::leave) {
-            log::info!("the Director is being drained; going on with {}", self.link.as_ref().map(Link::address).unwrap_or_default());
+            let next = self.link.as_ref().map(Link::address).unwrap_or_default();
+            log::info!("{} is being drained; going on with {next}", self.state.product().authority);
         }
         let mut news = false;
         // Heard before anything is written: a full disk must not end a trial that its authority has acknowledged.

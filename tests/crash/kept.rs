@@ -2,18 +2,16 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::build::{self, Builds, Variant};
 
-/// Builds what is not kept in `<target>/<folder>`, and copies what is wanted into `work`.
-pub fn builds(folder: &str, work: &Path, wanted: &[Variant]) -> Result<Builds, String> {
-    let told = |e: std::io::Error| e.to_string();
-    let own = std::env::current_exe().map_err(told)?;
+/// The target folder, what is kept in it, and where the programs of this run lie.
+fn places(folder: &str, work: &Path) -> Result<(PathBuf, PathBuf, Builds), String> {
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
     let beside = own.parent().ok_or("this program lies in no folder")?;
     let target = beside.parent().ok_or("this program does not lie in a target folder")?;
-    let kept = target.join(folder);
     let builds = Builds {
         director: beside.join("vmetric-director"),
         fleet: beside.join("vmetric-fleet"),
@@ -22,13 +20,19 @@ pub fn builds(folder: &str, work: &Path, wanted: &[Variant]) -> Result<Builds, S
         agents: work.join("builds"),
         raised: work.join("raised"),
     };
+    Ok((target.to_path_buf(), target.join(folder), builds))
+}
+
+/// Builds what is not kept in `<target>/<folder>`, and copies what is wanted into `work`.
+pub fn builds(folder: &str, work: &Path, wanted: &[Variant]) -> Result<Builds, String> {
+    let (target, kept, builds) = places(folder, work)?;
     let stamp = kept.join("stamp");
     let fresh = fs::metadata(&stamp).and_then(|m| m.modified()).is_ok_and(|at| newest_source() < at);
     if !fresh {
         let _ = fs::remove_file(&stamp);
     }
     // Cargo knows whether there is something to do.
-    build::cargo(target, &["--bin", "vmetric-director", "--bin", "vmetric-fleet", "--bin", "vmetric-release"], &[])?;
+    build::cargo(&target, &["--bin", "vmetric-director", "--bin", "vmetric-fleet", "--bin", "vmetric-release"], &[])?;
     for variant in wanted {
         let file = kept.join(variant.version);
         if !fresh {
@@ -37,13 +41,13 @@ pub fn builds(folder: &str, work: &Path, wanted: &[Variant]) -> Result<Builds, S
                 ["--profile", "demo", "--no-default-features", "--features", "agent,fault", "--bin", "vmetric-agent", "--target", &host];
             let env =
                 [("VMETRIC_VERSION", variant.version), ("VMETRIC_FAULT", variant.fault), ("RUSTFLAGS", "-C target-feature=+crt-static")];
-            build::cargo(target, &args, &env)?;
+            build::cargo(&target, &args, &env)?;
             build::take(&target.join(&host).join("demo/vmetric-agent"), &file, 0)?;
         }
         build::take(&file, &builds.agent(variant.version), variant.padded_to)?;
     }
     if !fresh {
-        fs::write(&stamp, b"").map_err(told)?;
+        fs::write(&stamp, b"").map_err(|e| e.to_string())?;
     }
     Ok(builds)
 }
@@ -52,24 +56,13 @@ pub fn builds(folder: &str, work: &Path, wanted: &[Variant]) -> Result<Builds, S
 /// One build of the Director, and as many files of it as there are versions: the version's text is put in its place, for what
 /// a Director is takes minutes to build, and it is the launcher and the marks that are under test.
 pub fn directors(folder: &str, work: &Path, built: &str, versions: &[(&str, usize)]) -> Result<Builds, String> {
-    let own = std::env::current_exe().map_err(|e| e.to_string())?;
-    let beside = own.parent().ok_or("this program lies in no folder")?;
-    let target = beside.parent().ok_or("this program does not lie in a target folder")?;
-    let kept = target.join(folder);
-    let builds = Builds {
-        director: beside.join("vmetric-director"),
-        fleet: beside.join("vmetric-fleet"),
-        directors: work.join("directors"),
-        release: beside.join("vmetric-release"),
-        agents: work.join("builds"),
-        raised: work.join("raised"),
-    };
+    let (target, kept, builds) = places(folder, work)?;
     let (stamp, file) = (kept.join("stamp"), kept.join(built));
     if !fs::metadata(&stamp).and_then(|m| m.modified()).is_ok_and(|at| newest_source() < at) {
         let _ = fs::remove_file(&stamp);
-        build::cargo(target, &["--bin", "vmetric-release"], &[])?;
+        build::cargo(&target, &["--bin", "vmetric-release"], &[])?;
         let words = ["--profile", "demo", "--no-default-features", "--features", "director,fault", "--bin", "vmetric-director"];
-        build::cargo(target, &words, &[("VMETRIC_VERSION", built), ("VMETRIC_FAULT", "hang-main")])?;
+        build::cargo(&target, &words, &[("VMETRIC_VERSION", built), ("VMETRIC_FAULT", "hang-main")])?;
         build::take(&target.join("demo/vmetric-director"), &file, 0)?;
         fs::write(&stamp, b"").map_err(|e| e.to_string())?;
     }

@@ -250,17 +250,20 @@ fn every_reason_has_a_code_for_programs() {
 /// names from the role or the product. What only one of them has is not looked at.
 #[test]
 fn what_two_programs_say_names_neither() {
-    let own = ["src/director/args", "src/director/install.rs", "src/director/role.rs", "src/director/own/", "src/director/config/"];
+    let own = ["args", "install.rs", "role.rs", "own/", "config/", "backup/", "resources.rs"].map(|name| format!("src/director/{name}"));
     let engine = ["command", "device", "engine", "link", "lookup", "mend", "pins", "source", "talk", "trial"];
     let engine = engine.map(|name| format!("src/agent/{name}.rs"));
     let words: [(Vec<Source>, &[&str]); 2] = [
-        (sources("src/director"), &["vmetric-agent", "vmetric-director", "this agent ", "every agent ", "-agent` ", "-agent {"]),
-        (sources("src/agent"), &["vmetric-agent", "the agent ", "the agent's", "the Director ", "the Director's", "config/agent.json"]),
+        (sources("src/director"), &["vmetric-agent", "vmetric-director", "this agent ", "-agent` ", "-agent {"]),
+        (
+            sources("src/agent"),
+            &["vmetric-agent", "the agent does", "the agent has", "the agent's", "the Director ", "the Director's", "config/agent.json"],
+        ),
     ];
     let mut offenders = Vec::new();
     for (sources, words) in words {
         let shared = |s: &&Source| match s.path.starts_with("src/director") {
-            true => !own.iter().any(|own| s.path.starts_with(own)),
+            true => !own.iter().any(|own| s.path.starts_with(own.as_str())),
             false => engine.contains(&s.path),
         };
         for source in sources.iter().filter(shared) {

@@ -46,7 +46,8 @@ pub struct Guard {
 /// When a repair is tried next, and what was told of the last try.
 #[derive(Default)]
 struct Damage {
-    next: Duration,
+    /// `None`: once something wakes the engine.
+    next: Option<Duration>,
     told: String,
 }
 
@@ -64,13 +65,12 @@ impl Guard {
     }
 
     /// What stands in the way, once for each cause, and when it is looked at again.
-    fn not_repaired(&mut self, reason: &Reason, for_s: u64) {
+    fn not_repaired(&mut self, reason: &Reason, for_s: Option<u64>) {
         let Some(damage) = &mut self.damage else { return };
-        damage.next = clock::monotonic().saturating_add(Duration::from_secs(for_s));
+        damage.next = for_s.map(|s| clock::monotonic().saturating_add(Duration::from_secs(s)));
         if damage.told != reason.code {
             damage.told = reason.code.to_string();
-            let remedy =
-                "it serves on, and tries again; or bring another version (`update --file BUNDLE`), or one that was kept (`restore`)";
+            let remedy = "it serves on, and tries again; or bring this version or another one (`update --file BUNDLE`), or one that was kept (`restore`)";
             let detail = format!("the damaged resources of the running version are not repaired: {reason}; {remedy}");
             self.shared.tell(Word::Tell(Reason::new("package_not_repaired", detail)));
         }
@@ -150,23 +150,28 @@ impl Duties for Guard {
     }
 
     fn repair_due(&mut self, slot: Slot) -> Option<Order> {
-        if clock::monotonic() < self.damage.as_ref()?.next {
+        if self.damage.as_ref()?.next.is_some_and(|next| clock::monotonic() < next) {
             return None;
         }
         let order = match resources::as_ordered(&self.state, slot) {
             Ok(order) => order,
             Err(reason) => {
-                self.not_repaired(&reason, fault::times().recheck_s);
+                self.not_repaired(&reason, Some(fault::times().recheck_s));
                 return None;
             }
         };
         // In mode manual nothing is fetched, not for this either.
         if let Some(reason) = self.shared.veto(&order) {
             // Cheap to ask, and a change of the file wakes this thread.
-            self.not_repaired(&reason, 0);
+            self.not_repaired(&reason, None);
             return None;
         }
         Some(order)
+    }
+
+    fn repair_in_s(&self) -> Option<u64> {
+        let next = self.damage.as_ref()?.next?;
+        Some(next.saturating_sub(clock::monotonic()).as_secs().saturating_add(1))
     }
 
     fn repair(&mut self, package: Package) -> Result<Fetched, Reason> {
@@ -175,10 +180,10 @@ impl Duties for Guard {
     }
 
     fn repaired(&mut self, how: Result<Fetched, Reason>) {
-        let again_s = fault::times().recheck_s;
+        let again_s = Some(fault::times().recheck_s);
         match how {
             Ok(Fetched::Interrupted) => {}
-            Ok(Fetched::Later(reason, for_s)) => self.not_repaired(&reason, for_s),
+            Ok(Fetched::Later(reason, for_s)) => self.not_repaired(&reason, Some(for_s)),
             Ok(Fetched::Refused(reason)) | Err(reason) => self.not_repaired(&reason, again_s),
             Ok(Fetched::Verified) => match resources::check(&self.state) {
                 SelfCheck::Failed(reason) => self.not_repaired(&reason, again_s),
