@@ -276,10 +276,10 @@ fn an_air_gapped_site_takes_a_bundle_that_expired_on_its_way() {
     for damage in ["program", "slot.json", "confirmed"] {
         if damage == "program" {
             // Not through the file that runs: its name is given to other bytes.
-            fs::write(program.with_extension("rot"), b"rot").unwrap();
+            site.bench.write("device/state/slots/a/vmetric-agent.rot", b"rot");
             fs::rename(program.with_extension("rot"), &program).unwrap();
         } else {
-            fs::write(device.path(&format!("state/slots/a/{damage}")), b"rot").unwrap();
+            site.bench.write(&format!("device/state/slots/a/{damage}"), b"rot");
         }
         let out = device.run(&["update", "--file", &file]);
         assert!(said_already(&out) && self::said(&out).contains("(repaired)"), "{damage}: {}", self::said(&out));
