@@ -18,6 +18,7 @@ use crate::director::policing::show::{ValueView, values};
 use crate::director::records::{NAME_MAX, clean};
 use crate::director::site::Site;
 use crate::director::table::{ago, utc};
+use crate::wire::fleet_api::HealthWire;
 use crate::wire::settings::SettingsWire;
 use crate::wire::site_policy::TierWire;
 
@@ -33,7 +34,8 @@ pub struct AgentExplainView {
     pub values: Vec<ValueView>,
     /// The tiers that it comes from, highest first.
     pub tiers: Vec<TierWire>,
-    /// False: the Director does not tell its settings (a program from before this), and `values` is Fleet's word alone.
+    /// False: the Director does not tell its settings (a program from before this), or not yet that Fleet's newest ones are in
+    /// force there; `values` is Fleet's word alone then.
     pub told: bool,
     /// When the Director told its settings, seconds since 1970.
     pub told_at: Option<u64>,
@@ -64,7 +66,10 @@ pub async fn run(intake: Rc<Intake>, site: &Rc<Site>, request: &AdminWire, now: 
 /// What counts for an agent that was told of.
 pub fn view(intake: &Intake, site: &Site, agent: SiteAgent, now: u64) -> AgentExplainView {
     let (told, told_at) = intake.health_of(&agent.director).unzip();
-    let Some(above) = told.and_then(|health| health.agents_policy) else {
+    // What was told before Fleet's newest word would show a person who has just saved that nothing was saved.
+    let newest = site.registry.borrow().handed_revision(&agent.director);
+    let in_step = |health: &HealthWire| health.settings_revision.unwrap_or(0) == newest;
+    let Some(above) = told.filter(in_step).and_then(|health| health.agents_policy) else {
         let scope = Scope::AgentOf(agent.director.clone(), agent.id.clone());
         let (tree, registry) = (site.tree.borrow().clone(), site.registry.borrow());
         let values = registry.scope_view(&scope, &[], &tree.releases, now).map(|view| view.effective).unwrap_or_default();
@@ -104,7 +109,7 @@ pub fn shown(view: &AgentExplainView) -> String {
     view.values.iter().for_each(|v| say(&v.field, format!("{} ({})", v.value, v.tier)));
     match view.told {
         true => say("told", ago(view.time, view.told_at.unwrap_or(0))),
-        false => say("note", "its Director does not tell its settings; this is Fleet's word".into()),
+        false => say("note", "its Director has not told (yet) what is in force there; this is Fleet's word".into()),
     }
     view.local.iter().for_each(|text| say("set there", text.clone()));
     if let Some(version) = &a.needs {
