@@ -16,7 +16,8 @@ fn main() -> std::process::ExitCode {
     #[expect(clippy::disallowed_methods, reason = "programs read the environment, the library gets arguments")]
     let state = std::env::var("VMETRIC_FLEET_STATE").ok().filter(|s| !s.is_empty());
     let mut out = std::io::stdout();
-    if let Some(verified) = vmetric::fleet::access::command::local(&words) {
+    let told = vmetric::fleet::store::command::local(&words, state.clone());
+    if let Some(verified) = told.or_else(|| vmetric::fleet::access::command::local(&words)) {
         return match verified.and_then(|text| write!(out, "{text}").map_err(|e| e.to_string())) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

@@ -88,6 +88,11 @@ Act
   audit verify [--head HASH] [--file EXPORT]
       Follows the chain of hashes and names the first row that does not fit. --head: a hash that was kept elsewhere has
       to turn up in it. --file: an export, without this server.
+  store check [FILE | --from STORE]   that a backup is whole, or how a store is: members, leader, room, rows
+  store backup FILE [--from STORE] | restore FILE --to STORE | migrate --from STORE --to STORE
+      STORE: fleet (this state folder's own, the default of --from), redb:FILE, etcd:FILE.yml. Fleet has to be stopped for its own.
+      A store that is restored has to be empty, and is compared when it is done. FILE.yml: store: {etcd: {endpoints: [https://...], ca,
+      cert, key, user, password_file, prefix}}
   remove-director ID                refuse its credential from now on
   replace-director ID               of two with this identity, serve the one that is refused now
 

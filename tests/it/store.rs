@@ -4,6 +4,7 @@ mod cluster;
 mod etcd;
 mod redb;
 mod suite;
+mod tools;
 
 use std::rc::Rc;
 

@@ -4,7 +4,7 @@ use crate::director::enroll::TTL_NEVER_S;
 
 /// Arguments that have not been understood yet.
 pub struct Words {
-    pub(super) args: Vec<String>,
+    pub(crate) args: Vec<String>,
 }
 
 impl Words {

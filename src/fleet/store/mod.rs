@@ -28,14 +28,30 @@
 //! their agents and activity): a beat per Director and minute through consensus would be 170 fsyncs a second on every etcd
 //! server for 10,000 Directors, to keep what the next beat replaces. That stays with the Fleet server that heard it.
 //!
-//! **Where it stands.** `vmetric-fleet` still keeps its tables in `fleet.redb` through [`crate::director::store`], which it
-//! shares with the Director: its registry is in memory, and a change is queued behind an answer. What moves first are the
-//! tables `policies`, `policy_changes` and `clusters`: few writers, each row with a revision of its own already. The seam is
-//! `Registry::take_changes`: what it hands out for these tables is committed here first, conditioned on the rows' revisions,
-//! and comes into the registry of every Fleet, the one that acted included, by a watch. A table is moved whole, or not at all.
+//! ## Where it stands
+//!
+//! `vmetric-fleet` still keeps its tables in `fleet.redb` through [`crate::director::store`], which it shares with the Director:
+//! its registry is in memory, and a change is queued behind an answer. None of its tables is moved yet; [`command`] carries their
+//! rows between that file, a file of [`embedded`] and etcd, keys as `<table>/<key>`.
+//!
+//! The way to move them, each table whole:
+//! 1. `policies`, `policy_changes`, `clusters`, `templates`: few writers. The seam is the director's `Store::queue`: changes of
+//!    these tables go to a task of Fleet's that commits them here, and `Store::durable` waits for it, too. Conditions are the
+//!    rows' revisions, and that the change's own number in `policy_changes` is still free, which orders all Fleets. After a
+//!    conflict the tables are listed again into the registry, and the person is told to look again. A watch brings what other
+//!    Fleets did into the registry and hands it out to parked Directors at once.
+//! 2. The site's CA and the Directors' records, so that a Director is known at every Fleet; orders and roll-outs, planned by the
+//!    Fleet that holds a lease.
+//! 3. Users, sessions, tokens; the audit's chain, whose next number is such a condition already.
+//!
+//! What stays where it is: activity, what Directors told, history.
 
+pub mod command;
+mod dump;
 pub mod embedded;
 pub mod etcd;
+mod own;
+mod place;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -78,6 +94,8 @@ pub struct Row {
     pub created: Revision,
     /// The commit that changed it last.
     pub modified: Revision,
+    /// The lease that it goes with.
+    pub lease: Option<LeaseId>,
 }
 
 /// Keys from one up to another, which is left out.

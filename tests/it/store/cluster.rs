@@ -190,6 +190,23 @@ impl Cluster {
         }
     }
 
+    /// The same as a file.
+    pub fn configuration(&self) -> PathBuf {
+        let settings = self.settings();
+        let (file, path) = (self.file("fleet.yml"), |name: &str| self.file(name).display().to_string());
+        let text = format!(
+            "store:\n  etcd:\n    endpoints: [{}]\n    ca: {}\n    cert: {}\n    key: {}\n    user: fleet\n    password_file: {}\n    prefix: {}\n",
+            settings.endpoints.join(", "),
+            path("ca.pem"),
+            path("client.pem"),
+            path("client.key"),
+            path("password"),
+            settings.prefix
+        );
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+
     /// One more Fleet.
     pub fn open(&self) -> Rc<dyn Store> {
         Etcd::new(self.settings()).unwrap()

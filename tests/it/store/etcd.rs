@@ -23,11 +23,36 @@ fn the_suite() {
     let cluster = Cluster::start(3, QUOTA);
     on_one_thread(async |executor| {
         suite::whole(&|| cluster.open(), &executor).await;
+        rates(&cluster, &executor).await;
         let health = cluster.open().health().await.unwrap();
         assert_eq!((health.kind, health.members.len()), ("etcd", 3));
         assert_eq!(health.members.iter().filter(|m| m.leads).count(), 1, "{health:?}");
         assert!(health.revision > 0 && health.members.iter().all(|m| m.problem.is_none() && m.version.starts_with("3.")), "{health:?}");
     });
+}
+
+/// How many commits a second, when nobody is in each other's way; printed, not judged.
+async fn rates(cluster: &Cluster, executor: &Rc<smol::LocalExecutor<'static>>) {
+    let store = cluster.open();
+    for (writers, rows) in [(1, 1), (8, 1), (8, 100)] {
+        let began = clock::monotonic();
+        let tasks: Vec<_> = (0..writers)
+            .map(|writer| {
+                let store = store.clone();
+                executor.spawn(async move {
+                    for _ in 0..50 {
+                        let steps = (0..rows).map(|row| Step::put(format!("rates/{writer}/{row}"), vec![b'x'; 300])).collect();
+                        suite::done(store.commit(Commit { steps, ..Commit::default() }).await.unwrap());
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await;
+        }
+        let commits = writers * 50 * 1000 / (clock::monotonic() - began).as_millis().max(1) as u64;
+        println!("{writers} writers, {rows} rows of 300 bytes in a commit: {commits} commits/s, {} rows/s", commits * rows);
+    }
 }
 
 /// What the writers and the watch of a run share.
@@ -159,6 +184,14 @@ fn nothing_is_lost_and_nothing_made_twice_while_servers_die() {
         drop(watching);
         println!("{sum} commits by {WRITERS} writers, each told once");
     });
+}
+
+/// From a file to etcd and back, and what is said of each.
+#[test]
+#[ignore = "needs etcd: tests/run etcd"]
+fn backup_restore_and_migration() {
+    let cluster = Cluster::start(3, QUOTA);
+    super::tools::there_and_back(&format!("etcd:{}", cluster.configuration().display()));
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T, Reason>, code: &str, names: &str) {

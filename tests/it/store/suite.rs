@@ -49,7 +49,7 @@ async fn rows_and_conditions(store: &dyn Store) {
     assert_eq!(store.get("rows/a").await.unwrap(), None);
     let first = done(store.commit(Commit::default().when("rows/a", 0).with(Step::put("rows/a", "1"))).await.unwrap());
     let row = store.get("rows/a").await.unwrap().unwrap();
-    assert_eq!(row, Row { key: "rows/a".into(), value: b"1".to_vec(), created: first, modified: first });
+    assert_eq!(row, Row { key: "rows/a".into(), value: b"1".to_vec(), created: first, modified: first, lease: None });
     // It is there already.
     let again = store.commit(Commit::default().when("rows/a", 0).with(Step::put("rows/a", "2"))).await.unwrap();
     assert_eq!(again, Outcome::Conflict { key: "rows/a".into(), modified: first });
@@ -228,6 +228,7 @@ async fn leases(store: &Rc<dyn Store>) {
     let under = |key: &str, lease| Step::Put { key: key.into(), value: b"mine".to_vec(), lease: Some(lease) };
     let commit = Commit::default().with(under("lease/a", lease)).with(under("lease/b", lease)).with(under("lease/c", lease));
     let revision = done(store.commit(commit).await.unwrap());
+    assert_eq!(store.get("lease/a").await.unwrap().unwrap().lease, Some(lease));
     // This one leaves the lease, that one is removed by hand.
     put(&**store, "lease/b", "stays").await;
     done(store.commit(Commit::default().with(Step::delete("lease/c"))).await.unwrap());
@@ -236,6 +237,7 @@ async fn leases(store: &Rc<dyn Store>) {
     assert_eq!(events(&mut *watch, 2).await.len(), 2);
     store.revoke(lease).await.unwrap();
     assert!(matches!(&events(&mut *watch, 1).await[..], [Event::Deleted { key, .. }] if key == "lease/a"));
+    assert_eq!(store.get("lease/b").await.unwrap().unwrap().lease, None);
     assert_eq!((value(&**store, "lease/a").await, value(&**store, "lease/b").await.as_deref()), (None, Some("stays")));
     store.revoke(lease).await.unwrap();
     assert_eq!(code(store.renew(lease).await), "store_lease_gone");

@@ -56,7 +56,8 @@ impl<'a> Cell<'a> {
 
     fn row(&self, key: &[u8]) -> Result<Row, redb::Error> {
         let key = String::from_utf8(key.to_vec()).map_err(|_| broken("a key is no text"))?;
-        Ok(Row { key, value: self.value.to_vec(), created: self.created, modified: self.modified })
+        let lease = Some(LeaseId(self.lease)).filter(|lease| lease.0 > 0);
+        Ok(Row { key, value: self.value.to_vec(), created: self.created, modified: self.modified, lease })
     }
 }
 

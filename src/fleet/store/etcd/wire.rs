@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use miniserde::{Deserialize, json};
 
-use super::super::{Revision, Row};
+use super::super::{LeaseId, Revision, Row};
 use crate::core::reason::Reason;
 
 /// Bytes as they travel.
@@ -29,6 +29,7 @@ pub struct Kv {
     pub value: Option<String>,
     pub create_revision: Option<String>,
     pub mod_revision: Option<String>,
+    pub lease: Option<String>,
 }
 
 /// `range`.
@@ -168,7 +169,8 @@ impl Kv {
         let key = key.and_then(|key| key.strip_prefix(prefix).map(str::to_string));
         let value = bytes(&self.value).ok_or_else(|| strange(peer, "a value is no base64"))?;
         let key = key.ok_or_else(|| strange(peer, "a key is not under the prefix that was asked for"))?;
-        Ok(Row { key, value, created: number(&self.create_revision), modified: number(&self.mod_revision) })
+        let lease = Some(LeaseId(number(&self.lease))).filter(|lease| lease.0 > 0);
+        Ok(Row { key, value, created: number(&self.create_revision), modified: number(&self.mod_revision), lease })
     }
 }
 
@@ -235,7 +237,7 @@ mod tests {
         let got: Range = read("e", text).unwrap();
         assert_eq!(revision(&got.header), 3);
         let row = got.kvs.unwrap()[0].row("e", "p/").unwrap();
-        assert_eq!(row, Row { key: "a".into(), value: b"2".into(), created: 2, modified: 3 });
+        assert_eq!(row, Row { key: "a".into(), value: b"2".into(), created: 2, modified: 3, lease: None });
         let empty: Range = read("e", br#"{"header":{"revision":"2"}}"#).unwrap();
         assert!(empty.kvs.is_none() && empty.more.is_none());
         let gone: KeptLease = read("e", br#"{"result":{"header":{},"ID":"123"}}"#).unwrap();
