@@ -257,6 +257,13 @@ impl Link {
         if reply.status == 200 { Ok(text) } else { Err(self.turned_down(path, reply.status, &text, reply.retry_after_s)) }
     }
 
+    /// The same in the FleetLock protocol.
+    #[cfg(feature = "director")]
+    pub fn lock(&self, path: &str, body: &str, limit: usize, timeout: Duration) -> Result<String, LinkError> {
+        self.http.say_header(crate::wire::fleet_lock::HEADER);
+        self.post(path, body, limit, timeout)
+    }
+
     /// An answer other than 200.
     fn turned_down(&self, path: &str, status: u16, text: &str, retry_after_s: Option<u64>) -> LinkError {
         let busy = status == 429 || status >= 500;

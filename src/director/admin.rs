@@ -116,6 +116,10 @@ pub struct AdminWire {
     pub cluster: Option<String>,
     /// Its members.
     pub members: Option<Vec<String>>,
+    /// How long a member's `/readyz` fails before it stops, seconds.
+    pub drain_s: Option<u64>,
+    /// How long a member is watched before the next one goes, seconds.
+    pub soak_s: Option<u64>,
     /// A name for people.
     pub name: Option<String>,
     /// A webhook, by id or name.

@@ -67,6 +67,15 @@ Look
   schedule next EXPR [--zone Z] [--from RFC3339] [--count N]
                                     its times strictly after --from (now); Z: Europe/Berlin, UTC, local (default)
 
+Cluster (this Director is a member of one; Fleet made it)
+  cluster plan [--json]             the members in the order in which they are updated, and why nobody goes now
+  cluster health [--version V] [--json]
+                                    exit code 0: every member is healthy, reached from here, and runs V; else 1, with the reason
+  drain [--wait 10s] [--for 1h] [--force]
+      Takes the cluster's lease, fails /readyz, waits for load balancers, trials and downloads. Then stop the service, deploy,
+      start: the lease is given back once the others see it well. Refused while another member is not healthy or away.
+  resume                            serve again
+
 Act
   install-command [--os linux|windows] [--arch amd64] [--version V] [--uses N] [--ttl 1h] [--json]
       Makes a token and prints the command that installs and enrolls an agent on a new device.

@@ -134,6 +134,7 @@ pub async fn run(site: &Rc<Site>, request: AdminWire, who: &str, out: &mut UnixS
             let notes = request.version.as_deref().map(|wanted| releases::notes_of(&tree.releases, wanted));
             reply(out, &releases::ReleasesView { notes, ..releases::view(&tree.releases, now) }).await
         }
+        "cluster" | "drain" | "resume" if site.role.configured => super::cluster::command::run(site, &request, who, out).await,
         "api-token" => super::api_tokens::run(site, &request, who, now, out).await,
         "mirror" => mirror(site, &request, out).await,
         "ca" => super::ca::run(site, &request, who, now, out).await,

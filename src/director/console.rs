@@ -48,6 +48,7 @@ pub fn run(ask: &Ask, role: &Role, out: &mut impl Write) -> Result<(), String> {
             Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
             other => other.map_err(|e| e.to_string())?,
         }
+        super::cluster::command::verdict(ask, &line)?;
     }
     Ok(())
 }

@@ -29,6 +29,8 @@ pub mod caller;
 pub mod cancel;
 pub mod certificates;
 #[cfg(unix)]
+pub mod cluster;
+#[cfg(unix)]
 pub mod commands;
 pub mod config;
 #[cfg(unix)]

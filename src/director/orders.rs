@@ -135,6 +135,7 @@ impl Registry {
     /// Looks at every roll-out that is not over and acts. Returns the agents that have something new to hear.
     pub fn advance_all(&mut self, releases: &Releases, now: u64) -> Vec<String> {
         let mut wake = Vec::new();
+        self.watch_clusters(now);
         self.drop_withdrawn(releases, now, &mut wake);
         self.police(releases, now, &mut wake);
         let ids: Vec<u64> = self.open.iter().copied().collect();

@@ -296,6 +296,7 @@ impl Registry {
             spread_s: spread_s(self.agents.len()),
             ..Default::default()
         };
+        answer.lease_group = self.cluster_of(id).map(|row| row.id.clone());
         if let (Some(result), Some(agent)) = (&report.result, self.agents.get(id)) {
             answer.result_taken = agent.has_taken(&result.id).then(|| result.id.clone());
         }

@@ -83,8 +83,8 @@ pub static DIRECTOR: Role = Role {
     configured: true,
     help: super::args::HELP,
     without: &[],
-    asks: |_, _, _| Ok(false),
-    shown: |_, line| Ok(format!("{line}\n")),
+    asks: super::cluster::command::asks,
+    shown: super::cluster::command::shown,
 };
 
 /// A registry that nobody gave a role is a Director's: all that there was before Fleet.

@@ -168,6 +168,7 @@ async fn live(
     if site.role.configured {
         executor.spawn(config::watch::forever(site.clone(), given.clone())).detach();
         executor.spawn(uplink::forever(site.clone(), state.to_path_buf())).detach();
+        executor.spawn(super::cluster::peers::forever(site.clone())).detach();
         executor.spawn(super::policing::hand::follow(site.clone())).detach();
     }
     executor.spawn(keep_house(site.clone())).detach();

@@ -126,6 +126,9 @@ pub struct Site {
     pub uplink: Shared,
     /// Which agents know the members of its cluster.
     pub told_members: RefCell<super::members::Told>,
+    /// The cluster that it is in.
+    #[cfg(unix)]
+    pub cluster: super::cluster::Member,
     parked: RefCell<HashMap<String, Rc<Parking>>>,
 }
 
@@ -164,8 +167,16 @@ impl Site {
             answering: Rc::default(),
             uplink: Shared::default(),
             told_members: RefCell::default(),
+            #[cfg(unix)]
+            cluster: Default::default(),
             parked: RefCell::default(),
         })
+    }
+
+    /// Adds a line about this server itself to the activity.
+    pub fn note(&self, code: &str, detail: &str) {
+        self.registry.borrow_mut().event(clock::unix(), "", code, detail, None);
+        self.flush();
     }
 
     /// What this site's tokens begin with: the first digits of its pin.
@@ -394,6 +405,7 @@ pub fn load(store: &Store, now: u64) -> Result<Registry, String> {
     registry.load_confirmations(store.load(Table::Confirmations)?.into_iter().map(|(_, row)| row).collect());
     registry.load_confirmed(store.load(Table::Confirmed)?.into_iter().map(|(_, row)| row).collect());
     registry.load_clusters(store.load(Table::Clusters)?.into_iter().map(|(_, row)| row).collect());
+    registry.load_leases(store.load(Table::Leases)?);
     registry.policing.clock_floor = env!("VMETRIC_BUILT_TIME").parse().unwrap_or(0);
     registry.policing.zone = Some(crate::io::zone::local());
     registry.index();

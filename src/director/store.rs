@@ -16,6 +16,7 @@
 //! | `policies` | [`super::policing::rows::Scope`] | [`super::policing::rows::PolicyRow`] |
 //! | `policy_changes` | revision, 20 digits | [`super::policing::history::ChangeRow`] |
 //! | `clusters` | cluster's id | Fleet: [`super::policing::clusters::ClusterRow`] |
+//! | `cluster_leases` | cluster's id | Fleet: [`super::policing::leases::BookRow`] |
 //! | `templates` | template's id | Fleet: [`super::policing::templates::TemplateRow`] |
 //! | `webhooks`, `notices` | id; `cursor`, `notice/...` | Fleet: where notices go, and those that wait |
 //! | `grants` | agent id | [`super::policing::rows::GrantRow`] |

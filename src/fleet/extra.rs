@@ -13,6 +13,7 @@ use super::confirm;
 use super::explain;
 use super::gui::Gui;
 use super::intake::Intake;
+use super::lease;
 use super::notices::Notices;
 use super::templates;
 use super::told;
@@ -55,13 +56,15 @@ impl FleetExtra {
 
 impl Extra for FleetExtra {
     fn body_limit(&self, method: &str, path: &str) -> Option<usize> {
-        let limit = self.api.body_limit(path).or_else(|| doors::body_limit(path)).or_else(|| self.intake()?.body_limit(method, path));
+        let limit = self.api.body_limit(path).or_else(|| doors::body_limit(path)).or_else(|| lease::body_limit(method, path));
+        let limit = limit.or_else(|| self.intake()?.body_limit(method, path));
         limit.or_else(|| self.gui.body_limit(method, path))
     }
 
     fn call(&self, site: &Rc<Site>, request: &Request) -> Option<Answer> {
         let answer = self.api.call(site, request, self.intake()).or_else(|| doors::call(&self.access, site, request));
         let answer = answer.or_else(|| self.intake()?.call(site, request));
+        let answer = answer.or_else(|| lease::call(&self.intake()?, site, request));
         let answer = answer.or_else(|| self.gui.call(site, request, &self.intake()?));
         // The server's own paths went before: nothing has this one.
         answer.or_else(|| Some(Box::pin(std::future::ready(self.gui.lost(site, request, 404)?))))

@@ -14,6 +14,7 @@ pub mod form;
 pub mod gui;
 pub mod history;
 pub mod intake;
+pub mod lease;
 pub mod notices;
 pub mod role;
 pub mod store;

@@ -67,7 +67,12 @@ Act
       WHOSE: --default (every Director), --director ID, --cluster NAME, --agents (every agent), --agents --cluster NAME (its members'
       agents), --agents --director ID (that Director's agents), --agents --director ID --agent ID. Lower wins; --custom off inherits again and keeps what was typed.
   policy history [WHOSE] [--limit N] [--before REVISION] [--json]    who changed what, when, before and after
-  cluster create NAME --member DIRECTOR... | list | show NAME | change NAME [--name N] [--member DIRECTOR...] | remove NAME
+  cluster create NAME --member DIRECTOR... | list | show NAME | remove NAME
+  cluster change NAME [--name N] [--member DIRECTOR...] [--drain 10s] [--soak 1m]
+  cluster pause NAME | abort NAME | resume NAME  [--reason TEXT]
+      Nobody else goes, until `resume`; whoever is away comes back first. After a failure only `resume` goes on.
+  cluster override NAME --director ID [--force] [--reason TEXT]
+      Lets one member go although others are not healthy: says what quorum that costs, and does it with --force.
       [--revision N] [--json]       3 to 15 Directors, an odd number, with one policy; updated one member at a time
   authorize DIRECTOR VERSION | --all VERSION [--ttl 24h] | --revoke DIRECTOR [--json]
   authorize --agents --director ID [--agent ID...] | --cluster NAME | --all  VERSION [--ttl 24h] | --revoke ID [--json]

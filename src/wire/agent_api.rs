@@ -250,6 +250,10 @@ pub struct AnswerWire {
     /// Fleet to a Director: its settings are of this revision (`GET /fleet/v1/settings`); absent = nothing new was said.
     #[cfg(feature = "director")]
     pub settings_revision: Option<u64>,
+    /// Fleet to a Director: it is a member of this cluster, and stops for no update without its lease
+    /// ([`crate::wire::fleet_lock`]); absent = it is in none.
+    #[cfg(feature = "director")]
+    pub lease_group: Option<String>,
 }
 
 /// What the Director says of its CAs, as `sha256:<hex>`.

@@ -99,6 +99,63 @@ pub struct HealthWire {
     pub confirmations: Option<Vec<ConfirmationStateWire>>,
     /// The settings of every tier above its agents' own that is in force here.
     pub agents_policy: Option<Vec<TierWire>>,
+    /// Where the other members of its cluster reach it, `https://host:port`.
+    pub url: Option<String>,
+    /// Under which pin.
+    pub pin: Option<String>,
+    /// What it sees of the other members; absent = a version that does not look.
+    pub peers: Option<Vec<PeerWire>>,
+}
+
+/// What a member of a cluster sees of another one.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct PeerWire {
+    /// Its identity at Fleet.
+    pub id: String,
+    /// It answers, and serves.
+    pub reached: bool,
+    /// How long ago that was seen, seconds.
+    pub age_s: u64,
+    /// Why not; stable code.
+    pub code: Option<String>,
+}
+
+/// The cluster that a Director is in, as Fleet tells it.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct ClusterWire {
+    /// Its id.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// All of its members, in the order in which they are updated.
+    pub members: Vec<ClusterMemberWire>,
+    /// Why nobody goes now, if somebody stopped it or something failed.
+    pub code: Option<String>,
+    /// For people.
+    pub detail: Option<String>,
+    /// Who has the lease.
+    pub holder: Option<String>,
+    /// Until when.
+    pub expires: Option<u64>,
+}
+
+/// One of them.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct ClusterMemberWire {
+    /// Its identity at Fleet.
+    pub id: String,
+    /// Where it is reached; absent = it has not said.
+    pub url: Option<String>,
+    /// Under which pin.
+    pub pin: Option<String>,
+    /// A word of [`crate::core::cluster::member::State`].
+    pub state: String,
+    /// Why, for people.
+    pub detail: Option<String>,
+    /// Running version.
+    pub version: String,
+    /// Agents that are online there.
+    pub load: u64,
 }
 
 /// The public parts of an install command: whoever has them knows whom to trust, and no secret.
@@ -265,6 +322,8 @@ pub struct HealthAnswerWire {
     pub full: Option<bool>,
     /// Agents that found no place at Fleet.
     pub refused: Option<u64>,
+    /// The cluster that it is in; absent = none.
+    pub cluster: Option<ClusterWire>,
 }
 
 /// A batch of the activity ([`crate::core::relay`]).

@@ -10,6 +10,8 @@ pub mod config;
 pub mod enroll_file;
 #[cfg(feature = "director")]
 pub mod fleet_api;
+#[cfg(feature = "director")]
+pub mod fleet_lock;
 pub mod marks;
 pub mod records;
 #[cfg(feature = "director")]

@@ -16,8 +16,8 @@ use vmetric::core::reason::Reason;
 const TIMEOUT: u64 = 30;
 const NEEDS: u64 = 500;
 const TERMS: Terms = Terms { lease_s: 900, soak_s: 60 };
-/// Fleet may be wrong about a member for so long: silence, a late health, a late answer, small clock steps.
-const BLIND: u64 = SILENT_S + 3 * TIMEOUT + 20;
+/// Fleet may be wrong about a member for so long: silence, a late health, a late answer, a tick.
+const BLIND: u64 = SILENT_S + 3 * TIMEOUT + 5;
 /// Where the clocks begin.
 const EPOCH: u64 = 1_800_000_000;
 
@@ -220,12 +220,13 @@ impl World {
         }
         let copies = if !self.calm && self.random.one_in(20) { 2 } else { 1 };
         for copy in 0..copies {
-            let far = if copy == 1 {
-                2_000
-            } else if self.random.one_in(10) {
-                TIMEOUT
-            } else {
-                2
+            // A health is one request on one connection, which its sender ends after TIMEOUT; a call may be repeated by anybody.
+            let late = if matches!(message, Message::Health { .. }) { TIMEOUT } else { 2_000 };
+            let slow = self.random.one_in(10);
+            let far = match (copy, slow) {
+                (1, _) => late,
+                (_, true) => TIMEOUT,
+                _ => 2,
             };
             let delay = if self.calm { 0 } else { self.random.below(far) };
             let event = if up { Event::ToFleet(n, message.clone()) } else { Event::ToMember(n, message.clone()) };
@@ -427,7 +428,9 @@ impl World {
     fn seen(&self) -> Vec<Seen> {
         let now = self.fleet_now();
         let of = self.members.len();
-        let healths: Vec<_> = self.fleet.heard.iter().map(|(at, _, message)| (*at, message)).collect();
+        // How long ago something was heard is a matter of the monotonic clock.
+        let ago = |at: u64| now.saturating_sub(self.now - at);
+        let healths: Vec<_> = self.fleet.heard.iter().map(|(at, _, message)| (ago(*at), message)).collect();
         (0..of)
             .map(|n| {
                 let word = |(m, (at, message)): (usize, &(u64, &Message))| match message {
@@ -464,7 +467,7 @@ impl World {
         let answer = match message {
             Message::Health { seq, .. } => {
                 if seq > self.fleet.heard[n].1 {
-                    self.fleet.heard[n] = (now, seq, message);
+                    self.fleet.heard[n] = (self.now, seq, message);
                 }
                 return;
             }

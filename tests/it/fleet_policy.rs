@@ -108,7 +108,8 @@ fn a_members_policy_belongs_to_its_cluster() {
     assert_eq!(policy(&world, "d1").values[0].tier, "cluster");
     // Two people change its members.
     let view = world.registry.clusters_view(Some("north"), world.now).unwrap().clusters.remove(0);
-    let change = |members: &[&str], expected| ClusterChange { members: Some(names(members)), expected: Some(expected), name: None };
+    let change =
+        |members: &[&str], expected| ClusterChange { members: Some(names(members)), expected: Some(expected), ..Default::default() };
     let now = world.now;
     world.registry.by = Some("anna".into());
     world.registry.change_cluster("north", &change(&["d0", "d2", "d3"], view.revision), now).unwrap();

@@ -15,6 +15,8 @@ mod audit;
 mod canonical;
 #[cfg(unix)]
 mod certificates;
+#[cfg(all(target_os = "linux", feature = "fleet"))]
+mod cluster;
 #[cfg(feature = "director")]
 mod cluster_sim;
 #[cfg(all(unix, feature = "company-ca"))]

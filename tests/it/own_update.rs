@@ -51,6 +51,8 @@ pub fn release(site: &Site, version: &str, file: &[u8]) {
 /// A Director that updates itself.
 pub struct Own<'a> {
     pub fleet: &'a Site,
+    /// Of several beside each other.
+    pub name: String,
     pub listen: String,
     pub process: Option<Child>,
     pub log: Arc<Mutex<Vec<String>>>,
@@ -58,8 +60,12 @@ pub struct Own<'a> {
 
 impl<'a> Own<'a> {
     pub fn new(fleet: &'a Site) -> Own<'a> {
+        Own::named(fleet, "own")
+    }
+
+    pub fn named(fleet: &'a Site, name: &str) -> Own<'a> {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let own = Own { fleet, listen: format!("127.0.0.1:{port}"), process: None, log: Arc::default() };
+        let own = Own { fleet, name: name.into(), listen: format!("127.0.0.1:{port}"), process: None, log: Arc::default() };
         fs::create_dir_all(own.path("image")).unwrap();
         crate::place_program(DIRECTOR, own.path("image/vmetric-director"));
         fs::copy(fleet.bench.path("release/root.json"), own.path("image/root.json")).unwrap();
@@ -67,14 +73,18 @@ impl<'a> Own<'a> {
     }
 
     pub fn enrolled(fleet: &'a Site) -> Own<'a> {
-        let own = Own::new(fleet);
+        Own::enrolled_as(fleet, "own")
+    }
+
+    pub fn enrolled_as(fleet: &'a Site, name: &str) -> Own<'a> {
+        let own = Own::named(fleet, name);
         let out = own.run(&["enroll", "--fleet", &fleet.url, "--key", &fleet.token(""), "--pin", &pin_text(&fleet.pin)]);
         assert!(out.status.success(), "{}", said(&out));
         own
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.fleet.bench.path("own").join(name)
+        self.fleet.bench.path(&self.name).join(name)
     }
 
     pub fn command(&self, words: &[&str]) -> Command {

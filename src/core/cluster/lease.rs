@@ -437,5 +437,5 @@ pub fn may_stop(left_s: u64, needs_s: u64) -> Result<(), Wait> {
 
 /// How long a member may be away: to stop and start, to prove itself to its authority, and to come back if it cannot.
 pub fn needs_s(contact_deadline_s: u64) -> u64 {
-    contact_deadline_s.saturating_add(2 * SWITCH_S).min(NEEDS_MAX_S)
+    contact_deadline_s.saturating_add(2 * SWITCH_S).min(NEEDS_MAX_S - SWITCH_S)
 }

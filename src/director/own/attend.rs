@@ -87,9 +87,18 @@ pub async fn attend(own: Rc<Own>, site: Rc<Site>) {
 
 /// A Director that may be gone in a moment, or that may not stay, begins nothing with its agents.
 fn set_draining(shared: &Shared, site: &Site, waiting: bool) {
-    let draining = waiting || shared.is_on_trial();
-    if site.draining.replace(draining) && !draining {
+    let draining = waiting || shared.is_on_trial() || site.cluster.drained.get();
+    let before = site.draining.replace(draining);
+    if before && !draining {
         site.planner.ring();
+    }
+    if before != draining {
+        // A cluster counts on each of its members' words.
+        site.uplink.hurry();
+        if draining && site.cluster.told.borrow().is_some() {
+            // Agents that know another member move on; the others come back at once.
+            site.wake_some(usize::MAX);
+        }
     }
 }
 

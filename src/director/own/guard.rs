@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::permit::Permit;
 use super::resources;
 use super::shared::{Quiet, Shared, Word};
 use crate::agent::duties::{Allowed, Duties, MayFetch, Note, Package, Pause};
@@ -41,6 +42,8 @@ pub struct Guard {
     allowance: Allowance,
     /// The running version's resources are not what was signed.
     damage: Option<Damage>,
+    /// The lease of its cluster.
+    permit: Permit,
 }
 
 /// When a repair is tried next, and what was told of the last try.
@@ -54,7 +57,7 @@ struct Damage {
 impl Guard {
     /// For this Director.
     pub fn new(shared: Arc<Shared>, state: State, image: PathBuf, config: Option<PathBuf>, allowance: Allowance) -> Guard {
-        Guard { shared, state, image, config, backed_up: None, allowance, damage: None }
+        Guard { shared, state, image, config, backed_up: None, allowance, damage: None, permit: Permit::default() }
     }
 
     /// The running version's resources are damaged: they are fetched again once nothing is ordered.
@@ -204,7 +207,19 @@ impl Duties for Guard {
         }
         self.back_up(order)?;
         tick();
-        self.drain(order)
+        // Whoever stands here with a bundle has looked at the cluster himself: `cluster health`, `drain`.
+        if order.is_local() {
+            return self.drain(order);
+        }
+        if let Err((reason, for_s)) = self.permit.drained(&self.shared, &self.state) {
+            self.note(Note::Begins(order, Stage::Stop));
+            if reason.code != "draining" {
+                self.note(Note::Stopped(order, Stage::Stop, reason.clone()));
+            }
+            return Err((reason, for_s));
+        }
+        self.drain(order)?;
+        self.permit.last_word(&self.shared, &self.state, order)
     }
 
     fn flipped(&mut self, slot: Slot, order: &Order) {

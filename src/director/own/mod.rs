@@ -22,6 +22,7 @@ pub mod attend;
 pub mod command;
 pub mod guard;
 pub mod journal;
+pub mod permit;
 pub mod resources;
 pub mod shared;
 
@@ -38,6 +39,7 @@ use self::guard::Guard;
 use self::shared::{Shared, Word};
 use super::allowance;
 use super::bell::Bell;
+use super::cluster::lease;
 use super::config::start::Settings;
 use super::config::{Config, key};
 use super::site::Site;
@@ -145,6 +147,7 @@ impl Own {
         std::thread::Builder::new().name("engine".into()).spawn(engine).map_err(|e| format!("the engine's thread: {e}"))?;
         *site.own.borrow_mut() = Some(self.clone());
         executor.spawn(attend::heart(self.clone())).detach();
+        executor.spawn(lease::keep(site.clone(), self.shared.clone(), self.started.state.clone())).detach();
         executor.spawn(attend::attend(self.clone(), site.clone())).detach();
         Ok(())
     }
@@ -179,6 +182,11 @@ impl Own {
             }
             self.asked.wait().await;
         }
+    }
+
+    /// Its state folder.
+    pub fn state(&self) -> State {
+        self.started.state.clone()
     }
 
     /// An orderly stop begins: a trial gets its start back.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
+use miniserde::{Deserialize, Serialize};
 use smol::channel::{Receiver, Sender, unbounded};
 
 use super::journal::{Journal, StepWire};
@@ -21,6 +22,14 @@ const ANSWER: Duration = Duration::from_millis(500);
 const TURN: Duration = Duration::from_secs(5);
 /// Who does not ask again within this time does not want to stop any more: the order was withdrawn.
 const QUIET_LIFE: Duration = Duration::from_secs(30);
+
+/// The cluster that this Director is in, as Fleet said last.
+const GROUP: &str = "storage/cluster.json";
+
+#[derive(Serialize, Deserialize)]
+struct GroupWire {
+    group: String,
+}
 
 /// To the main loop.
 #[derive(Debug)]
@@ -83,6 +92,10 @@ pub struct Shared {
     turn_asked: (Sender<()>, Receiver<()>),
     veto: Mutex<Option<Veto>>,
     fleet: Mutex<Option<Fleet>>,
+    /// The cluster whose lease it needs, and the file that remembers it.
+    group: Mutex<Option<String>>,
+    state: State,
+    lease_used: Mutex<Option<Duration>>,
     words: (Sender<Word>, Receiver<Word>),
 }
 
@@ -105,6 +118,9 @@ impl Shared {
             turn_asked: unbounded(),
             veto: Mutex::new(None),
             fleet: Mutex::new(None),
+            group: Mutex::new(state.read::<GroupWire>(GROUP).ok().flatten().map(|kept| kept.group)),
+            state: state.clone(),
+            lease_used: Mutex::new(None),
             words: unbounded(),
         }
     }
@@ -189,6 +205,47 @@ impl Shared {
         if let Some(revision) = answer.settings_revision {
             self.tell(Word::Settings(revision));
         }
+        self.group_is(answer.lease_group.as_ref());
+    }
+
+    /// Fleet's word on the cluster that this Director is in. Kept on the disk: an order that may switch without contact must
+    /// not forget it at a restart.
+    fn group_is(&self, said: Option<&String>) {
+        let mut group = lock(&self.group);
+        if group.as_ref() == said {
+            return;
+        }
+        let kept = match said {
+            Some(said) => self.state.write(GROUP, &GroupWire { group: said.clone() }),
+            None => self.state.remove(GROUP),
+        };
+        if let Err(reason) = kept {
+            return log::error!("{reason}");
+        }
+        *group = said.cloned();
+    }
+
+    /// The cluster whose lease is needed before a stop.
+    pub fn lease_group(&self) -> Option<String> {
+        lock(&self.group).clone()
+    }
+
+    /// The engine works under a lease, or asks for one.
+    pub fn use_lease(&self) {
+        *lock(&self.lease_used) = Some(clock::monotonic());
+    }
+
+    /// Whether it did lately.
+    pub fn lease_in_use(&self) -> bool {
+        lock(&self.lease_used).is_some_and(|at| clock::monotonic().saturating_sub(at) < QUIET_LIFE)
+    }
+
+    /// It does not want to stop any more: the main loop serves on.
+    pub fn end_quiet(&self) {
+        let mut wish = lock(&self.wish);
+        (wish.asked, wish.answer) = (None, Quiet::Unanswered);
+        drop(wish);
+        self.tell(Word::Quiet);
     }
 
     /// Asks the main loop for quiet, and waits a moment for its answer.

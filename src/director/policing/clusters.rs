@@ -1,23 +1,27 @@
 //! Clusters as records: a name, members, one policy in the place of the members' own.
 //!
-//! The rolling update of a cluster (leases, quorum, drain) is not built yet. Until then the members' orders keep two rules
-//! of it, whoever gives them: one member at a time, and none while another one is silent ([`Registry::cluster_turn`]).
+//! Whoever orders, a member gets its order only when it is its turn ([`Registry::cluster_turn`]), and stops for it only under
+//! the cluster's lease ([`super::leases`]).
 
 use miniserde::{Deserialize, Serialize};
 
+use super::leases::{DRAIN_MAX_S, DRAIN_S};
 use super::rows::{PolicyRow, Scope};
 use crate::core::cluster;
+use crate::core::cluster::lease::{SOAK_MAX_S, SOAK_S};
+use crate::core::cluster::plan::View;
 use crate::core::reason::Reason;
-use crate::core::rollout::OFFLINE_AFTER_S;
-use crate::director::records::{NAME_MAX, clean};
+use crate::director::records::{NAME_MAX, Order, clean};
 use crate::director::registry::Registry;
 use crate::director::store::Table;
 
 /// Most clusters: as many as a thousand Directors can make.
 pub const CLUSTERS_MAX: usize = 333;
+/// Waits of a member for its turn.
+const WAITS_FOR_TURN: [&str; 5] = ["cluster_turn", "first_agent", "in_flight_limit", "lease_held", "waiting"];
 /// What is told wherever a cluster is shown.
-pub const NOTE: &str = "Members are updated one at a time, and not while another member is silent. Quorum leases and draining come with \
-                        the rolling update, which is not built yet: no load balancer is told.";
+pub const NOTE: &str = "Members are updated one at a time, the one with the fewest agents first, each under a lease that is given only while \
+                        all others are healthy. `cluster show` says who is next, or why nobody is.";
 
 /// A cluster.
 #[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
@@ -36,6 +40,10 @@ pub struct ClusterRow {
     pub changed_at: u64,
     /// Who changed it last.
     pub by: String,
+    /// How long a member's `/readyz` fails before it stops, seconds; absent = the default.
+    pub drain_s: Option<u64>,
+    /// How long a member is watched before the next one goes, seconds; absent = the default.
+    pub soak_s: Option<u64>,
 }
 
 /// What is to be changed.
@@ -47,6 +55,10 @@ pub struct ClusterChange {
     pub members: Option<Vec<String>>,
     /// The revision that the change was made from.
     pub expected: Option<u64>,
+    /// Another time of draining.
+    pub drain_s: Option<u64>,
+    /// Another watch.
+    pub soak_s: Option<u64>,
 }
 
 /// A member as it is shown.
@@ -62,6 +74,14 @@ pub struct MemberView {
     pub online: bool,
     /// An order of its is under way.
     pub updating: bool,
+    /// A word of [`crate::core::cluster::member::State`].
+    pub state: String,
+    /// Why it is not healthy.
+    pub detail: Option<String>,
+    /// Its place in the order of updates, from 1: the fewest agents first.
+    pub turn: u64,
+    /// Agents that are online there.
+    pub load: u64,
 }
 
 /// A cluster as it is shown.
@@ -85,6 +105,26 @@ pub struct ClusterView {
     pub changed_at: u64,
     /// Who changed it last.
     pub by: String,
+    /// Why nobody goes now, or `ready`; stable code.
+    pub code: String,
+    /// The same for people.
+    pub detail: String,
+    /// `paused`, `aborted`, `halted`; absent = it goes on.
+    pub stopped: Option<String>,
+    /// Since when.
+    pub stopped_at: Option<u64>,
+    /// Which person stopped it.
+    pub stopped_by: Option<String>,
+    /// The member that has the update lease.
+    pub holder: Option<String>,
+    /// Number of the newest lease.
+    pub epoch: u64,
+    /// Until when it is good, seconds since 1970.
+    pub expires: Option<u64>,
+    /// How long a member's `/readyz` fails before it stops, seconds.
+    pub drain_s: u64,
+    /// How long a member is watched before the next one goes, seconds.
+    pub soak_s: u64,
 }
 
 /// All of them, or one.
@@ -157,8 +197,17 @@ impl Registry {
             Some(members) => self.fit_members(members, Some(&before.id))?,
             None => before.members.clone(),
         };
-        if name == before.name && members == before.members {
+        let (drain_s, soak_s) = (change.drain_s.or(before.drain_s), change.soak_s.or(before.soak_s));
+        if drain_s.is_some_and(|s| s > DRAIN_MAX_S) || soak_s.is_some_and(|s| s > SOAK_MAX_S) {
+            let detail = format!("drain: at most {DRAIN_MAX_S} s; soak: at most {SOAK_MAX_S} s");
+            return Err(Reason::new("cluster_times_invalid", detail));
+        }
+        if name == before.name && members == before.members && drain_s == before.drain_s && soak_s == before.soak_s {
             return Ok(before);
+        }
+        if members != before.members && self.book_of(&before.id).lease.is_some() {
+            let detail = "members: one of them has the update lease; wait until it gave it back, or `cluster resume` if it ran out";
+            return Err(Reason::new("lease_held", detail));
         }
         let named = if name == before.name { String::new() } else { format!("name '{}' -> '{name}' ", before.name) };
         let gone = before.members.iter().filter(|m| !members.contains(m)).map(|m| format!("-{m}"));
@@ -166,7 +215,12 @@ impl Registry {
         let moved: Vec<String> = came.chain(gone).collect();
         let moved = if moved.is_empty() { String::new() } else { format!("members {}", moved.join(" ")) };
         self.mark_members(&before.id);
-        Ok(self.keep_cluster(ClusterRow { name, members, ..before }, "cluster_changed", format!("{named}{moved}"), now))
+        let times = match (drain_s, soak_s) == (before.drain_s, before.soak_s) {
+            true => String::new(),
+            false => format!(" drain {} s, soak {} s", drain_s.unwrap_or(DRAIN_S), soak_s.unwrap_or(SOAK_S)),
+        };
+        let what = format!("{named}{moved}{times}").trim().to_string();
+        Ok(self.keep_cluster(ClusterRow { name, members, drain_s, soak_s, ..before }, "cluster_changed", what, now))
     }
 
     /// Dissolves a cluster; its members' own settings count again.
@@ -185,6 +239,7 @@ impl Registry {
         }
         self.hand_out = true;
         self.delete(Table::Clusters, row.id.clone());
+        self.forget_leases(&row.id);
         self.index_clusters();
         let by = self.by.clone().unwrap_or_default();
         let gone = ClusterRow { revision: self.policy_revision() + 1, changed_at: now, by, ..row };
@@ -293,7 +348,8 @@ impl Registry {
         Err(Reason::new("cluster_member", detail))
     }
 
-    /// Why a member of a cluster is not ordered now: another one is under way, or silent.
+    /// Why a member of a cluster is not ordered now: another one is under way or has the lease, one is not healthy, it is
+    /// stopped, or another one goes first.
     pub fn cluster_turn(&self, node: &str, now: u64) -> Option<Reason> {
         let row = self.cluster_of(node)?;
         let others = || row.members.iter().filter(|member| *member != node && self.known(member).is_ok());
@@ -301,14 +357,22 @@ impl Registry {
             let detail = format!("{other} of cluster '{}' is being updated; one member at a time", row.name);
             return Some(Reason::new("cluster_turn", detail));
         }
-        let silent = |other: &&String| now.saturating_sub(self.last_contact(other)) > OFFLINE_AFTER_S;
-        others().find(silent).map(|other| {
-            let detail = format!("{other} of cluster '{}' is silent: without this member, too, the cluster may lose its quorum", row.name);
-            Reason::new("cluster_member_silent", detail)
-        })
+        let (seen, book) = (self.cluster_seen(row, now), self.book_of(&row.id));
+        let wanting: Vec<String> = others().filter(|other| self.wants_its_turn(other)).cloned().collect();
+        View { name: &row.name, members: &seen }.is_next(node, &book, &wanting, now).err().map(|wait| wait.reason)
     }
 
-    fn is_moving(&self, node: &str) -> bool {
+    /// Whether nothing but its turn keeps a member from being ordered.
+    fn wants_its_turn(&self, node: &str) -> bool {
+        let running = self.rollouts.values().filter(|rollout| rollout.state == "running");
+        let waits = |order: &Order| {
+            let turn = order.code.is_empty() || WAITS_FOR_TURN.contains(&order.code.as_str()) || order.code.starts_with("cluster_member_");
+            order.step().is_none() && order.end().is_none() && turn
+        };
+        running.filter_map(|rollout| self.orders.get(&(rollout.id, node.to_string()))).any(waits)
+    }
+
+    pub(super) fn is_moving(&self, node: &str) -> bool {
         self.order_in_force(node).is_some_and(|(order, _)| order.step().is_some())
     }
 
@@ -324,26 +388,5 @@ impl Registry {
         let mut clusters: Vec<ClusterView> = rows.into_iter().map(|row| self.cluster_view(row, now)).collect();
         clusters.sort_by(|a, b| (a.name.to_lowercase(), &a.id).cmp(&(b.name.to_lowercase(), &b.id)));
         Ok(ClustersView { clusters, note: NOTE.into(), time: now })
-    }
-
-    fn cluster_view(&self, row: &ClusterRow, now: u64) -> ClusterView {
-        let member = |id: &String| {
-            let agent = self.agents.get(id).cloned().unwrap_or_default();
-            let online = now.saturating_sub(self.last_contact(id)) <= OFFLINE_AFTER_S;
-            MemberView { id: id.clone(), hostname: agent.hostname, version: agent.version, online, updating: self.is_moving(id) }
-        };
-        let members: Vec<MemberView> = row.members.iter().map(member).collect();
-        let up = members.iter().filter(|m| m.online).count();
-        ClusterView {
-            id: row.id.clone(),
-            name: row.name.clone(),
-            status: format!("{up} up, {} down", members.len() - up),
-            quorum: up > members.len() / 2,
-            members,
-            custom: self.policing.rows.get(&Scope::Cluster(row.id.clone()).key()).is_some_and(|policy| policy.custom),
-            revision: row.revision,
-            changed_at: row.changed_at,
-            by: row.by.clone(),
-        }
     }
 }

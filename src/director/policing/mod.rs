@@ -16,6 +16,7 @@
 mod act;
 #[cfg(unix)]
 pub mod ask;
+mod cluster_views;
 pub mod clusters;
 pub mod confirmations;
 pub mod confirmed;
@@ -24,6 +25,7 @@ pub mod grants;
 pub mod hand;
 pub mod history;
 mod judge;
+pub mod leases;
 mod needs;
 pub mod rows;
 pub mod scopes;
@@ -42,6 +44,7 @@ use self::rows::{GrantRow, PolicyChange, PolicyRow, Scope};
 use self::templates::TemplateRow;
 use super::registry::Registry;
 use super::store::Table;
+use crate::core::cluster::lease::Book;
 use crate::core::policy::{Decision, Effective, Layer, Settings, Tier, effective};
 use crate::core::reason::Reason;
 use crate::core::schedule::Zone;
@@ -90,6 +93,10 @@ pub struct Policing {
     pub grants: BTreeMap<String, GrantRow>,
     /// By id.
     pub clusters: BTreeMap<String, ClusterRow>,
+    /// Leases by cluster.
+    pub books: BTreeMap<String, Book>,
+    /// What members of clusters said last; memory only: who was not heard since this start is not known to be well.
+    pub words: BTreeMap<String, leases::MemberWord>,
     /// Enrollment templates by id, removed ones with them.
     templates: BTreeMap<String, TemplateRow>,
     /// At a Director: the revision of each template of Fleet that was taken over; memory only.

@@ -37,6 +37,8 @@ pub enum Table {
     PolicyChanges,
     /// Clusters of Directors.
     Clusters,
+    /// Their leases.
+    Leases,
     /// Enrollment templates.
     Templates,
     /// Where notices go.
@@ -62,7 +64,7 @@ pub enum Table {
 }
 
 impl Table {
-    pub(super) const ALL: [Table; 27] = [
+    pub(super) const ALL: [Table; 28] = [
         Table::Meta,
         Table::Agents,
         Table::Tokens,
@@ -79,6 +81,7 @@ impl Table {
         Table::Policies,
         Table::PolicyChanges,
         Table::Clusters,
+        Table::Leases,
         Table::Templates,
         Table::Webhooks,
         Table::Notices,
@@ -111,6 +114,7 @@ impl Table {
             Table::Policies => "policies",
             Table::PolicyChanges => "policy_changes",
             Table::Clusters => "clusters",
+            Table::Leases => "cluster_leases",
             Table::Templates => "templates",
             Table::Webhooks => "webhooks",
             Table::Notices => "notices",

@@ -33,6 +33,8 @@ impl Uplink {
         if let Some(refused) = answer.refused.filter(|n| *n > 0) {
             log::warn!("Fleet has no place for {refused} agents of this Director");
         }
+        #[cfg(unix)]
+        self.site.cluster.hear(answer.cluster);
         if answer.settings_revision.is_some() {
             self.site.uplink.announced.set(answer.settings_revision);
         }
@@ -87,6 +89,10 @@ impl Uplink {
             templates: Some(registry.template_states()).filter(|list| !list.is_empty()),
             confirmations: Some(registry.confirmation_states()).filter(|list| !list.is_empty()),
             agents_policy: Some(registry.tiers_in_force()),
+            url: Some(self.site.about.borrow().url.clone()),
+            pin: Some(pin_text(&self.site.ca.pin())),
+            #[cfg(unix)]
+            peers: self.site.cluster.words(),
             ..Default::default()
         };
         match &self.own {

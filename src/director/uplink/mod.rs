@@ -70,6 +70,8 @@ pub struct Shared {
     /// How it stands, for people; `None` = no Fleet.
     pub view: RefCell<Option<FleetView>>,
     announced: Cell<Option<u64>>,
+    /// There is a word that does not wait for the next health.
+    urgent: Cell<bool>,
     inbox: (Sender<Own>, Receiver<Own>),
 }
 
@@ -81,12 +83,19 @@ impl Default for Shared {
             settled: Bell::default(),
             view: RefCell::default(),
             announced: Cell::new(None),
+            urgent: Cell::new(false),
             inbox: smol::channel::bounded(INBOX),
         }
     }
 }
 
 impl Shared {
+    /// The next health goes at once.
+    pub fn hurry(&self) {
+        self.urgent.set(true);
+        self.bell.ring();
+    }
+
     /// Where another thread puts its words (`try_send`).
     pub fn sender(&self) -> Sender<Own> {
         self.inbox.0.clone()
@@ -290,7 +299,7 @@ impl Uplink {
     async fn turn(&mut self) -> Result<Turn, LinkError> {
         let now = clock::monotonic();
         self.show();
-        if now >= self.next_health {
+        if self.site.uplink.urgent.take() || now >= self.next_health {
             self.send_health(true).await?;
             self.next_health = clock::monotonic() + HEALTH_EVERY;
             return Ok(Turn::Go);

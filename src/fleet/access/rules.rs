@@ -33,6 +33,9 @@ pub fn act_of(wire: &AdminWire, owners: bool) -> Act {
         "policy" if matches!(act(wire), "" | "show" | "history") => Act::Look,
         "policy" => Act::EditPolicy,
         "cluster" if matches!(act(wire), "" | "list" | "show") => Act::Look,
+        // What it costs may be the cluster's service.
+        "cluster" if act(wire) == "override" => Act::Remove,
+        "cluster" if matches!(act(wire), "pause" | "resume" | "abort") => Act::Cancel,
         "cluster" => Act::EditPolicy,
         "template" if matches!(act(wire), "" | "list" | "show") => Act::Look,
         "template" => Act::Enroll,

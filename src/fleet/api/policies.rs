@@ -105,6 +105,42 @@ pub(super) const CHANGE_CLUSTER: Route = Route {
     answer: "Clusters",
     ..PLAIN
 };
+pub(super) const PAUSE_CLUSTER: Route = Route {
+    method: "POST",
+    path: "/api/v1/clusters/{cluster}/pause",
+    id: "pauseCluster",
+    about: "No other member is updated until resume; one that is away comes back first.",
+    need: Some(Act::Cancel),
+    place: Some(OF_CLUSTER),
+    base: |p| p.wire.act = Some("pause".into()),
+    command: Command::Admin("cluster"),
+    answer: "Clusters",
+    ..PLAIN
+};
+pub(super) const RESUME_CLUSTER: Route = Route {
+    method: "POST",
+    path: "/api/v1/clusters/{cluster}/resume",
+    id: "resumeCluster",
+    about: "It goes on: what halted it counts as seen to.",
+    need: Some(Act::Cancel),
+    place: Some(OF_CLUSTER),
+    base: |p| p.wire.act = Some("resume".into()),
+    command: Command::Admin("cluster"),
+    answer: "Clusters",
+    ..PLAIN
+};
+pub(super) const ABORT_CLUSTER: Route = Route {
+    method: "POST",
+    path: "/api/v1/clusters/{cluster}/abort",
+    id: "abortCluster",
+    about: "Ends the roll-out for the members that have not begun.",
+    need: Some(Act::Cancel),
+    place: Some(OF_CLUSTER),
+    base: |p| p.wire.act = Some("abort".into()),
+    command: Command::Admin("cluster"),
+    answer: "Clusters",
+    ..PLAIN
+};
 pub(super) const REMOVE_CLUSTER: Route = Route {
     method: "DELETE",
     path: "/api/v1/clusters/{cluster}",

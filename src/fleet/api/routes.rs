@@ -338,6 +338,9 @@ pub static ROUTES: &[Route] = &[
     policies::CLUSTER,
     policies::CHANGE_CLUSTER,
     policies::REMOVE_CLUSTER,
+    policies::PAUSE_CLUSTER,
+    policies::RESUME_CLUSTER,
+    policies::ABORT_CLUSTER,
     policies::CLUSTER_POLICY,
     policies::SET_CLUSTER_POLICY,
     Route {

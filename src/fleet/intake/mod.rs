@@ -182,7 +182,10 @@ impl Intake {
     }
 
     /// The Director behind a request.
-    fn known(&self, site: &Site, request: &Request) -> Result<Caller, Box<Response>> {
+    ///
+    /// # Errors
+    /// The answer to whoever is not let in.
+    pub fn known(&self, site: &Site, request: &Request) -> Result<Caller, Box<Response>> {
         let caller = agent_of(site, request)?;
         if let Err(wait_s) = self.throttle.borrow_mut().take(&caller.id, clock::monotonic()) {
             return Err(Box::new(throttled(wait_s)));
@@ -207,12 +210,16 @@ impl Intake {
         registry.set_reported(&caller.id, update.as_ref(), time);
         // 0 is a word to whoever works by another one: it has left a cluster, and nothing else is said.
         taken.1.settings_revision = Some(registry.handed_revision(&caller.id)).filter(|revision| *revision > 0 || works_by.is_some());
+        if let Some((health, _)) = self.health_of(&caller.id) {
+            registry.hear_member(&caller.id, &health, time);
+        }
+        taken.1.cluster = registry.cluster_wire(&caller.id, time);
         drop(registry);
         // Its own row is always one of them.
         if taken.0.len() > 1 {
             self.agents_changed.ring();
         }
-        Ok(durable(site, taken.0, json::to_string(&taken.1)))
+        Ok(durable(site, taken.0, without_nulls(&taken.1)))
     }
 
     fn hear_activity(self: &Rc<Self>, site: &Rc<Site>, request: &Request, caller: &Caller) -> Result<Answer, Box<Response>> {

@@ -3,6 +3,7 @@
 use miniserde::json;
 
 use super::{Intake, IntakeRow, SiteAgent, Source, Told};
+use crate::core::cluster::MEMBERS_MAX;
 use crate::core::inventory::{Part, Total};
 use crate::core::policy::{TEXT_MAX, Tier};
 use crate::core::reason::{CODE_MAX, Reason};
@@ -13,7 +14,7 @@ use crate::director::registry::AGENTS_MAX;
 use crate::director::store::{Change, Table};
 use crate::wire::fleet_api::{
     ActivityAnswerWire, ActivityWire, AgentRowWire, BATCH_MAX, CountWire, EventWire, HealthAnswerWire, HealthWire, InstallWire,
-    MetadataWire, PAGE_MAX, PageWire, TemplateStateWire,
+    MetadataWire, PAGE_MAX, PageWire, PeerWire, TemplateStateWire,
 };
 use crate::wire::settings::SettingsWire;
 use crate::wire::site_policy::{AuthorizedWire, CONFIRMATIONS_MAX, ConfirmationStateWire, TierWire};
@@ -290,6 +291,12 @@ fn cleaned(wire: HealthWire) -> HealthWire {
         confirmations: wire.confirmations.map(|list| list.into_iter().take(CONFIRMATIONS_MAX).map(confirmation).collect()),
         agents_policy: wire.agents_policy.map(|list| list.into_iter().take(Tier::ALL.len()).map(tier).collect()),
         mirror_error: sentence(wire.mirror_error),
+        url: wire.url.map(|url| clean(&url, NAME_MAX * 2)),
+        pin: name(wire.pin),
+        peers: wire.peers.map(|list| {
+            let peer = |p: PeerWire| PeerWire { id: clean(&p.id, NAME_MAX), code: name(p.code), ..p };
+            list.into_iter().take(MEMBERS_MAX).map(peer).collect()
+        }),
         inventory: None,
         ..wire
     }

@@ -72,6 +72,9 @@ pub struct Http {
     proxy: Option<Proxy>,
     shared: Arc<Shared>,
     verifier: Arc<PinVerifier>,
+    /// A header of every request.
+    #[cfg(feature = "director")]
+    header: Cell<Option<(&'static str, &'static str)>>,
     /// The deadline of the call in progress is shared state: not for two threads at once.
     one_at_a_time: PhantomData<Cell<()>>,
 }
@@ -87,6 +90,12 @@ impl Http {
         }
         let verifier = Arc::new(PinVerifier::new(config.pins.clone()));
         Http::under(config, tls::client_config(verifier.clone()), verifier)
+    }
+
+    /// Every request from now on has this header.
+    #[cfg(feature = "director")]
+    pub fn say_header(&self, header: (&'static str, &'static str)) {
+        self.header.set(Some(header));
     }
 
     /// A client under other rules than pins, which are those of `tls`.
@@ -137,7 +146,15 @@ impl Http {
             .max_idle_age(IDLE)
             .build();
         let agent = Agent::with_parts(settings, chain, Lookup(shared.clone()));
-        Http { agent, proxy, shared, verifier, one_at_a_time: PhantomData }
+        Http {
+            agent,
+            proxy,
+            shared,
+            verifier,
+            #[cfg(feature = "director")]
+            header: Cell::new(None),
+            one_at_a_time: PhantomData,
+        }
     }
 
     /// Sends JSON and takes the whole answer, whatever its status.
@@ -166,6 +183,10 @@ impl Http {
         let mut request = self.agent.post(url).header(header::CONTENT_TYPE, "application/json");
         if let Some(token) = bearer {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        #[cfg(feature = "director")]
+        if let Some((name, value)) = self.header.get() {
+            request = request.header(name, value);
         }
         let answer = request.send(body).map_err(|e| self.failed(peer, e))?;
         let (status, retry_after_s) = (answer.status().as_u16(), retry_after(&answer));

@@ -27,6 +27,20 @@ pub static ROUTES: &[Route] = &[
         need: Act::EditPolicy,
         page: |ask| Box::pin(remove(ask)) as Paged,
     },
+    Route {
+        method: "POST",
+        path: "/fleet-management/clusters/{cluster}/pause",
+        id: "cluster-pause",
+        need: Act::Cancel,
+        page: |ask| Box::pin(stop(ask, "pause")) as Paged,
+    },
+    Route {
+        method: "POST",
+        path: "/fleet-management/clusters/{cluster}/resume",
+        id: "cluster-resume",
+        need: Act::Cancel,
+        page: |ask| Box::pin(stop(ask, "resume")) as Paged,
+    },
 ];
 
 /// Templates.
@@ -91,11 +105,15 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
             Some(json!({
                 "name": directors::name(&view), "path": directors::path(id), "status": directors::status(&view), "version": view.version,
                 "scheduled": view.scheduled_version, "seen": words::ago(view.last_contact),
+                "state": m["state"], "why": m["detail"],
             }))
         })
         .collect()
     };
     let path = format!("{CLUSTERS}/{}", encoded(&id));
+    let stopped = !cluster["stopped"].is_null();
+    let blocked = (cluster["code"] != "ready")
+        .then(|| json!({"kind": if stopped { "bad" } else { "warn" }, "code": cluster["code"], "detail": cluster["detail"]}));
     let context = json!({
         "cluster": row(&cluster),
         "members": members,
@@ -103,6 +121,10 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
         "agents_panel": policy::panel(&ask, &format!("cluster-agents/{id}"), &path).await?,
         "remark": all["note"],
         "may": ask.may(Act::EditPolicy),
+        "blocked": blocked,
+        "may_stop": ask.may(Act::Cancel),
+        "stop_act": if stopped { "resume" } else { "pause" },
+        "stop_word": if stopped { "Resume updates" } else { "Pause updates" },
         "revision": cluster["revision"],
     });
     Page::new(&name, "cluster", context).below(&[("Fleet Management", ""), ("Clusters", CLUSTERS)]).reply()
@@ -112,4 +134,11 @@ async fn remove(ask: Ask) -> Result<Reply, Reason> {
     let wire = AdminWire { expected: ask.form.get("revision").parse().ok(), ..asked("remove", Some(ask.place(0))) };
     ask.command(wire).await?;
     Ok(Reply::See(CLUSTERS.into(), Toast::good("The cluster was removed; its members have their own policies again.")))
+}
+
+async fn stop(ask: Ask, act: &str) -> Result<Reply, Reason> {
+    let cluster = ask.place(0).to_string();
+    ask.command(asked(act, Some(&cluster))).await?;
+    let said = if act == "pause" { "No other member goes now; one that is away comes back first." } else { "The next member may go." };
+    Ok(Reply::See(format!("{CLUSTERS}/{}", encoded(&cluster)), Toast::good(said)))
 }

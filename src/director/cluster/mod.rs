@@ -1,0 +1,62 @@
+//! This Director as a member of a cluster: what Fleet says of it, what it sees of its peers, its lease, its drain.
+//!
+//! ```text
+//! Fleet --- health's answer: members, addresses, states ---> told ---> peers: GET /readyz every few seconds
+//!   ^                                                                    |
+//!   +------------------- health: what it sees of each peer <------------+
+//!   ^-- /v1/pre-reboot, /v1/steady-state: lease --- the engine before a stop, keep() afterwards
+//! ```
+//!
+//! A Director that is in no cluster has none of this: nothing is told, so nobody is looked at and no lease is asked for.
+
+pub mod command;
+pub mod lease;
+pub mod peers;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::io::clock;
+use crate::wire::fleet_api::{ClusterWire, PeerWire};
+
+/// What this Director saw of a peer.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// On the monotonic clock.
+    at: Duration,
+    /// Why it is not reached; `None` = it is.
+    why: Option<(String, String)>,
+}
+
+/// What the tasks of this Director share about its cluster.
+#[derive(Default)]
+pub struct Member {
+    /// What Fleet said last, and when, seconds since 1970; `None` = it is in no cluster, or Fleet was not heard since the start.
+    pub told: RefCell<Option<(ClusterWire, u64)>>,
+    looks: RefCell<BTreeMap<String, Look>>,
+    /// A person took it out of the load balancer.
+    pub drained: Cell<bool>,
+}
+
+impl Member {
+    /// What this Director sees, for Fleet; `None` = it has no peers.
+    pub fn words(&self) -> Option<Vec<PeerWire>> {
+        self.told.borrow().as_ref()?;
+        let now = clock::monotonic();
+        let word = |(id, look): (&String, &Look)| PeerWire {
+            id: id.clone(),
+            reached: look.why.is_none(),
+            age_s: now.saturating_sub(look.at).as_secs(),
+            code: look.why.as_ref().map(|(code, _)| code.clone()),
+        };
+        Some(self.looks.borrow().iter().map(word).collect())
+    }
+
+    /// Fleet said something new.
+    pub fn hear(&self, cluster: Option<ClusterWire>) {
+        let members: Vec<String> = cluster.iter().flat_map(|c| &c.members).map(|m| m.id.clone()).collect();
+        self.looks.borrow_mut().retain(|id, _| members.contains(id));
+        *self.told.borrow_mut() = cluster.map(|cluster| (cluster, clock::unix()));
+    }
+}
