@@ -22,7 +22,7 @@ use crate::director::policing::leases::{DRAIN_MAX_S, DRAIN_S};
 use crate::director::site::Site;
 use crate::director::table::{Table, ago};
 use crate::io::clock;
-use crate::wire::fleet_api::{ClusterWire, PeerWire};
+use crate::wire::fleet_api::{ClusterMemberWire, ClusterWire, PeerWire};
 
 /// How long a person may take for stop, deployment and start, unless told otherwise, seconds.
 const BY_HAND_S: u64 = 3_600;
@@ -109,12 +109,13 @@ fn view(site: &Site, version: Option<&str>) -> HealthView {
     let seen = site.cluster.words().unwrap_or_default();
     let (cluster, told_at) = site.cluster.told.borrow().clone().unzip();
     let view = HealthView { cluster, told_at: told_at.unwrap_or(0), seen, time: now, ..Default::default() };
-    let why = unwell(&view, version);
+    let own = site.uplink.view.borrow().as_ref().map(|view| view.id.clone()).unwrap_or_default();
+    let why = unwell(&view, &own, version);
     HealthView { healthy: why.is_none(), detail: why.unwrap_or_else(|| "every member is healthy".into()), ..view }
 }
 
 /// The first thing that is wrong.
-fn unwell(view: &HealthView, version: Option<&str>) -> Option<String> {
+fn unwell(view: &HealthView, own: &str, version: Option<&str>) -> Option<String> {
     let Some(cluster) = &view.cluster else {
         return Some("Fleet has told of no cluster that this Director is in since it started".into());
     };
@@ -130,6 +131,10 @@ fn unwell(view: &HealthView, version: Option<&str>) -> Option<String> {
     }
     if let Some(peer) = view.seen.iter().find(|peer| !peer.reached) {
         return Some(format!("this Director does not reach {} ({})", peer.id, peer.code.as_deref().unwrap_or("not_reached")));
+    }
+    let unseen = |member: &&ClusterMemberWire| member.id != own && !view.seen.iter().any(|peer| peer.id == member.id);
+    if let Some(member) = cluster.members.iter().find(unseen) {
+        return Some(format!("this Director has not looked at {} yet; it does every few seconds", member.id));
     }
     let other = |version: &&str| cluster.members.iter().find(|member| member.version != *version);
     version.and_then(|wanted| other(&wanted).map(|member| format!("{} runs {}, not {wanted}", member.id, member.version)))

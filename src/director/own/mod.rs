@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | Version Check, Download, Signature Verification | engine | |
 //! | Backup | [`resources`] | |
-//! | Service Stop | [`attend`]: drain | no agent is on trial, the store is written |
+//! | Service Stop | [`permit`]: the cluster's lease; [`attend`]: drain | no agent is on trial, the store is written |
 //! | Deployment, Resource Update | engine: one write of the marks | |
 //! | Service Start | launcher, [`begin`] | an error at the start of a trial ends it with its reason |
 //! | confirm or roll back | engine | Fleet's word, or its silence |

@@ -20,6 +20,9 @@ const LOOK_S: u64 = 1;
 /// A lease is renewed so often while it is waited for something else.
 const RENEW: Duration = Duration::from_secs(60);
 
+/// Asked for beside what is needed: the answer is on its way, and what is left is counted from the question on.
+const ANSWER_S: u64 = 30;
+
 /// A lease in use.
 struct Held {
     file: LeaseFile,
@@ -94,7 +97,7 @@ impl Permit {
         }
         let trial_s = if order.unattended { order.trial_max_s.max(order.contact_deadline_s) } else { order.contact_deadline_s };
         let needs = needs_s(trial_s);
-        self.renew(shared, state, Phase::Stop, needs)?;
+        self.renew(shared, state, Phase::Stop, needs.saturating_add(ANSWER_S))?;
         let Some(held) = &mut self.held else { return Ok(()) };
         held.file.away = true;
         held.file.write(state).map_err(|reason| pause(reason, AGAIN_S))?;

@@ -226,7 +226,8 @@ impl Registry {
             says: if switched || trial { Says::Moving } else { word.says },
             since: word.since,
             words: others().filter_map(said).collect(),
-            peers_speak: others().any(|other| self.policing.words.get(other).is_some_and(|word| word.peers.is_some())),
+            // A version that looks at its peers says where it is reached itself.
+            peers_speak: others().any(|other| self.policing.words.get(other).is_some_and(|word| word.address.is_some())),
             failed: failure.map(|order| Failure {
                 id: format!("{}/{}", order.rollout, order.generation),
                 at: order.since,
