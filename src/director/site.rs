@@ -260,6 +260,11 @@ impl Site {
         if self.draining.get() {
             answer.order = answer.order.filter(|order| order.kind == "cancel");
             answer.stopping = Some(true);
+            // Its agents that know another member go on there.
+            #[cfg(unix)]
+            {
+                answer.draining = self.cluster.told.borrow().is_some().then_some(true);
+            }
         }
         answer
     }

@@ -83,7 +83,7 @@ impl LeaseFile {
     }
 
     fn say(&self, state: &State, path: &'static str, phase: Phase, needs_s: u64, tick: fn()) -> Result<LockedWire, LinkError> {
-        let broken = |reason: Reason| LinkError { reason, retry_after_s: None, woken: false, refused: false };
+        let broken = |reason: Reason| LinkError { reason, retry_after_s: None, woken: false, refused: false, busy: false };
         let missing = || broken(Reason::new("not_enrolled", "this Director is known to no Fleet"));
         let config = state.config().map_err(broken)?.ok_or_else(missing)?.0;
         let phase = match phase {
