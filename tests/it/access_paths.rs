@@ -20,7 +20,7 @@ enum Guard {
 }
 
 /// Every path that the server's own code names. A new one fails the test below until it stands here with its guard.
-const PATHS: [(&str, &str, Guard); 22] = [
+const PATHS: [(&str, &str, Guard); 24] = [
     ("POST", "/agent/v1/", Guard::Prefix),
     ("POST", "/agent/v1/enroll", Guard::Credential),
     ("POST", "/agent/v1/report", Guard::Credential),
@@ -39,6 +39,8 @@ const PATHS: [(&str, &str, Guard); 22] = [
     ("POST", "/fleet/v1/health", Guard::Credential),
     ("POST", "/fleet/v1/activity", Guard::Credential),
     ("GET", "/fleet/v1/settings", Guard::Credential),
+    ("POST", "/v1/pre-reboot", Guard::Credential),
+    ("POST", "/v1/steady-state", Guard::Credential),
     ("POST", "/login", Guard::Login),
     ("POST", "/first", Guard::Login),
     ("POST", "/logout", Guard::Login),
