@@ -30,8 +30,8 @@ pub const HOME_AFTER_MAX_S: u64 = 60 * 60;
 /// Milliseconds over which agents leave a member in any case.
 const LEAVE_MS: u64 = 500;
 
-/// Digits of [`sum`]: to see a difference, not to prove anything.
-const SUM_DIGITS: usize = 16;
+/// Length of [`sum`]: to see a difference, not to prove anything.
+const SUM_BYTES: usize = 8;
 
 /// What came back instead of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,26 +76,33 @@ pub fn is_address(text: &str) -> bool {
     !rest.is_empty() && text.len() <= ADDRESS_MAX && rest.chars().all(plain)
 }
 
-/// By what an agent says which members it knows; of none: empty.
+/// By what an agent says which members it knows, in whatever order; of none: empty.
 pub fn sum(members: &[String]) -> String {
     if members.is_empty() {
         return String::new();
     }
-    let mut sorted: Vec<&str> = members.iter().map(String::as_str).collect();
-    sorted.sort_unstable();
-    let mut text = hex::encode(&hex::sha256(sorted.join("\n").as_bytes()));
-    text.truncate(SUM_DIGITS);
-    text
+    let mut sum = [0; SUM_BYTES];
+    for member in members {
+        sum.iter_mut().zip(hex::sha256(member.as_bytes())).for_each(|(sum, byte)| *sum ^= byte);
+    }
+    hex::encode(&sum)
 }
 
 impl Failover {
     /// `known`: the address that it was enrolled with. `members`: all, as a Director said; none = it stands alone.
     pub fn new(agent: &str, known: &str, members: &[String]) -> Failover {
         let known = known.trim_end_matches('/');
-        let mut addresses: Vec<String> = members.iter().filter(|m| is_address(m)).take(MEMBERS_MAX).cloned().collect();
-        let weight = |address: &String| -> Sha256 { hex::sha256(format!("{agent}\0{address}").as_bytes()) };
-        addresses.sort_by_cached_key(weight);
-        addresses.dedup();
+        let mut addresses: Vec<String> = Vec::new();
+        let mut weights: Vec<Sha256> = Vec::new();
+        for member in members.iter().filter(|m| is_address(m)).take(MEMBERS_MAX) {
+            // Put in its place: a sort of the library's would be more code than all of this.
+            let weight = hex::sha256([agent, member].concat().as_bytes());
+            let place = weights.iter().position(|w| *w >= weight).unwrap_or(weights.len());
+            if weights.get(place) != Some(&weight) {
+                weights.insert(place, weight);
+                addresses.insert(place, member.clone());
+            }
+        }
         // Perhaps a balancer's, or what a person typed; the last resort, should no member be where it was said to be.
         if !addresses.iter().any(|a| a == known) {
             addresses.push(known.to_string());
@@ -328,7 +335,7 @@ mod tests {
         turned.reverse();
         assert_eq!(sum(&turned), sum(&members(3)));
         assert_ne!(sum(&members(5)), sum(&members(3)));
-        assert_eq!((sum(&[]).as_str(), sum(&members(3)).len()), ("", SUM_DIGITS));
+        assert_eq!((sum(&[]).as_str(), sum(&members(3)).len()), ("", 2 * SUM_BYTES));
         // A list of nothing but rubbish is none: the address that it has goes on.
         assert_eq!(Failover::new("a", "https://d:1", &["http://x".into()]).address(), "https://d:1");
     }

@@ -29,7 +29,8 @@ use self::fields::{At, Section};
 use self::problem::{Problem, reason};
 use self::update::Update;
 use self::yaml::{FILE_MAX, Node};
-use crate::core::failover::{MEMBERS_MAX, is_address};
+use crate::core::cluster::{MEMBERS_MAX, MEMBERS_MIN};
+use crate::core::failover::is_address;
 use crate::core::reason::Reason;
 use crate::core::version::Version;
 use crate::io::fs::read_limited;
@@ -38,8 +39,6 @@ use crate::wire::settings::SettingsWire;
 
 const NAMES: [&str; 12] =
     ["name", "listen", "root", "tls", "mirror", "fleet", "cluster", "time_zone", "update", "agents", "retention", "limits"];
-/// A cluster of fewer loses its quorum with one member.
-const MEMBERS_MIN: usize = 3;
 const DAY: u64 = 86_400;
 const GIB: u64 = 1 << 30;
 
