@@ -3,7 +3,6 @@ import { NARROW, axe, go, look, open } from './browser.mjs';
 import { enter } from './login.mjs';
 import { AUTO, SUNDAY, at, choose, command, customPolicy, main, panel, said, seen, shown } from './steps.mjs';
 import { MORE } from './walks-more.mjs';
-import { AGENTS } from './walks-agents.mjs';
 
 // Organization > Settings > Update Management: Mode; Method in Auto only; Schedule in Scheduled only; Save.
 async function organization(tools) {
@@ -437,7 +436,6 @@ export const WALKS = {
   'two-editors': race,
   'expired-session': expired,
   ...MORE,
-  ...AGENTS,
   'script-in-names': awkward,
   'without-javascript': withoutScript,
   keyboard,
