@@ -230,7 +230,11 @@ mod tests {
         assert!(!path.exists(), "a part is no backup");
         let tally = writer.end().unwrap();
         let mut got = Vec::new();
-        let read_back = read(&path, |item| Ok(got.push(item))).unwrap();
+        let read_back = read(&path, |item| {
+            got.push(item);
+            Ok(())
+        })
+        .unwrap();
         assert_eq!((read_back, got.as_slice()), ((head.clone(), tally), &items[..]));
         assert_eq!(Writer::begin(&path, &head).err().unwrap().code, "backup_exists");
         let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
