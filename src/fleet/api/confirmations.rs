@@ -10,7 +10,13 @@ use crate::fleet::explain;
 
 const WHICH: &[Field] = &[
     Field { name: "director", about: "Whose agent.", kind: Kind::Text(NAME_MAX), required: true, set: |p, g| p.director = g.text() },
-    Field { name: "agent", about: "Which.", kind: Kind::Text(NAME_MAX), required: true, set: |p, g| p.agent = g.text() },
+    Field {
+        name: "agent",
+        about: "Its identity at that Director.",
+        kind: Kind::Text(NAME_MAX),
+        required: true,
+        set: |p, g| p.agent = g.text(),
+    },
 ];
 
 const ID: Field = Field {
