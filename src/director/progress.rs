@@ -139,9 +139,10 @@ impl Registry {
         if report.issuer.is_empty() || report.issuer == self.issuer || report.issuer == obeyed {
             return false;
         }
-        let told = |o: &&Order| o.generation > 0 && o.end().is_none_or(|end| end == End::Silent);
-        let Some(row) = self.order_in_force(id).map(|(o, _)| o).filter(told).cloned() else { return false };
-        let detail = "the device has taken a later order of another Director since, which counts; order it again to overrule that";
+        // One that it has not taken yet may be newer than what it did there: it is told.
+        let taken = |o: &&Order| o.step().is_some_and(|step| step > Step::Ordered) || o.end() == Some(End::Silent);
+        let Some(row) = self.order_in_force(id).map(|(o, _)| o).filter(taken).cloned() else { return false };
+        let detail = "it has taken a later order of another issuer since, which counts; order it again to overrule that";
         self.end(row, End::Refused, &Reason::new("ordered_elsewhere", detail), now);
         true
     }

@@ -316,7 +316,6 @@ fn a_trial_is_acknowledged_by_whoever_holds_the_order() {
     for other in [
         ReportWire { trial_sha256: Some(sha("9.9.9")), ..trial.clone() },
         ReportWire { generation: order.generation + 1, ..trial.clone() },
-        ReportWire { issuer: "another".into(), ..trial.clone() },
         ReportWire { trial_nonce: Some("not hex".into()), ..trial.clone() },
         ReportWire { trial_nonce: Some("ab".repeat(4_000)), ..trial.clone() },
     ] {
@@ -329,6 +328,12 @@ fn a_trial_is_acknowledged_by_whoever_holds_the_order() {
     let done = world.ended(&order, "a0", "updated");
     assert!(world.hear(&done).result_taken.is_some());
     assert_eq!(world.state(1, "a0").0, "updated");
+
+    let mut world = World::new(1);
+    world.assign(&all("2.0.0"));
+    let order = world.order("a0").unwrap();
+    let of_another = ReportWire { issuer: "another".into(), ..world.trial(&order, "a0") };
+    assert_eq!(world.hear(&of_another).acknowledged, None);
 }
 
 #[test]

@@ -147,6 +147,8 @@ const ACTS: &[&str] = &[
     "template-disable",
     "template-remove",
     "cluster-remove",
+    "cluster-pause",
+    "cluster-resume",
     "updates-confirm",
     "agents-confirm",
     "agents-confirm-revoke",
