@@ -11,7 +11,6 @@ use miniserde::{Deserialize, Serialize, json};
 use crate::agent::link::{Link, LinkError};
 use crate::core::cluster::lease::Phase;
 use crate::core::hex;
-use crate::core::product::DIRECTOR;
 use crate::core::reason::Reason;
 use crate::director::own::shared::Shared;
 use crate::director::site::Site;
@@ -143,11 +142,6 @@ pub async fn keep(site: Rc<Site>, shared: std::sync::Arc<Shared>, state: State) 
             told = code;
         }
     }
-}
-
-/// This Director's state folder, as its own updates see it.
-pub fn state_of(folder: &std::path::Path) -> State {
-    State::look_of(&DIRECTOR, folder)
 }
 
 /// Seconds from now to a time of the monotonic clock.
