@@ -137,6 +137,14 @@ fn a_whole_turn() {
     let stops = book.ask(&view, &ask("d1", Some(8), Phase::Stop), &TERMS, now).unwrap();
     assert_eq!((stops.expires, stops.stops), (now + 1_000, true), "as long as it needs");
     assert_eq!(state(&members[1], &book, now), State::Updating, "it may be away from now on, whatever it said before");
+    // The answer was lost, and meanwhile another member is silent: whoever asks again has not stopped.
+    let mut others = healthy(3, now);
+    others[0].heard_at = now - 100;
+    let view_now = View { name: "north", members: &others };
+    for phase in [Phase::Before, Phase::Stop] {
+        let again = book.ask(&view_now, &ask("d1", Some(8), phase), &TERMS, now);
+        assert_eq!(again.unwrap_err().reason.code, "cluster_member_silent", "{phase:?}");
+    }
     // A double of what it said before, or of an ask before the stop, does not give it back.
     assert_eq!(book.release(&view, &ask("d1", Some(8), Phase::Before), &TERMS, now).unwrap_err().reason.code, "lease_in_use");
     // Back: what peers said before does not count.

@@ -218,8 +218,8 @@ impl Book {
         if now >= lease.expires {
             return Err(self.held(&lease, view.name, now));
         }
-        // Whoever has not stopped yet can still stay.
-        if !lease.stops && !self.is_excepted(&lease) {
+        // Whoever has not stopped yet can still stay: one that says so again, too, because an answer was lost.
+        if ask.phase != Phase::After && !self.is_excepted(&lease) {
             self.goes_on(view.name)?;
             view.can_spare(ask.member, self, now)?;
         }
