@@ -105,6 +105,21 @@ pub struct HealthWire {
     pub pin: Option<String>,
     /// What it sees of the other members; absent = a version that does not look.
     pub peers: Option<Vec<PeerWire>>,
+    /// How old this is; absent = a version that does not say: it counts from when it is heard.
+    pub dated: Option<DatedWire>,
+}
+
+/// How old a health is ([`crate::core::cluster::dated`]).
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+pub struct DatedWire {
+    /// The Director's monotonic clock when it made this, milliseconds: a later health of one run has a higher one.
+    pub made_ms: u64,
+    /// `run` of the last answer; absent = there was none yet.
+    pub run: Option<u64>,
+    /// `date_ms` of it.
+    pub date_ms: Option<u64>,
+    /// How long ago it came when this was made, milliseconds.
+    pub held_ms: Option<u64>,
 }
 
 /// What a member of a cluster sees of another one.
@@ -324,6 +339,10 @@ pub struct HealthAnswerWire {
     pub refused: Option<u64>,
     /// The cluster that it is in; absent = none.
     pub cluster: Option<ClusterWire>,
+    /// Tells this run of Fleet from others.
+    pub run: Option<u64>,
+    /// Fleet's monotonic clock, milliseconds: the next health says it back.
+    pub date_ms: Option<u64>,
 }
 
 /// A batch of the activity ([`crate::core::relay`]).

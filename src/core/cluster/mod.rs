@@ -19,6 +19,7 @@
 //! | `lease_lost`, `ask_over`, `lease_too_short` | the asking member: it serves on and asks anew |
 //! | `not_a_member` | a person: the cluster's members were changed |
 
+pub mod dated;
 pub mod lease;
 pub mod member;
 pub mod plan;

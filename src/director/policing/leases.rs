@@ -3,11 +3,13 @@
 //! Every change goes through [`Registry::swap_book`], which compares with what is there: two who decide at the same time are
 //! one who decides and one who looks again. Nothing is answered before it is on the disk.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use miniserde::{Deserialize, Serialize};
 
 use super::clusters::ClusterRow;
+use crate::core::cluster::dated::{Dated, Made, made_at};
 use crate::core::cluster::lease::{Ask, Book, Forgiven, Kind, LEASE_S, Lease, Lost, SOAK_MAX_S, SOAK_S, Stop, Terms, Waiver};
 use crate::core::cluster::member::{Failure, Says, Seen, Word};
 use crate::core::cluster::plan::{Cost, View, Wait};
@@ -15,8 +17,8 @@ use crate::core::reason::Reason;
 use crate::director::cancel::Cancel;
 use crate::director::registry::Registry;
 use crate::director::store::Table;
-use crate::io::clock;
-use crate::wire::fleet_api::{HealthWire, PeerWire};
+use crate::io::{clock, random};
+use crate::wire::fleet_api::{DatedWire, HealthAnswerWire, HealthWire, PeerWire};
 
 /// How long `/readyz` fails before a member stops, when nobody says otherwise, seconds: three checks of a load balancer that
 /// looks every three seconds.
@@ -24,17 +26,32 @@ pub const DRAIN_S: u64 = 10;
 /// Longest such time.
 pub const DRAIN_MAX_S: u64 = 600;
 
+/// Tells this run from others: dates are of the monotonic clock, which begins anew with the machine.
+static RUN: LazyLock<u64> = LazyLock::new(|| u64::from(u32::from_le_bytes(random::bytes::<4>())));
+
 /// What a member of a cluster said last.
 #[derive(Clone, Debug, Default)]
 pub struct MemberWord {
-    /// On the monotonic clock: how old a word is must not change with the time of day.
-    at: Duration,
+    /// When it was made at the earliest, on the monotonic clock: how old a word is must not change with the time of day, nor
+    /// with how long it lay somewhere.
+    made: Made,
     says: Says,
     since: u64,
     peers: Option<Vec<PeerWire>>,
     load: u64,
     /// Where it is reached, and under which pin.
     pub address: Option<(String, String)>,
+}
+
+/// Dates the answer to a health.
+pub fn date(answer: &mut HealthAnswerWire) {
+    (answer.run, answer.date_ms) = (Some(*RUN), Some(clock::monotonic().as_millis() as u64));
+}
+
+/// When a health was made, as far as it says.
+fn dated(wire: &DatedWire, now: Duration) -> Option<Duration> {
+    let ms = Duration::from_millis;
+    made_at(*RUN, now, &Dated { run: wire.run?, date: ms(wire.date_ms?), held: ms(wire.held_ms?) })
 }
 
 /// A [`Book`] on the disk.
@@ -179,7 +196,8 @@ impl Registry {
         self.policing.books = rows.into_iter().map(|(cluster, row)| (cluster, row.book())).collect();
     }
 
-    /// What a member says of itself and of its peers.
+    /// What a member says of itself and of its peers. One that says how old that is, is believed as of then: what lay in a
+    /// buffer while this process was frozen is no news.
     pub fn hear_member(&mut self, id: &str, health: &HealthWire, now: u64) {
         if self.cluster_of(id).is_none() {
             self.policing.words.remove(id);
@@ -192,10 +210,18 @@ impl Registry {
             _ => Says::Serves,
         };
         let before = self.policing.words.get(id);
+        let monotonic = clock::monotonic();
+        let made = match &health.dated {
+            Some(wire) => Made { at: dated(wire, monotonic), turn: health.started_at.map(|run| (run, wire.made_ms)) },
+            None => Made { at: Some(monotonic), turn: None },
+        };
+        if before.is_some_and(|before| before.made.overtook(&made)) {
+            return;
+        }
         let since = before.filter(|word| word.says == says).map_or(now, |word| word.since);
         let address = health.url.clone().zip(health.pin.clone());
         let (peers, load) = (health.peers.clone(), health.agents_online.unwrap_or(0));
-        self.policing.words.insert(id.to_string(), MemberWord { at: clock::monotonic(), says, since, peers, load, address });
+        self.policing.words.insert(id.to_string(), MemberWord { made, says, since, peers, load, address });
     }
 
     /// All members of a cluster, as they are known now.
@@ -212,7 +238,7 @@ impl Registry {
         let said = |other: &String| {
             let word = self.policing.words.get(other)?;
             let of = word.peers.as_ref()?.iter().find(|peer| peer.id == id)?;
-            Some(Word { peer: other.clone(), reached: of.reached, at: ago(word.at).saturating_sub(of.age_s) })
+            Some(Word { peer: other.clone(), reached: of.reached, at: ago(word.made.at?).saturating_sub(of.age_s) })
         };
         let agent = self.agents.get(id).filter(|agent| agent.removed_at.is_none());
         let order = self.order_in_force(id).map(|(order, _)| order);
@@ -222,7 +248,7 @@ impl Registry {
         Seen {
             id: id.to_string(),
             // A member that says how it is is known by that, one of an older version by its polls.
-            heard_at: agent.map_or(0, |_| known.map_or_else(|| self.last_contact(id), |word| ago(word.at))),
+            heard_at: agent.map_or(0, |_| known.map_or_else(|| self.last_contact(id), |word| word.made.at.map_or(0, ago))),
             says: if switched || trial { Says::Moving } else { word.says },
             since: word.since,
             words: others().filter_map(said).collect(),
@@ -401,6 +427,16 @@ mod tests {
     use miniserde::json;
 
     use super::*;
+
+    #[test]
+    fn a_date_goes_there_and_back() {
+        let mut answer = HealthAnswerWire { ..Default::default() };
+        date(&mut answer);
+        let wire = DatedWire { made_ms: 9, run: answer.run, date_ms: answer.date_ms, held_ms: Some(2_000) };
+        let then = Duration::from_millis(answer.date_ms.unwrap());
+        assert_eq!(dated(&wire, then + Duration::from_secs(300)), Some(then + Duration::from_secs(2)));
+        assert_eq!(dated(&DatedWire { run: None, ..wire }, then), None);
+    }
 
     #[test]
     fn a_book_survives_the_disk() {

@@ -1,5 +1,7 @@
 //! How this Director is, as Fleet hears it.
 
+use std::time::Duration;
+
 use miniserde::json;
 
 use super::{Uplink, broken};
@@ -11,7 +13,15 @@ use crate::io::clock;
 use crate::io::fs::room;
 use crate::io::tls::pin_text;
 use crate::wire::agent_api::{PROTOCOL, ReportWire};
-use crate::wire::fleet_api::{FLEET_ANSWER_MAX, HealthAnswerWire, HealthWire, InstallWire, MetadataWire, without_nulls};
+use crate::wire::fleet_api::{DatedWire, FLEET_ANSWER_MAX, HealthAnswerWire, HealthWire, InstallWire, MetadataWire, without_nulls};
+
+/// What Fleet's clock said in its last answer to a health.
+pub(super) struct Date {
+    run: u64,
+    ms: u64,
+    /// When that came, by this Director's clock.
+    heard: Duration,
+}
 
 impl Uplink {
     /// Sends the health with a page of the agents. `around`: looks first who went away.
@@ -33,6 +43,13 @@ impl Uplink {
         if let Some(refused) = answer.refused.filter(|n| *n > 0) {
             log::warn!("Fleet has no place for {refused} agents of this Director");
         }
+        let date = answer.run.zip(answer.date_ms).map(|(run, ms)| Date { run, ms, heard: clock::monotonic() });
+        let run = |date: &Option<Date>| date.as_ref().map(|date| date.run);
+        if answer.cluster.is_some() && run(&self.dated) != run(&date) {
+            // Nobody could tell how old this one was.
+            self.site.uplink.hurry();
+        }
+        self.dated = date;
         #[cfg(unix)]
         self.site.cluster.hear(answer.cluster);
         if answer.settings_revision.is_some() {
@@ -52,6 +69,15 @@ impl Uplink {
             root_version,
             root_sha256: root.sha256.clone(),
         })
+    }
+
+    fn age(&self) -> DatedWire {
+        let now = clock::monotonic();
+        let ms = |time: Duration| time.as_millis() as u64;
+        let plain = DatedWire { made_ms: ms(now), ..Default::default() };
+        let said =
+            |d: &Date| DatedWire { run: Some(d.run), date_ms: Some(d.ms), held_ms: Some(ms(now.saturating_sub(d.heard))), ..plain.clone() };
+        self.dated.as_ref().map_or_else(|| plain.clone(), said)
     }
 
     fn health(&self, now: u64) -> HealthWire {
@@ -93,6 +119,7 @@ impl Uplink {
             pin: Some(pin_text(&self.site.ca.pin())),
             #[cfg(unix)]
             peers: self.site.cluster.words(),
+            dated: Some(self.age()),
             ..Default::default()
         };
         match &self.own {

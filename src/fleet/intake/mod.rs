@@ -25,6 +25,7 @@ use miniserde::{Deserialize, Serialize, json};
 use crate::core::inventory::Receiver;
 use crate::director::bell::Bell;
 use crate::director::caller::{Caller, vouch};
+use crate::director::policing::leases::date;
 use crate::director::service::{agent_of, now, parse, throttled, unavailable, wrong_method};
 use crate::director::site::Site;
 use crate::director::store::{Change, Store, Table};
@@ -202,6 +203,7 @@ impl Intake {
         let mut wire: HealthWire = parse(request, |w: &HealthWire| w.protocol)?;
         let update = wire.update.take();
         let works_by = wire.settings_revision;
+        let dated = wire.dated.take();
         let time = clock::unix();
         let mut taken =
             self.take_health(&caller.id, wire, time).map_err(|reason| Box::new(Response::error(400, &reason.code, &*reason.detail)))?;
@@ -211,8 +213,9 @@ impl Intake {
         // 0 is a word to whoever works by another one: it has left a cluster, and nothing else is said.
         taken.1.settings_revision = Some(registry.handed_revision(&caller.id)).filter(|revision| *revision > 0 || works_by.is_some());
         if let Some((health, _)) = self.health_of(&caller.id) {
-            registry.hear_member(&caller.id, &health, time);
+            registry.hear_member(&caller.id, &HealthWire { dated, ..health }, time);
         }
+        date(&mut taken.1);
         taken.1.cluster = registry.cluster_wire(&caller.id, time);
         drop(registry);
         // Its own row is always one of them.
