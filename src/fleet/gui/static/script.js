@@ -39,14 +39,21 @@
       if (KEPT.has(name) || (typing && name === "value")) continue;
       if (old.getAttribute(name) !== value) old.setAttribute(name, value);
     }
-    const from = [...old.childNodes];
     const to = [...next.childNodes];
+    const named = new Set(to.map((child) => child.id).filter(Boolean));
     to.forEach((child, at) => {
-      if (from[at] && alike(from[at], child)) morph(from[at], child);
-      else if (from[at]) old.replaceChild(child, from[at]);
-      else old.appendChild(child);
+      let there = old.childNodes[at];
+      const stays = child.id && [...old.childNodes].slice(at).some((other) => other.id === child.id);
+      while (stays && there.id !== child.id && !named.has(there.id)) {
+        there.remove();
+        there = old.childNodes[at];
+      }
+      if (there && alike(there, child)) morph(there, child);
+      // What comes back further down stays: an open question must not become another one.
+      else if (there && !named.has(there.id)) old.replaceChild(child, there);
+      else old.insertBefore(child, there || null);
     });
-    from.slice(to.length).forEach((child) => child.remove());
+    while (old.childNodes.length > to.length) old.lastChild.remove();
   };
 
   // One stream per page that is looked at; a hidden tab gives its place back.
