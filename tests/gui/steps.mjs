@@ -43,14 +43,18 @@ export async function customPolicy({ findings, step }, page, form, { off }) {
   findings.expect((await form().getByRole('textbox', { name: 'Interval' }).inputValue()) === '12h', 'panel', 'what was typed before is gone');
 }
 
-// A step that the tour does not reach: at both widths, with axe.
+// A step that the tour does not reach: at both widths and in both themes, with axe.
 export async function shown({ findings, out }, page, name) {
-  await look(page, findings, name);
-  await axe(page, findings, name);
-  await page.screenshot({ path: `${out}/${name}.png`, fullPage: true });
-  await page.setViewportSize(NARROW);
-  await look(page, findings, `${name}, narrow`);
-  await page.screenshot({ path: `${out}/${name}-narrow.png`, fullPage: true });
+  for (const [view, width] of [[WIDE, ''], [NARROW, '-narrow']]) {
+    await page.setViewportSize(view);
+    await look(page, findings, `${name}${width}`);
+    for (const theme of ['light', 'dark']) {
+      await page.emulateMedia({ colorScheme: theme });
+      if (width === '') await axe(page, findings, `${name} ${theme}`);
+      await page.screenshot({ path: `${out}/${name}${width}${theme === 'dark' ? '-dark' : ''}.png`, fullPage: true });
+    }
+    await page.emulateMedia({ colorScheme: 'light' });
+  }
   await page.setViewportSize(WIDE);
 }
 

@@ -3,6 +3,7 @@ import { NARROW, axe, go, look, open } from './browser.mjs';
 import { enter } from './login.mjs';
 import { AUTO, SUNDAY, at, choose, command, customPolicy, main, panel, said, seen, shown } from './steps.mjs';
 import { MORE } from './walks-more.mjs';
+import { AGENTS } from './walks-agents.mjs';
 
 // Organization > Settings > Update Management: Mode; Method in Auto only; Schedule in Scheduled only; Save.
 async function organization(tools) {
@@ -426,6 +427,8 @@ async function keyboard(tools) {
 export const WALKS = {
   // First: the others change who waits for a person.
   'user-action': userAction,
+  // Before anybody saves Immediate for all agents: then nobody waits.
+  ...AGENTS,
   organization,
   'bad-input': wrong,
   director,
