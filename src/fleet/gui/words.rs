@@ -69,7 +69,7 @@ pub fn readable(text: &str) -> String {
             None => out.push(word.into()),
         }
     }
-    out.join(" ")
+    times(&out.join(" "))
 }
 
 /// A browser's long word for itself, short: name and system, as far as they are known.
@@ -128,6 +128,18 @@ pub fn state(word: &str) -> Value {
     chip(tone, icon, &human(word))
 }
 
+/// How a member of a cluster stands (`core::cluster::member::State`).
+pub fn member(word: &str) -> Value {
+    let (tone, icon) = match word {
+        "healthy" => ("good", "ok"),
+        "draining" | "updating" | "rejoining" => ("busy", "update"),
+        "silent" => ("warn", "alert"),
+        "failed" | "partitioned" | "lease_expired" => ("bad", "no"),
+        _ => return chip("quiet", "dot", "Unknown"),
+    };
+    chip(tone, icon, &human(word))
+}
+
 /// Heard of lately, or not.
 pub fn presence(online: bool) -> Value {
     if online { chip("good", "ok", "Connected") } else { chip("warn", "alert", "Silent") }
@@ -147,6 +159,16 @@ pub fn ago(unix: u64) -> Value {
 pub fn utc(unix: u64) -> String {
     let text = time::format(unix);
     format!("{} {} UTC", text.get(..10).unwrap_or_default(), text.get(11..16).unwrap_or_default())
+}
+
+/// Times in a program's sentence, `2026-11-22T13:05:09Z`, as [`utc`] writes them.
+pub fn times(text: &str) -> String {
+    let word = |word: &str| {
+        let bare = word.trim_end_matches([',', ';', '.', ':']);
+        let shaped = bare.len() == 20 && bare.is_ascii() && bare.as_bytes()[10] == b'T' && bare.ends_with('Z');
+        if shaped { format!("{} {} UTC{}", &bare[..10], &bare[11..16], &word[bare.len()..]) } else { word.to_string() }
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// `linux` as people write it.
@@ -222,5 +244,11 @@ mod tests {
         let chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36";
         assert_eq!((browser(chrome), browser("curl/8"), browser("<b>")), ("Chrome on Linux".into(), "curl".into(), "<b>".into()));
         assert_eq!(utc(0), "1970-01-01 00:00 UTC");
+        assert_eq!(times("is up since 2026-11-23T09:36:47Z, until x"), "is up since 2026-11-23 09:36 UTC, until x");
+        assert_eq!((times("a 2026-11-23T09:36:47+"), times("")), ("a 2026-11-23T09:36:47+".into(), String::new()));
+        let word = |word: &str| member(word)["tone"].as_str().map(str::to_string);
+        for state in crate::core::cluster::member::State::ALL {
+            assert_ne!(word(state.word()).as_deref(), Some("quiet"), "{state:?}");
+        }
     }
 }

@@ -216,7 +216,7 @@ fn update(a: &SiteAgent) -> Value {
     json!({
         "version": a.version.clone().unwrap_or("Unknown".into()), "scheduled": a.scheduled_version,
         "state": if matches!(state, "idle" | "") { words::chip("good", "ok", "Idle") } else { words::state(state) },
-        "percent": null, "moving": a.scheduled_version.is_some(), "detail": words::sentence(a.detail.as_deref().unwrap_or_default()),
+        "percent": null, "moving": a.scheduled_version.is_some(), "detail": words::sentence(&words::readable(a.detail.as_deref().unwrap_or_default())),
         "since": a.since.map(words::ago), "until": a.deadline.map(words::at), "then": null, "retry": null, "next": null,
         "owner": words::owner(a.owner.as_deref(), "agent"), "desired": null, "latest": null, "quarantined": null, "last": null,
         "remark": null, "remedies": [], "has_remedies": false,

@@ -66,7 +66,7 @@ fn row(cluster: &Value) -> Value {
         "count": cluster["members"].as_array().map_or(0, Vec::len),
         "policy": if cluster["custom"] == true { "Custom Policy" } else { "Organization" },
         "changed": words::ago(cluster["changed_at"].as_u64().unwrap_or(0)),
-        "by": cluster["by"],
+        "by": words::by(cluster["by"].as_str().unwrap_or_default()),
     })
 }
 
@@ -96,16 +96,19 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
     let cluster = all["clusters"].as_array().and_then(|c| c.first()).ok_or_else(unknown)?.clone();
     let id = cluster["id"].as_str().unwrap_or_default().to_string();
     let name = cluster["name"].as_str().unwrap_or_default().to_string();
+    // Sentences name members by their identities.
+    let mut names: Vec<(String, String)> = Vec::new();
     let members: Vec<Value> = {
         let registry = ask.site.registry.borrow();
         let all = cluster["members"].as_array().into_iter().flatten();
         all.filter_map(|m| {
             let id = m["id"].as_str()?;
             let view = registry.agents.get(id).map(|a| registry.agent_view(a, ask.now))?;
+            names.push((id.to_string(), directors::name(&view).to_string()));
             Some(json!({
                 "name": directors::name(&view), "path": directors::path(id), "status": directors::status(&view), "version": view.version,
                 "scheduled": view.scheduled_version, "seen": words::ago(view.last_contact),
-                "state": m["state"], "why": m["detail"],
+                "state": words::member(m["state"].as_str().unwrap_or_default()), "why": own(m["detail"].as_str().unwrap_or_default(), id),
             }))
         })
         .collect()
@@ -113,13 +116,12 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
     let path = format!("{CLUSTERS}/{}", encoded(&id));
     let stopped = !cluster["stopped"].is_null();
     let blocked = (cluster["code"] != "ready")
-        .then(|| json!({"kind": if stopped { "bad" } else { "warn" }, "code": cluster["code"], "detail": cluster["detail"]}));
+        .then(|| json!({"kind": if stopped { "bad" } else { "warn" }, "code": cluster["code"], "detail": named(cluster["detail"].as_str().unwrap_or_default(), &names)}));
     let context = json!({
         "cluster": row(&cluster),
         "members": members,
         "panel": policy::panel(&ask, &format!("cluster/{id}"), &path).await?,
         "agents_panel": policy::panel(&ask, &format!("cluster-agents/{id}"), &path).await?,
-        "remark": all["note"],
         "may": ask.may(Act::EditPolicy),
         "blocked": blocked,
         "may_stop": ask.may(Act::Cancel),
@@ -128,6 +130,18 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
         "revision": cluster["revision"],
     });
     Page::new(&name, "cluster", context).below(&[("Fleet Management", ""), ("Clusters", CLUSTERS)]).reply()
+}
+
+/// Why nobody goes now, with the names of members that people know.
+fn named(text: &str, names: &[(String, String)]) -> String {
+    let text = names.iter().fold(text.to_string(), |text, (id, name)| text.replace(id, name));
+    let text = text.replace("`cluster resume` goes on", "Resume updates lets the next one go").replace(" by user ", " by ");
+    words::times(&words::sentence(&text))
+}
+
+/// The same in a member's own row: it need not be named again.
+fn own(text: &str, id: &str) -> String {
+    words::times(&words::sentence(text.strip_prefix(id).unwrap_or(text).trim_start()))
 }
 
 async fn remove(ask: Ask) -> Result<Reply, Reason> {

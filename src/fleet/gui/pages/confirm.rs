@@ -119,7 +119,7 @@ pub fn confirmed(ask: &Ask) -> Value {
             };
             json!({
                 "id": c.id, "version": c.version, "director": director_name(ask, &c.director), "path": director_path(&c.director),
-                "whom": whom, "by": c.by, "at": words::ago(c.given_at), "until": words::at(c.expires_at), "status": chip(&c.state),
+                "whom": whom, "by": words::by(&c.by), "at": words::ago(c.given_at), "until": words::at(c.expires_at), "status": chip(&c.state),
                 "so_far": counts(c), "why": sentence(c.detail.as_deref().unwrap_or_default()),
                 "revocable": ask.may(Act::Authorize) && matches!(c.state.as_str(), "handed" | "open") && c.expires_at > ask.now,
             })
@@ -142,7 +142,7 @@ pub fn of_agent(ask: &Ask, a: &SiteAgent) -> Value {
     let authorization = a.authorization.as_ref().map(|auth| {
         let open = matches!(auth.state.as_str(), "waiting" | "confirmed" | "ordered");
         json!({
-            "version": auth.version, "status": chip(&auth.state), "by": auth.by, "at": words::ago(auth.at),
+            "version": auth.version, "status": chip(&auth.state), "by": words::by(&auth.by), "at": words::ago(auth.at),
             "until": if open { words::at(auth.expires_at) } else { Value::Null },
             "why": sentence(auth.detail.as_deref().unwrap_or_default()),
             "id": auth.id.clone().filter(|_| open && ask.may(Act::Authorize)), "here": auth.id.is_none(),

@@ -131,7 +131,7 @@ async fn panel_with(ask: &Ask, scope: &str, back: &str, again: Option<&Again>) -
         "conflict": again.is_some_and(|a| a.conflict),
         "problem": sentence(errors.of("")),
         "follows": follows(&shown["effective"]),
-        "remark": text(&view["note"]),
+        "remark": text(&view["note"]).replace("`cluster show` says", "The cluster's page says"),
         "changes": changes,
         "more": history["more"] == true,
     }))
@@ -172,7 +172,7 @@ fn whom(scope: &str) -> &'static str {
 /// The tier that a scope's own settings are: in its panel they are its Custom Policy.
 fn own_tier(scope: &str) -> &'static str {
     match scope.split('/').collect::<Vec<_>>().as_slice() {
-        ["cluster", _] => "cluster",
+        ["cluster" | "cluster-agents", _] => "cluster",
         ["agents", _] => "director",
         _ => "node",
     }
