@@ -170,8 +170,15 @@ pub fn run(work: &Path, show: &Arc<Show>, only: &[String]) -> Result<(usize, usi
     show.plain("bytes: fetched for the update.  gap: milliseconds from the old version's end to the new one's first answered report;");
     show.plain("the first two scenarios ran alone, all others at the same time.");
     show.plain(&format!("builds and release {built:.1} s, scenarios {played:.1} s, side by side"));
-    let failed = ends.iter().filter(|e| e.is_err()).count();
-    Ok((ends.len() - failed, failed))
+    let failed: Vec<_> = wanted
+        .iter()
+        .zip(&ends)
+        .filter_map(|(s, end)| Some((s.letter, format!("{} ({}): {}", s.what, s.mode.word(), end.as_ref().err()?))))
+        .collect();
+    if !failed.is_empty() {
+        show.failures(&failed);
+    }
+    Ok((ends.len() - failed.len(), failed.len()))
 }
 
 fn play(stage: &Stage, scenario: &Scenario, number: usize) -> Result<Row, String> {

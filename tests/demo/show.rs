@@ -17,6 +17,8 @@ pub struct Show {
     /// Taken out of what is shown: it says nothing to the reader.
     work: String,
     one_at_a_time: Mutex<()>,
+    /// Letters and lines of the timeline, whole, for what is said of a failure at the end.
+    said: Mutex<Vec<(String, String)>>,
 }
 
 /// How a scenario ended.
@@ -38,7 +40,7 @@ impl Show {
     /// Starts the clock of the timeline.
     pub fn new(work: &Path) -> Show {
         let (colour, work) = (std::io::stdout().is_terminal(), format!("{}/", work.display()));
-        Show { began: clock::monotonic(), colour, work, one_at_a_time: Mutex::default() }
+        Show { began: clock::monotonic(), colour, work, one_at_a_time: Mutex::default(), said: Mutex::default() }
     }
 
     /// Seconds since the start.
@@ -48,9 +50,12 @@ impl Show {
 
     /// One line of the timeline.
     pub fn say(&self, letter: &str, who: &str, what: &str) {
-        let letter = if letter.is_empty() { String::new() } else { format!("[{letter}]") };
-        let head = format!("{:>8.3} s  {letter:<5} {who:<11} ", self.seconds());
+        let mark = if letter.is_empty() { String::new() } else { format!("[{letter}]") };
+        let head = format!("{:>8.3} s  {mark:<5} {who:<11} ", self.seconds());
         let what = what.replace(&self.work, "");
+        if let Ok(mut said) = self.said.lock() {
+            said.push((letter.to_string(), format!("{head}{what}")));
+        }
         let room = WIDTH.saturating_sub(head.chars().count());
         let what: String = match what.chars().count() > room {
             true => what.chars().take(room - 3).chain("...".chars()).collect(),
@@ -72,6 +77,27 @@ impl Show {
         let mut out = std::io::stdout();
         // Whoever reads may have left; the exit code still tells.
         let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    }
+
+    /// The end of a demo that failed: its last lines are all that some readers see. What failed and why, each with the end of
+    /// its timeline as far as there is room.
+    pub fn failures(&self, failed: &[(&str, String)]) {
+        const WITH_TIMELINE: usize = 4;
+        const LINES: usize = 8;
+        const COLUMNS: usize = 300;
+        let cut = |text: &str| text.replace(&self.work, "").chars().take(COLUMNS).collect::<String>();
+        self.plain("\n--- what failed");
+        for (number, (letter, why)) in failed.iter().enumerate() {
+            self.plain(&cut(&format!("FAIL [{letter}] {}", why.replace('\n', " | "))));
+            if let (true, Ok(said)) = (number < WITH_TIMELINE, self.said.lock()) {
+                let own: Vec<_> = said
+                    .iter()
+                    .filter(|(of, line)| of == letter && !line.contains("PASS:") && !line.contains("FAIL:"))
+                    .map(|(_, line)| line)
+                    .collect();
+                own.iter().skip(own.len().saturating_sub(LINES)).for_each(|line| self.plain(&cut(&format!("  {}", line.trim_start()))));
+            }
+        }
     }
 
     fn paint(&self, colour: &str, text: &str) -> String {
