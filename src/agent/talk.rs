@@ -145,8 +145,8 @@ impl Device {
         let refused = error.refused.then(|| error.reason.to_string());
         if refused.is_some() && self.status.refused != refused {
             log::error!("{} does not serve this device: {}", self.state.product().authority, error.reason);
+            // Whoever asked publishes it, with the time of the next try beside it.
             self.status.refused = refused;
-            self.publish_status();
         }
     }
 

@@ -13,6 +13,7 @@ use super::commands::{asked, reply, store_error};
 use super::quarantine::Reject;
 use super::records::{DETAIL_MAX, clean};
 use super::refresh;
+use super::registry::Registry;
 use super::retry::Whom;
 use super::site::Site;
 use crate::core::reason::Reason;
@@ -30,8 +31,13 @@ pub struct OrderedView {
     pub version: String,
     /// Agents in the group.
     pub group: u64,
-    /// Agents that were told at once.
+    /// Agents of the group that were told at once.
     pub told: u64,
+}
+
+/// How many of `wake` were told of these roll-outs: the plan that orders them moves others on, too.
+fn told_of(registry: &Registry, rollouts: &[u64], wake: &[String]) -> u64 {
+    wake.iter().filter(|agent| rollouts.iter().any(|id| registry.orders.contains_key(&(*id, (*agent).clone())))).count() as u64
 }
 
 /// One person's request.
@@ -77,12 +83,12 @@ impl Act<'_> {
             let id = registry.assign(&ask, &tree.releases, self.now)?;
             Ok::<_, Reason>((id, registry.advance_all(&tree.releases, self.now), registry.fetch_now))
         })?;
-        let mut told = wake.len() as u64;
+        let mut told = told_of(&self.site.registry.borrow(), &[id], &wake);
         self.settle(wake).await?;
         if fetches && refresh::ended(self.site, next, ASSIGN_WAITS).await && !self.site.draining.get() {
             let tree = self.site.tree.borrow().clone();
             let wake = self.site.registry.borrow_mut().advance_all(&tree.releases, clock::unix());
-            told += wake.len() as u64;
+            told += told_of(&self.site.registry.borrow(), &[id], &wake);
             self.settle(wake).await?;
         }
         let view = {
@@ -125,7 +131,8 @@ impl Act<'_> {
             let view = registry.retry(&whom, &tree.releases, now)?;
             Ok((view, registry.advance_all(&tree.releases, now)))
         })?;
-        view.told = wake.len() as u64;
+        let made: Vec<u64> = view.rollouts.iter().map(|again| again.rollout).collect();
+        view.told = told_of(&self.site.registry.borrow(), &made, &wake);
         self.settle(wake).await?;
         reply(out, &view).await
     }
@@ -159,5 +166,23 @@ impl Act<'_> {
         })?;
         self.settle(Vec::new()).await?;
         reply(out, &view).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::director::records::Order;
+
+    #[test]
+    fn who_moves_on_in_another_rollout_was_not_told_of_this_one() {
+        let mut registry = Registry::default();
+        for (rollout, agent) in [(1, "a"), (1, "b"), (2, "c"), (2, "d")] {
+            registry.orders.insert((rollout, agent.to_string()), Order { rollout, ..Default::default() });
+        }
+        let wake = ["a", "b", "c"].map(String::from);
+        assert_eq!(told_of(&registry, &[2], &wake), 1);
+        assert_eq!(told_of(&registry, &[1, 2], &wake), 3);
+        assert_eq!(told_of(&registry, &[3], &wake), 0);
     }
 }

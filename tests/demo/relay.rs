@@ -23,6 +23,8 @@ struct Wire {
     whole: AtomicBool,
     carried: AtomicU64,
     per_s: AtomicU64,
+    /// What a new connection waits before it leads anywhere, milliseconds.
+    hesitates_ms: AtomicU64,
     streams: Mutex<Vec<TcpStream>>,
 }
 
@@ -41,12 +43,20 @@ impl Relay {
             whole: AtomicBool::new(true),
             carried: AtomicU64::new(0),
             per_s: AtomicU64::new(0),
+            hesitates_ms: AtomicU64::new(0),
             streams: Mutex::default(),
         });
         let shared = wire.clone();
         thread::spawn(move || {
             for device in listener.incoming().flatten() {
-                shared.clone().carry(device);
+                let shared = shared.clone();
+                match shared.hesitates_ms.load(Ordering::SeqCst) {
+                    0 => shared.carry(device),
+                    ms => drop(thread::spawn(move || {
+                        process::sleep(Duration::from_millis(ms));
+                        shared.carry(device);
+                    })),
+                }
             }
         });
         Ok(Relay { port, wire })
@@ -54,8 +64,8 @@ impl Relay {
 
     /// Nothing passes from now on; what is open breaks.
     pub fn cut(&self) {
-        self.wire.whole.store(false, Ordering::SeqCst);
         if let Ok(mut streams) = self.wire.streams.lock() {
+            self.wire.whole.store(false, Ordering::SeqCst);
             for stream in streams.drain(..) {
                 let _ = stream.shutdown(Shutdown::Both);
             }
@@ -74,6 +84,11 @@ impl Relay {
         self.heal();
     }
 
+    /// New connections lead nowhere for so long: a trial that needs one is not over before its wire can be cut.
+    pub fn hesitate(&self, time: Duration) {
+        self.wire.hesitates_ms.store(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
     /// So many bytes per second towards the device; 0 = as fast as it goes.
     pub fn limit(&self, per_s: u64) {
         self.wire.per_s.store(per_s, Ordering::SeqCst);
@@ -87,6 +102,8 @@ impl Relay {
 
 impl Wire {
     fn carry(self: Arc<Self>, device: TcpStream) {
+        // One that is being made counts as open: a cut in the meantime would not break it, nor lead it elsewhere.
+        let Ok(mut streams) = self.streams.lock() else { return };
         if !self.whole.load(Ordering::SeqCst) {
             return;
         }
@@ -97,9 +114,8 @@ impl Wire {
         let Ok(director) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { return };
         let ends = [device.try_clone(), director.try_clone(), device.try_clone(), director.try_clone()];
         let [Ok(a), Ok(b), Ok(c), Ok(d)] = ends else { return };
-        if let Ok(mut streams) = self.streams.lock() {
-            streams.extend([c, d]);
-        }
+        streams.extend([c, d]);
+        drop(streams);
         let down = self.clone();
         thread::spawn(move || pump(director, device, Some(&down)));
         thread::spawn(move || pump(a, b, None));

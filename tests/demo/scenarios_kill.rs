@@ -26,6 +26,9 @@ const LIFE_MS: u64 = 500;
 /// A trial with its Director at hand takes about so many milliseconds.
 const TRIAL_MS: u64 = 120;
 
+/// A loaded machine takes the demo away from its watch for tenths of a second, in which a trial can begin and end.
+const HESITATES: Duration = Duration::from_secs(3);
+
 /// (h) SIGKILL in the middle of a large download, twice.
 pub fn download(cast: &Cast) -> Result<Row, String> {
     let device = cast.device("device-h")?;
@@ -169,9 +172,12 @@ fn finish(cast: &Cast, device: &Device, version: &str, before: &str) -> Result<R
     Ok(result)
 }
 
-/// Cuts the wire of a device that has its file, and waits for the trial: nobody can acknowledge it now.
-fn held_on_trial(device: &Device) -> Result<Slot, String> {
+/// Orders a version and holds it on trial: the wire is cut while the new program's first connection leads nowhere yet.
+fn held_on_trial(cast: &Cast, site: &Site, device: &Device) -> Result<Slot, String> {
+    device.relay.hesitate(HESITATES);
+    begin(cast, site, device, GOOD)?;
     device.relay.cut();
+    device.relay.hesitate(Duration::ZERO);
     at_once("a trial", || device.trial())
 }
 
@@ -208,8 +214,7 @@ pub fn both_slots(cast: &Cast) -> Result<Row, String> {
 pub fn stopped_on_trial(cast: &Cast) -> Result<Row, String> {
     let device = cast.device("device-l")?;
     let clock = cast.clock();
-    begin(cast, &cast.site, &device, GOOD)?;
-    let slot = held_on_trial(&device)?;
+    let slot = held_on_trial(cast, &cast.site, &device)?;
     device.say("the network is cut, the new version stays on trial; stops it three times (SIGTERM)");
     for stop in 1..=3 {
         let evidence = || device.marks().slot(slot).evidence.clone();
@@ -247,8 +252,7 @@ pub fn director_killed(cast: &Cast) -> Result<Row, String> {
     let site = cast.own_site()?;
     let device = cast.device_at(&site, "device-n")?;
     let clock = cast.clock();
-    begin(cast, &site, &device, GOOD)?;
-    let slot = held_on_trial(&device)?;
+    let slot = held_on_trial(cast, &site, &device)?;
     device.say("kills the Director (SIGKILL) while the new version is on trial");
     site.kill();
     device.relay.heal();
