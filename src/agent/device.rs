@@ -8,6 +8,7 @@ use super::download::{self, Between};
 use super::first_boot::FirstBoot;
 use super::link::Link;
 use super::lookup::short;
+use super::records::Unread;
 use super::source::{Source, SourceError};
 use super::trial;
 use super::world::{Fetched, Tested, World};
@@ -55,6 +56,8 @@ pub struct Device {
     pub(super) held: bool,
     /// The order on the disk is older than the one in memory: its end could not be written yet.
     pub(super) unsaved: bool,
+    /// What could not be read at the start.
+    pub(super) unread: Unread,
     pub(super) nonce: String,
     pub(super) started: Duration,
     /// When its self-check had run for the first time.
@@ -455,13 +458,20 @@ impl World for Device {
         self.repair_slot(order)
     }
 
+    fn read_again(&mut self) {
+        self.read_unread();
+    }
+
     fn reject(&mut self, entry: Rejected) -> Result<(), Reason> {
+        // Before it is written over.
+        self.read_unread();
         reject(&mut self.rejected, entry);
         self.save_rejected()
     }
 
     fn add_result(&mut self, result: ResultWire) -> Result<(), Reason> {
         log::info!("{} {}: {} ({})", result.outcome, result.version, result.detail, result.code);
+        self.read_unread();
         if self.results.iter().any(|r| r.id == result.id) {
             return Ok(());
         }

@@ -34,6 +34,7 @@ pub enum Turn {
 
 /// Takes one turn. An error is one of the state folder: nothing was decided, the caller reports it and tries again later.
 pub fn turn(world: &mut dyn World) -> Result<Turn, Reason> {
+    world.read_again();
     let marks = world.marks();
     for slot in Slot::BOTH {
         if marks.slot(slot).condition == Condition::Failed {

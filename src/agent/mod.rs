@@ -15,6 +15,7 @@
 //! | [`device`] | the world as it is: files, processes, the Director |
 //! | [`talk`] | what agent and Director say to each other |
 //! | `lookup` | the ordered target, by the trusted metadata |
+//! | `records` | what could not be read at the start is read again |
 //! | `mend` | an order for the version that runs: what is damaged in its slot comes again |
 //! | [`link`] | the protocol with the Director |
 //! | `duties` | what a program with more to do than to update itself adds: the Director |
@@ -45,6 +46,7 @@ pub mod link;
 mod lookup;
 mod mend;
 pub mod pins;
+mod records;
 pub mod run;
 pub mod source;
 pub mod status;

@@ -14,6 +14,7 @@ use super::first_boot::FirstBoot;
 use super::host::{Host, factory_root};
 use super::launcher::launch;
 use super::link::{Link, LinkError, tick};
+use super::records::{self, Unread};
 use super::world::World;
 use super::{build, first_boot, handover, link, trial};
 use crate::core::backoff::{self, Pace};
@@ -22,7 +23,6 @@ use crate::core::failover::Next;
 use crate::core::hex::{self, Sha256};
 use crate::core::product::Product;
 use crate::core::reason::Reason;
-use crate::core::rejected::Rejected;
 use crate::core::slots::{Image, Reached};
 use crate::core::trust::Trusted;
 use crate::core::update::{Running, SelfCheck, Staged, Target};
@@ -31,7 +31,7 @@ use crate::io::process::{self, WakeFd};
 use crate::io::state::State;
 use crate::io::trust_store::TrustStore;
 use crate::io::{clock, device_key, identity, notify, random};
-use crate::wire::records::{AcceptedWire, RejectedListWire, RequestWire, ResultsWire, StatusWire};
+use crate::wire::records::{RequestWire, StatusWire};
 
 /// Which image this process runs as: set by the launcher.
 pub const ENV_RUNNING: &str = "VMETRIC_RUNNING";
@@ -239,9 +239,9 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         })
     }
     let loaded = state.load_marks();
-    let accepted: Option<AcceptedWire> = told(state.read("order.json"));
-    let results = told(state.read::<ResultsWire>("results.json")).unwrap_or_default().results;
-    let rejected = told(state.read::<RejectedListWire>("rejected.json")).unwrap_or_default().rejected;
+    let mut unread = Unread::default();
+    let accepted = unread.read(&state, records::ORDER);
+    let (results, rejected) = (unread.results(&state), unread.rejected(&state));
     identity::keep(&state).iter().for_each(|reason| log::warn!("{reason}"));
     let config = state.config();
     let may_make_key = matches!(&config, Ok(found) if found.as_ref().is_none_or(|(config, _)| config.device_key.is_none()));
@@ -267,7 +267,8 @@ pub fn load(args: &RunArgs, state: State, image: &Path, running: Image, own: Sha
         copy: loaded.from,
         accepted,
         results,
-        rejected: rejected.into_iter().filter_map(|r| Rejected::try_from(r).ok()).collect(),
+        rejected,
+        unread,
         target: Target::Unknown,
         staged: Staged::Nothing,
         looked_at: Duration::ZERO,

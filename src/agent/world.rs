@@ -70,6 +70,8 @@ pub trait World {
     /// A slot's own description.
     fn slot_json(&self, slot: Slot) -> Result<SlotWire, Reason>;
 
+    /// Reads the records that could not be read at the start; until then they count as missing.
+    fn read_again(&mut self);
     /// Saves the marks.
     fn save_marks(&mut self, marks: Marks) -> Result<(), Reason>;
     /// Refreshes the trusted metadata and looks the ordered target up; afterwards [`World::target`] is not `Unknown`.

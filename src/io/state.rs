@@ -51,13 +51,16 @@ pub struct LoadedMarks {
     pub note: Option<Reason>,
 }
 
+/// The code of an error that may be over at the next try: neither room nor permission, and nothing that the file says.
+pub const STATE_ERROR: &str = "state_error";
+
 /// An error of a state file, with its name and the remedy.
 pub fn file_error(path: &Path, what: &str, error: &io::Error) -> Reason {
     let code = match error.kind() {
         io::ErrorKind::StorageFull => "disk_full",
         io::ErrorKind::ResourceBusy => "file_in_use",
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "state_not_writable",
-        _ => "state_error",
+        _ => STATE_ERROR,
     };
     Reason::new(code, format!("{}: {what}: {error}", path.display()))
 }

@@ -260,6 +260,7 @@ impl Device for Agent {
         self.disk.confirmed[slot as usize] = Some(sha256);
         Ok(())
     }
+    fn read_again(&mut self) {}
     fn reject(&mut self, entry: Rejected) -> Result<(), Reason> {
         reject(&mut self.disk.rejected, entry);
         Ok(())

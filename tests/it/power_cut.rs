@@ -110,6 +110,9 @@ struct Device {
     started_at: u64,
     starts: u32,
     trial_starts: u32,
+    /// How often each process reads the order in vain, and how often this one still does.
+    unreadable: u32,
+    unread: u32,
     /// All marks that were ever durable.
     written: Vec<Marks>,
 }
@@ -191,6 +194,8 @@ impl Device {
             started_at: 0,
             starts: 0,
             trial_starts: 0,
+            unreadable: 0,
+            unread: 0,
             written: vec![],
         }
     }
@@ -259,6 +264,7 @@ impl Device {
         }
         (self.target, self.staged, self.self_check, self.acked) = (Target::Unknown, Staged::Nothing, SelfCheck::NotRun, false);
         (self.started_at, self.held) = (self.now, 0);
+        self.unread = self.unreadable;
         if sha256 == NEW {
             // Of the last process that ran the new version.
             self.kills = 0;
@@ -293,8 +299,10 @@ impl Device {
     fn work(&mut self) -> Option<Reason> {
         for _ in 0..200 {
             self.poll();
+            let unread = self.unread;
             match turn(self).expect("the model's disk has no errors") {
                 Turn::Again => {}
+                Turn::Idle if unread > 0 => {}
                 Turn::Idle if self.disk.results.is_empty() || self.is_silent() => return Some(Reason::new("idle", "")),
                 Turn::Idle => {}
                 Turn::Wait { reason, .. } if reason.code == "cooldown" && self.disk.results.is_empty() => return Some(reason),
@@ -320,7 +328,8 @@ impl Device {
             let marks = self.marks.clone().reach(image, Reached::Contact);
             self.write_marks(marks);
         }
-        if self.disk.accepted.as_ref().is_none_or(|a| a.order.generation != self.order_given.generation) {
+        // While it cannot read its order, it says by its slot which one it knows, or none; then its authority has taken the end of it.
+        if self.unread == 0 && self.disk.accepted.as_ref().is_none_or(|a| a.order.generation != self.order_given.generation) {
             self.op();
             self.disk.accepted = Some(Accepted { order: self.order_given.clone(), at: self.moment(), ended: false, bytes: 0 });
             self.target = Target::Unknown;
@@ -405,7 +414,7 @@ impl World for Device {
         Platform::here()
     }
     fn accepted(&self) -> Option<Accepted> {
-        self.disk.accepted.clone()
+        self.disk.accepted.clone().filter(|_| self.unread == 0)
     }
     fn target(&self) -> Target {
         self.target.clone()
@@ -536,6 +545,9 @@ impl World for Device {
         self.slot(slot).confirmed = Some(text);
         Ok(())
     }
+    fn read_again(&mut self) {
+        self.unread = self.unread.saturating_sub(1);
+    }
     fn reject(&mut self, entry: Rejected) -> Result<(), Reason> {
         self.op();
         reject(&mut self.disk.rejected, entry);
@@ -552,7 +564,7 @@ impl World for Device {
     }
     fn end_order(&mut self) -> Result<(), Reason> {
         self.op();
-        if let Some(accepted) = &mut self.disk.accepted {
+        if let Some(accepted) = self.disk.accepted.as_mut().filter(|_| self.unread == 0) {
             accepted.ended = true;
         }
         Ok(())
@@ -840,6 +852,31 @@ fn a_trial_that_lost_its_terms_goes_back() {
     assert!(matches!(turn(&mut device), Ok(Turn::Relaunch(reason)) if reason.code == "slot_damaged"));
     device.run();
     assert_eq!(device.running.sha256, OLD);
+}
+
+/// The disk has errors, and each process reads its order in vain for so many turns, cut at any operation: the update comes to its end,
+/// and so does its order, or it would be shown as open for ever.
+#[test]
+fn an_order_that_cannot_be_read_for_a_while_is_ended() {
+    quiet();
+    for unreadable in 0..12 {
+        let mut cut = 0;
+        loop {
+            cut += 1;
+            let mut device = Device::new(Kindof::Good, false, vec![cut]);
+            device.unreadable = unreadable;
+            let rest = device.run();
+            let what = format!("read in vain {unreadable} times, cut {cut}: {:?} {:?}", device.disk.accepted, device.taken);
+            assert_eq!((device.running.sha256, rest.code.as_ref()), (NEW, "idle"), "{what}");
+            assert!(device.is_confirmed(device.running.image), "{what}");
+            assert!(device.disk.accepted.as_ref().is_some_and(|a| a.ended), "{what}");
+            assert!(!device.taken.is_empty() && device.taken.iter().all(|r| r.outcome == "updated"), "{what}");
+            if device.ops < cut {
+                break;
+            }
+        }
+        assert!(cut > 10, "{cut} operations");
+    }
 }
 
 /// What has become of a slot's own files.
