@@ -56,7 +56,7 @@ fn main() -> std::process::ExitCode {
         Ok(Command::Own(_)) => Err("unknown command; --help lists them".into()),
         Ok(Command::Run(run)) => {
             vmetric::io::logger::install(log::LevelFilter::Info);
-            run::run(&run, &FLEET, Some(std::rc::Rc::new(vmetric::fleet::extra::FleetExtra::default())), None).map(drop)
+            run::run(&run, &FLEET, Some(std::rc::Rc::new(vmetric::fleet::extra::FleetExtra::of(&run))), None).map(drop)
         }
         Ok(Command::Schedule(asked)) => vmetric::director::schedule::run(&asked, &mut out),
         Ok(Command::Backups(_)) => Err("vmetric-fleet does not update itself, so it keeps no backups".into()),

@@ -177,6 +177,10 @@ pub struct Run {
     pub tls: Option<Files>,
     /// Start it again whenever it ends.
     pub supervise: bool,
+    /// Where Fleet keeps what several Fleets share; none = its own file.
+    pub store: Option<String>,
+    /// The shared store's settings take the place of those in this file.
+    pub join: bool,
 }
 
 /// A request to the running Director.
@@ -275,7 +279,9 @@ fn run(words: &mut Words, state: PathBuf, role: &Role) -> Result<Run, String> {
     };
     let name = words.option("--name")?;
     let supervise = role.configured && words.flag("--supervise");
-    Ok(Run { state, config, listen, mirror, mirror_pin, root, name, tls, supervise })
+    let store = if role.configured { None } else { words.option("--store")? };
+    let join = !role.configured && words.flag("--join");
+    Ok(Run { state, config, listen, mirror, mirror_pin, root, name, tls, supervise, store, join })
 }
 
 fn backups(word: &str, words: &mut Words, state: PathBuf) -> Result<Backups, String> {

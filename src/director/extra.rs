@@ -21,6 +21,9 @@ pub type Commanded<'a> = Pin<Box<dyn Future<Output = Result<(), Reason>> + 'a>>;
 /// The text of an answer, under way.
 pub type Logged<'a> = Pin<Box<dyn Future<Output = Result<String, Reason>> + 'a>>;
 
+/// A preparation, under way.
+pub type Prepared<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + 'a>>;
+
 /// Nodes that were looked up.
 pub type Looked<'a> = Pin<Box<dyn Future<Output = Result<Vec<Concerned>, Reason>> + 'a>>;
 
@@ -63,6 +66,14 @@ pub trait Extra: std::any::Any {
 
     /// Adds to what Prometheus gathers.
     fn metrics(&self, _site: &Rc<Site>, _page: &mut Page) {}
+
+    /// The server has opened its own file, and nothing is decided yet: the place to bring in what others have.
+    ///
+    /// # Errors
+    /// One sentence; the server does not start.
+    fn prepare<'a>(&'a self, _site: &'a Rc<Site>, _executor: &'a Rc<LocalExecutor<'static>>) -> Prepared<'a> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// The server has opened its store and is about to listen: the place to start tasks.
     ///

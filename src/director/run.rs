@@ -162,7 +162,10 @@ async fn live(
     // What the disk refuses at the start is an error at the start, not of the first agent.
     site.store.durable().await?;
     let extra = site.extra.borrow().clone();
-    extra.map_or(Ok(()), |extra| extra.start(&site, executor))?;
+    if let Some(extra) = &extra {
+        extra.prepare(&site, executor).await?;
+        extra.start(&site, executor)?;
+    }
     executor.spawn(site.clone().plan_forever()).detach();
     executor.spawn(refresh::forever(site.clone(), Arc::new(mirror))).detach();
     if site.role.configured {

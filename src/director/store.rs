@@ -34,8 +34,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +59,9 @@ pub const RETRY: Duration = Duration::from_secs(1);
 /// Most memory for pages of the file, bytes: the registry has all rows itself, and only a change and the activity's readers
 /// go to the file. The library's own limit is a gigabyte.
 pub const CACHE: usize = 16 << 20;
+
+/// What the error of a change begins with that another server's change undid.
+pub const UNDONE: &str = "revision_conflict: ";
 
 /// One change: a value, or its removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +85,18 @@ pub struct Slice {
     pub newest: bool,
 }
 
+/// Keeps some tables for several servers; this file has a copy of what it kept.
+pub trait Elsewhere {
+    /// Whether a table is its own.
+    fn keeps(&self, table: Table) -> bool;
+
+    /// Takes changes of such tables. What it cannot keep it undoes, in memory, too.
+    fn queue(&self, changes: Vec<Change>);
+
+    /// Waits for all that was queued before this call; `Err` = some of it was undone.
+    fn durable(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + '_>>;
+}
+
 type Batch = BTreeMap<(Table, String), Option<String>>;
 
 /// Queues what belongs to the next change ([`super::together`]).
@@ -97,6 +114,7 @@ pub struct Store {
     work: Bells,
     done: Bells,
     rider: RefCell<Option<Rider>>,
+    elsewhere: RefCell<Option<Rc<dyn Elsewhere>>>,
 }
 
 impl Store {
@@ -134,7 +152,13 @@ impl Store {
             work: Bells::default(),
             done: Bells::default(),
             rider: RefCell::default(),
+            elsewhere: RefCell::default(),
         })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Whether all tables are there: this version's, or a later one's, has opened the file before.
@@ -248,6 +272,25 @@ impl Store {
         if let Some(rider) = rider {
             rider();
         }
+        let elsewhere = self.elsewhere.borrow().clone();
+        let Some(elsewhere) = elsewhere else { return self.queue_here(changes) };
+        let (shared, own): (Vec<Change>, Vec<Change>) = changes.into_iter().partition(|change| elsewhere.keeps(change.table));
+        self.queue_here(own);
+        if !shared.is_empty() {
+            elsewhere.queue(shared);
+        }
+    }
+
+    /// Some tables are kept elsewhere from now on.
+    pub fn keep_elsewhere(&self, elsewhere: Rc<dyn Elsewhere>) {
+        *self.elsewhere.borrow_mut() = Some(elsewhere);
+    }
+
+    /// Adds changes to this file's pending batch, whoever keeps their tables: a copy of what is kept elsewhere.
+    pub fn queue_here(&self, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
         let mut pending = self.pending.borrow_mut();
         for change in changes {
             pending.insert((change.table, change.key), change.value);
@@ -261,8 +304,25 @@ impl Store {
         self.rider.replace(rider)
     }
 
-    /// Waits until everything queued so far is on the disk.
+    /// Waits until everything queued so far is kept: on the disk, and elsewhere what belongs there.
+    ///
+    /// # Errors
+    /// The disk's, or why a change of what is kept elsewhere was undone; [`UNDONE`] tells them apart.
     pub async fn durable(&self) -> Result<(), String> {
+        let elsewhere = self.elsewhere.borrow().clone();
+        let kept = elsewhere.as_ref().map(|elsewhere| elsewhere.durable());
+        self.written().await?;
+        match kept {
+            Some(kept) => kept.await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until everything queued so far is in this file.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn written(&self) -> Result<(), String> {
         let goal = self.queued.get();
         while self.committed.get() < goal {
             self.done.wait().await;

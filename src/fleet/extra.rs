@@ -15,13 +15,15 @@ use super::gui::Gui;
 use super::intake::Intake;
 use super::lease;
 use super::notices::Notices;
+use super::store;
 use super::templates;
 use super::told;
 use super::webhooks;
 use crate::core::reason::Reason;
 use crate::director::admin::AdminWire;
+use crate::director::args::Run;
 use crate::director::commands::store_error;
-use crate::director::extra::{Commanded, Extra, Logged, Looked};
+use crate::director::extra::{Commanded, Extra, Logged, Looked, Prepared};
 use crate::director::metrics::Page;
 use crate::director::policing::rows::Scope;
 use crate::director::policing::scopes::Concerned;
@@ -45,9 +47,17 @@ pub struct FleetExtra {
     pub access: Rc<Access>,
     gui: Rc<Gui>,
     notices: Rc<Notices>,
+    /// Where it keeps what several Fleets share, and whether that takes the place of its own.
+    store: Option<String>,
+    join: bool,
 }
 
 impl FleetExtra {
+    /// For a run.
+    pub fn of(run: &Run) -> FleetExtra {
+        FleetExtra { store: run.store.clone(), join: run.join, ..FleetExtra::default() }
+    }
+
     /// What Directors told.
     pub fn intake(&self) -> Option<Rc<Intake>> {
         self.intake.borrow().clone()
@@ -112,6 +122,10 @@ impl Extra for FleetExtra {
     fn logged<'a>(&'a self, site: &'a Rc<Site>, request: &'a AdminWire, who: &'a str) -> Option<Logged<'a>> {
         let logged = || Box::pin(door::logged(&self.access, site, request.clone(), who, "", Ok(()))) as Logged<'a>;
         (!rules::only_looks(request)).then(logged)
+    }
+
+    fn prepare<'a>(&'a self, site: &'a Rc<Site>, executor: &'a Rc<LocalExecutor<'static>>) -> Prepared<'a> {
+        Box::pin(store::site::begin(site, self.store.as_deref(), self.join, executor))
     }
 
     fn start(&self, site: &Rc<Site>, executor: &Rc<LocalExecutor<'static>>) -> Result<(), String> {

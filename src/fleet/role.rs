@@ -14,7 +14,7 @@ vmetric-fleet: decides for the Directors of an organization, serves them their r
 Usage: vmetric-fleet COMMAND [options]
 
 Run
-  run | serve [--mirror FOLDER|URL] --root root.json [--listen ADDR:PORT]... [--mirror-pin sha256:..] [--name HOST]
+  run | serve [--mirror FOLDER|URL] --root root.json [--listen ADDR:PORT]... [--mirror-pin sha256:..] [--name HOST] [--store STORE [--join]]
       Serves Directors until SIGTERM; they open every connection, HTTPS only. The first start makes the site CA.
       --mirror      release tree with metadata/ and targets/: a folder, or https://
       --mirror-pin  the CA key of that https:// server
@@ -22,6 +22,8 @@ Run
       --listen      default 0.0.0.0:8443; may be given several times
       --name        host name or address that Directors use, default: the host's name
       --tls-cert, --tls-key   PEM files of your own certificate chain and key, for browsers and API clients
+      --store       etcd:FILE.yml: settings, clusters, templates and confirmations are shared with the Fleets there; fleet: alone again
+      --join        once: what the store has takes the place of this Fleet's own
 
 Look
   directors [--state S] [--version V] [--why TEXT] [--json]

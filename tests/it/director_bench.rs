@@ -43,6 +43,8 @@ pub struct Site {
     pub host: Option<(String, String)>,
     /// Its environment, beside this process's.
     pub environment: Vec<(String, String)>,
+    /// Further options of `run`.
+    pub options: Vec<String>,
 }
 
 /// The two servers of the same code.
@@ -122,6 +124,7 @@ impl Site {
             said: Vec::new(),
             host: None,
             environment: Vec::new(),
+            options: Vec::new(),
         };
         for (version, file) in agents {
             site.add_file(version, file);
@@ -174,6 +177,7 @@ impl Site {
         }
         let mut child = command
             .args(["--name", address, "--listen", &listen])
+            .args(&self.options)
             .arg("--root")
             .arg(self.bench.path("release/root.json"))
             .arg("--state")

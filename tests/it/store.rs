@@ -2,7 +2,9 @@
 
 mod cluster;
 mod etcd;
+mod fleets;
 mod redb;
+mod shared;
 mod suite;
 mod tools;
 

@@ -145,7 +145,7 @@ impl Registry {
         self.index_clusters();
     }
 
-    fn index_clusters(&mut self) {
+    pub(super) fn index_clusters(&mut self) {
         let of = |row: &ClusterRow| row.members.iter().map(|m| (m.clone(), row.id.clone())).collect::<Vec<_>>();
         self.policing.cluster_of = self.policing.clusters.values().flat_map(of).collect();
     }

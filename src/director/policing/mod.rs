@@ -29,6 +29,7 @@ pub mod leases;
 mod needs;
 pub mod rows;
 pub mod scopes;
+pub mod shared;
 pub mod show;
 pub mod templates;
 
@@ -255,6 +256,12 @@ impl Registry {
             None => drop(self.policing.layers.remove(&key)),
         }
         self.policing.rows.insert(key, row.clone());
+        self.settings_changed(scope);
+        Ok(row)
+    }
+
+    /// Whose decision may be another one now.
+    fn settings_changed(&mut self, scope: &Scope) {
         // What may be taken now is fetched now.
         self.fetch_now = true;
         match scope {
@@ -263,7 +270,6 @@ impl Registry {
             Scope::Organization | Scope::Default | Scope::ClusterDefault => self.policing.mark_all(),
             Scope::Agents | Scope::AgentsOfCluster(_) | Scope::AgentsOf(_) | Scope::AgentOf(..) => self.hand_out = true,
         }
-        Ok(row)
     }
 
     /// The manager's own zone has changed, or is known now.

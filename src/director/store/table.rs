@@ -97,7 +97,12 @@ impl Table {
 
     /// Bytes, not `str`: redb panics on a damaged `str`, while bytes are ours to check.
     pub(super) fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
-        TableDefinition::new(match self {
+        TableDefinition::new(self.name())
+    }
+
+    /// Its name in the file, and in a store that several servers share.
+    pub fn name(self) -> &'static str {
+        match self {
             Table::Meta => "meta",
             Table::Agents => "agents",
             Table::Tokens => "tokens",
@@ -126,6 +131,6 @@ impl Table {
             Table::Sessions => "sessions",
             Table::History => "history",
             Table::Audit => "audit",
-        })
+        }
     }
 }

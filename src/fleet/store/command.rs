@@ -56,11 +56,11 @@ fn migrate(from: &Place, to: &Place, state: &Path) -> Result<String, String> {
     }
     let file = state.join("migration.backup");
     remove_if_there(&file).map_err(|e| format!("{}: {e}", file.display()))?;
-    // What Directors tell again stays where it was heard.
+    // What Fleets share is moved; all else stays with each of them.
     let shared_only = matches!((from, to), (Place::Fleet(_), Place::Redb(_) | Place::Etcd(_)));
     from.backup(&file, shared_only)?;
     let (_, tally) = to.restore(&file)?;
     remove_if_there(&file).map_err(|e| format!("{}: {e}", file.display()))?;
-    let left = if shared_only { "; activity and what Directors told of themselves stay where they are" } else { "" };
+    let left = if shared_only { "; the tables that Fleets do not share stay where they are (Directors, people, activity)" } else { "" };
     Ok(format!("migrated and compared: {} rows{left}\n", tally.rows))
 }

@@ -50,8 +50,11 @@ pub mod command;
 mod dump;
 pub mod embedded;
 pub mod etcd;
+pub mod joined;
 mod own;
 mod place;
+pub mod shared;
+pub mod site;
 
 use std::future::Future;
 use std::pin::Pin;

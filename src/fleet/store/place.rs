@@ -11,18 +11,16 @@ use crate::core::reason::Reason;
 use crate::director::config::fields::Section;
 use crate::director::config::problem::{Problem, listed};
 use crate::director::config::yaml::{FILE_MAX, Kind, read};
+use crate::director::policing::shared::SETTINGS;
 use crate::director::table::{Table, utc};
 use crate::io::clock;
 use crate::io::fs::read_limited;
 use crate::io::outbound::Endpoint;
 
 /// There while a restore is under way: what is in the store then is not all of it.
-const UNFINISHED: &str = "!restore";
+pub(super) const UNFINISHED: &str = "!restore";
 /// Bytes of a commit of a restore: room for what surrounds keys and values.
 const BATCH_BYTES: usize = COMMIT_MAX * 3 / 4;
-/// Tables that stay with each Fleet: what Directors tell again, and how it was. They do not move to a store that is shared.
-const STAYS: [&str; 6] = ["activity", "history", "intake", "inventory", "relayed", "spent"];
-
 /// See the module's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -57,7 +55,7 @@ impl Place {
     }
 
     /// The store behind the trait; `Fleet` has none. A file that is not there is made only for a restore.
-    fn open(&self, make: bool) -> Result<Option<Rc<dyn Store>>, String> {
+    pub(super) fn open(&self, make: bool) -> Result<Option<Rc<dyn Store>>, String> {
         Ok(match self {
             Place::Fleet(_) => None,
             Place::Redb(file) if !make && !file.exists() => return Err(format!("{}: there is no such file", file.display())),
@@ -101,7 +99,8 @@ impl Place {
         };
         let head = Head { from: self.kind().into(), revision, at: clock::unix(), ..Head::default() };
         let mut writer = Writer::begin(file, &head).map_err(|r| r.to_string())?;
-        let stays = |item: &Item| item.key.split_once('/').is_some_and(|(table, _)| STAYS.contains(&table));
+        // The other tables stay with each Fleet: a copy of them here would be an old one some day.
+        let stays = |item: &Item| !item.key.split_once('/').is_some_and(|(table, _)| SETTINGS.iter().any(|moved| moved.name() == table));
         self.rows(|item| if shared_only && stays(&item) { Ok(()) } else { writer.add(&item) })?;
         writer.end().map_err(|r| r.to_string())
     }
@@ -176,11 +175,11 @@ pub fn describe(file: &Path) -> Result<String, String> {
     Ok(format!("good: {} rows of {} from {}\n", tally.rows, head.from, utc(head.at)))
 }
 
-fn everything() -> Span {
+pub(super) fn everything() -> Span {
     Span { from: vec![1], to: vec![0xff] }
 }
 
-fn unfinished() -> Reason {
+pub(super) fn unfinished() -> Reason {
     Reason::new("store_unfinished", "a restore into this store was interrupted, and not all is there; run `store restore` again")
 }
 
