@@ -150,9 +150,11 @@ pub async fn come(file: &File, own: &Path, named: Option<&str>, join: bool) -> R
     let Some(named) = named else {
         return match copy_of {
             None => Ok(None),
-            Some(_) => Err("this Fleet shares its settings with others: start it with the same --store, or with --store fleet, and it goes \
+            Some(_) => {
+                Err("this Fleet shares its settings with others: start it with the same --store, or with --store fleet, and it goes \
                             on alone with the copy that it has"
-                .into()),
+                    .into())
+            }
         };
     };
     let place = Place::parse(named, own).map_err(|e| format!("--store: {e}"))?;

@@ -30,16 +30,14 @@
 //!
 //! ## Where it stands
 //!
-//! `vmetric-fleet` still keeps its tables in `fleet.redb` through [`crate::director::store`], which it shares with the Director:
-//! its registry is in memory, and a change is queued behind an answer. None of its tables is moved yet; [`command`] carries their
-//! rows between that file, a file of [`embedded`] and etcd, keys as `<table>/<key>`.
+//! [`shared`] keeps the tables of [`crate::director::policing::shared::SETTINGS`] here (`policies`, `policy_changes`, `clusters`,
+//! `templates`, `confirmations`), keys as `<table>/<key>`; [`joined`] is how a Fleet comes to a store, [`site`] joins both to the
+//! running server. The seam is [`crate::director::store::Elsewhere`]: changes of these tables are committed here, `durable` waits
+//! for it, and the Fleet's own file keeps a copy. [`command`] carries rows between that file, a file of [`embedded`] and etcd.
 //!
-//! The way to move them, each table whole:
-//! 1. `policies`, `policy_changes`, `clusters`, `templates`: few writers. The seam is the director's `Store::queue`: changes of
-//!    these tables go to a task of Fleet's that commits them here, and `Store::durable` waits for it, too. Conditions are the
-//!    rows' revisions, and that the change's own number in `policy_changes` is still free, which orders all Fleets. After a
-//!    conflict the tables are listed again into the registry, and the person is told to look again. A watch brings what other
-//!    Fleets did into the registry and hands it out to parked Directors at once.
+//! The next tables, each whole:
+//! 1. The leases of clusters: a row each, on the condition that it and its cluster are as they were known. Needs what members say of
+//!    themselves at other Fleets.
 //! 2. The site's CA and the Directors' records, so that a Director is known at every Fleet; orders and roll-outs, planned by the
 //!    Fleet that holds a lease.
 //! 3. Users, sessions, tokens; the audit's chain, whose next number is such a condition already.

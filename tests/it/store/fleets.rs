@@ -98,6 +98,8 @@ fn a_setting_made_at_one_fleet_reaches_a_director_of_another_within_a_second() {
     until("the first contact", || director.json::<StatusView>("status --json").fleet.is_some_and(|f| f.state == "connected"));
     let mut times = Vec::new();
     let mut reaches = |fleet: &Site, version: &str| {
+        // A poll that was answered a moment ago is followed by the next one within a second.
+        until("the parked poll", || b.json::<StatusView>("status --json").parked == 1);
         set(fleet, version);
         let began = clock::monotonic();
         let revision = history(fleet).changes[0].revision;

@@ -138,7 +138,11 @@ fn a_change_at_one_fleet_is_in_force_at_the_other() {
         let row = b.set(&Scope::AgentsOf("d1".into()), "mode=manual");
         assert_eq!(row.revision, 2, "one order over both");
         let wish = TemplateChange { name: Some("t".into()), ..Default::default() };
-        b.here.registry.borrow_mut().agents.insert("d1".into(), vmetric::director::records::Agent { id: "d1".into(), ..Default::default() });
+        b.here
+            .registry
+            .borrow_mut()
+            .agents
+            .insert("d1".into(), vmetric::director::records::Agent { id: "d1".into(), ..Default::default() });
         b.act(|registry| registry.create_template("t1", "d1", &"0".repeat(64), &wish, 5).unwrap());
         b.shared.durable().await.unwrap();
         until("B's template at A", || a.here.registry.borrow().named_template("t").is_ok()).await;
