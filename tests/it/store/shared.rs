@@ -218,7 +218,7 @@ fn whatever_two_fleets_do_at_once_every_answer_is_true() {
                     };
                     let row = fleet.set(&scope, &format!("mode=auto;version=1.{n}.{}", fleet.name.len()));
                     // Some wait for the answer, others say the next thing at once.
-                    if next(&mut seed) % 3 > 0 && fleet.shared.durable().await.is_ok() {
+                    if !next(&mut seed).is_multiple_of(3) && fleet.shared.durable().await.is_ok() {
                         made.push(row.revision);
                     }
                 }
