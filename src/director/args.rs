@@ -71,6 +71,10 @@ Cluster (this Director is a member of one; Fleet made it)
   cluster plan [--json]             the members in the order in which they are updated, and why nobody goes now
   cluster health [--version V] [--json]
                                     exit code 0: every member is healthy, reached from here, and runs V; else 1, with the reason
+  cluster update --file BUNDLE [--version V] [--force]
+      As `update --file`, which takes the cluster's lease, too: Fleet's; where Fleet does not answer, every other member has to
+      promise it. --force: although some are not healthy or do not answer; says what quorum that costs.
+  cluster resume                    what members hold against the next one (a failure, a lease that ran out) is seen to
   drain [--wait 10s] [--for 1h] [--force]
       Takes the cluster's lease, fails /readyz, waits for load balancers, trials and downloads. Then stop the service, deploy,
       start: the lease is given back once the others see it well. Refused while another member is not healthy or away.
@@ -241,14 +245,22 @@ pub fn parse(args: &[String], state: Option<String>, role: &Role) -> Result<Comm
         return Ok(Command::SelfTest);
     }
     let state = PathBuf::from(words.option("--state")?.or(state).unwrap_or(role.state.into()));
-    let word = words.word()?.unwrap_or_default();
+    let mut word = words.word()?.unwrap_or_default();
+    #[cfg(unix)]
+    let cluster = word == "cluster" && role.configured && words.args.first().is_some_and(|next| next == "update");
+    #[cfg(unix)]
+    if cluster {
+        word = words.word()?.unwrap_or_default();
+    }
     if word == "help" {
         return Ok(Command::Help);
     }
     let command = match word.as_str() {
         "run" | "serve" => Command::Run(run(&mut words, state, role)?),
         #[cfg(unix)]
-        "enroll" | "rollback" | "update" if role.configured => Command::Own(super::own::command::Asked::parse(&word, &mut words, state)?),
+        "enroll" | "rollback" | "update" if role.configured => {
+            Command::Own(super::own::command::Asked { cluster, ..super::own::command::Asked::parse(&word, &mut words, state)? })
+        }
         "backups" | "restore" if role.configured => Command::Backups(backups(&word, &mut words, state)?),
         "schedule" => Command::Schedule(schedule::Asked::parse(&mut words)?),
         _ => Command::Ask(Box::new(ask(&word, &mut words, state, role)?)),

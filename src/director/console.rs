@@ -7,7 +7,7 @@ use std::path::Path;
 use miniserde::json;
 
 use super::acts::OrderedView;
-use super::admin::{SOCKET, StatusWire};
+use super::admin::{AdminWire, SOCKET, StatusWire};
 use super::api_tokens;
 use super::approval::ApprovalView;
 use super::args::Ask;
@@ -51,6 +51,21 @@ pub fn run(ask: &Ask, role: &Role, out: &mut impl Write) -> Result<(), String> {
         super::cluster::command::verdict(ask, &line)?;
     }
     Ok(())
+}
+
+/// One question, and the first line of its answer; `None`: nobody runs there.
+///
+/// # Errors
+/// The refusal.
+pub fn ask_one(state: &Path, request: &AdminWire) -> Result<Option<String>, String> {
+    let Ok(mut stream) = UnixStream::connect(state.join(SOCKET)) else { return Ok(None) };
+    stream.write_all((json::to_string(request) + "\n").as_bytes()).map_err(|e| e.to_string())?;
+    let mut lines = BufReader::new(stream).lines();
+    let status: StatusWire = parse(&lines.next().unwrap_or(Ok(String::new())).map_err(gone)?)?;
+    match status.code.as_str() {
+        "ok" => lines.next().transpose().map_err(gone),
+        _ => Err(format!("{} ({})", status.detail, status.code)),
+    }
 }
 
 fn connect(state: &Path, role: &Role) -> Result<UnixStream, String> {

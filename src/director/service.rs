@@ -56,6 +56,10 @@ impl Service for Front {
         if let Some(limit) = self.0.extra.borrow().as_ref().and_then(|extra| extra.body_limit(method, path)) {
             return limit;
         }
+        #[cfg(unix)]
+        if let Some(limit) = super::cluster::vote::body_limit(method, path).filter(|_| self.0.role.configured) {
+            return limit;
+        }
         0
     }
 
@@ -92,6 +96,10 @@ fn other(site: &Rc<Site>, request: &Request) -> Answer {
     let extra = site.extra.borrow().clone();
     #[cfg(unix)]
     if let Some(answer) = extra.and_then(|extra| extra.call(site, request)) {
+        return answer;
+    }
+    #[cfg(unix)]
+    if let Some(answer) = super::cluster::vote::call(site, request).filter(|_| site.role.configured) {
         return answer;
     }
     let _ = (site, request);

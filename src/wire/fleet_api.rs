@@ -105,6 +105,8 @@ pub struct HealthWire {
     pub pin: Option<String>,
     /// What it sees of the other members; absent = a version that does not look.
     pub peers: Option<Vec<PeerWire>>,
+    /// The member of its cluster that it has promised a lease to, Fleet being away; absent = none.
+    pub promised: Option<String>,
     /// How old this is; absent = a version that does not say: it counts from when it is heard.
     pub dated: Option<DatedWire>,
 }
@@ -152,6 +154,12 @@ pub struct ClusterWire {
     pub holder: Option<String>,
     /// Until when.
     pub expires: Option<u64>,
+    /// Why a person or a failure stopped it; absent = nothing did.
+    pub stopped: Option<String>,
+    /// How long `/readyz` fails before a stop, seconds.
+    pub drain_s: Option<u64>,
+    /// How long a member is watched before the next one goes, seconds.
+    pub soak_s: Option<u64>,
 }
 
 /// One of them.
@@ -163,6 +171,8 @@ pub struct ClusterMemberWire {
     pub url: Option<String>,
     /// Under which pin.
     pub pin: Option<String>,
+    /// Its own public key, by which the others know its words.
+    pub key: Option<String>,
     /// A word of [`crate::core::cluster::member::State`].
     pub state: String,
     /// Why, for people.

@@ -8,6 +8,9 @@
 //! Both carry the header `fleet-lock-protocol: true` and the Director's own credential: `id` is that Director, `group` its
 //! cluster. A client that knows nothing of our fields is served: its lock is recursive, as the protocol says, and expires.
 //! Times are relative, so that no two clocks need to agree.
+//!
+//! Members of a cluster speak it to each other, too, when Fleet is away ([`crate::core::cluster::peers`]): `Bearer ID~PROOF`, where
+//! the proof is by the key of that member that Fleet told.
 
 use miniserde::{Deserialize, Serialize};
 
@@ -31,8 +34,15 @@ pub struct LockWire {
     pub epoch: Option<u64>,
     /// How long it is needed from now on, seconds.
     pub needs_s: Option<u64>,
-    /// `before` (it serves, or drains), `stop` (it stops as soon as it has the answer), `after` (it was away).
+    /// `before` (it serves, or drains), `stop` (it stops as soon as it has the answer), `after` (it was away). Between members at
+    /// `steady-state` also `resume`: a person says that it goes on.
     pub phase: Option<String>,
+    /// Between members: the highest epoch that the asking one knows.
+    pub known: Option<u64>,
+    /// Between members: a person takes on what is not healthy.
+    pub force: Option<bool>,
+    /// Between members: it is back, and its update failed; why.
+    pub failed: Option<String>,
 }
 
 /// FleetLock's own part.

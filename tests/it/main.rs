@@ -17,6 +17,10 @@ mod canonical;
 mod certificates;
 #[cfg(all(target_os = "linux", feature = "fleet"))]
 mod cluster;
+#[cfg(all(target_os = "linux", feature = "fleet"))]
+mod cluster_peers;
+#[cfg(feature = "director")]
+mod cluster_peers_sim;
 #[cfg(feature = "director")]
 mod cluster_sim;
 #[cfg(all(unix, feature = "company-ca"))]

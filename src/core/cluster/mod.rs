@@ -18,10 +18,12 @@
 //! | `lease_expired`, `cluster_halted`, `cluster_paused`, `cluster_aborted` | a person: `cluster resume` |
 //! | `lease_lost`, `ask_over`, `lease_too_short` | the asking member: it serves on and asks anew |
 //! | `not_a_member` | a person: the cluster's members were changed |
+//! | `lease_wanted`, `peer_silent` | the member that is named ([`peers`]: the lease without Fleet) |
 
 pub mod dated;
 pub mod lease;
 pub mod member;
+pub mod peers;
 pub mod plan;
 
 use std::collections::BTreeSet;

@@ -6,7 +6,9 @@ use std::time::Duration;
 use miniserde::{Deserialize, Serialize, json};
 use smol::net::unix::UnixStream;
 
+use super::ballot::{self, Ballot, Ground};
 use super::lease::LeaseFile;
+use super::vote;
 use crate::core::cluster::lease::Phase;
 use crate::core::cluster::majority;
 use crate::core::cluster::member::SILENT_S;
@@ -68,8 +70,8 @@ pub struct DrainView {
 pub fn asks(word: &str, words: &mut Words, request: &mut AdminWire) -> Result<bool, String> {
     match word {
         "cluster" => {
-            let act = words.word()?.filter(|act| matches!(act.as_str(), "plan" | "health"));
-            request.act = Some(act.ok_or("expected `cluster plan` or `cluster health [--version V]`")?);
+            let act = words.word()?.filter(|act| matches!(act.as_str(), "plan" | "health" | "resume"));
+            request.act = Some(act.ok_or("expected `cluster plan`, `health [--version V]`, `update --file BUNDLE` or `resume`")?);
             request.version = words.option("--version")?;
         }
         "drain" => {
@@ -89,7 +91,17 @@ pub fn asks(word: &str, words: &mut Words, request: &mut AdminWire) -> Result<bo
 /// The reason.
 pub async fn run(site: &Rc<Site>, request: &AdminWire, who: &str, out: &mut UnixStream) -> Result<(), Reason> {
     match request.command.as_str() {
-        "cluster" => reply(out, &view(site, request.version.as_deref())).await,
+        "cluster" => match request.act.as_deref() {
+            Some("lease") => {
+                let view = lease_for_update(site, request.force == Some(true), who).await?;
+                reply(out, &view).await
+            }
+            Some("resume") => {
+                let view = resume_peers(site, who).await?;
+                reply(out, &view).await
+            }
+            _ => reply(out, &view(site, request.version.as_deref())).await,
+        },
         "drain" => {
             let view = drain(site, request, who).await?;
             reply(out, &view).await
@@ -138,6 +150,75 @@ fn unwell(view: &HealthView, own: &str, version: Option<&str>) -> Option<String>
     }
     let other = |version: &&str| cluster.members.iter().find(|member| member.version != *version);
     version.and_then(|wanted| other(&wanted).map(|member| format!("{} runs {}, not {wanted}", member.id, member.version)))
+}
+
+/// Before an update from a medium: the cluster's lease, so that a refusal costs nothing. Fleet's, or that of the peers where
+/// Fleet does not answer.
+async fn lease_for_update(site: &Rc<Site>, forced: bool, who: &str) -> Result<DrainView, Reason> {
+    let own = own(site)?;
+    let said = |detail: String| DrainView { detail, ..Default::default() };
+    let Some(group) = own.shared.lease_group() else { return Ok(said("this Director is in no cluster".into())) };
+    let (state, shared, me) = (own.state(), own.shared.clone(), own.node());
+    shared.use_lease();
+    let got = smol::unblock(move || {
+        let file = LeaseFile::read(&state).filter(|file| file.group == group).unwrap_or_else(|| LeaseFile::wish(&group));
+        vote::wish(&shared, &state, &me, &file).map_err(|wait| wait.reason)?;
+        match file.ask(&state, Phase::Before, 0, || {}) {
+            Ok(locked) => {
+                LeaseFile { epoch: locked.epoch, ..file }.write(&state)?;
+                return Ok((None, "Fleet gave the cluster's lease".to_string()));
+            }
+            Err(error) if error.refused => {
+                if file.epoch.is_none() {
+                    LeaseFile::remove(&state)?;
+                }
+                let hint = format!(
+                    "{}; nothing was done. Fleet answers, so the exception is given there: `vmetric-fleet cluster override`",
+                    error.reason.detail
+                );
+                return Err(Reason::received(error.reason.code.to_string(), hint));
+            }
+            Err(_) => {}
+        }
+        let ground = Ground::new(&shared, &state, || {})?;
+        let mut ballot = Ballot::wish(&group, forced);
+        let asked = ballot.ask(&ground, Phase::Before, 0);
+        match asked {
+            Ok((joint, _)) => Ok((joint.cost, format!("Fleet does not answer: the members promised the lease, epoch {}", joint.epoch))),
+            Err(wait) => {
+                if ballot.give_back(&ground).is_ok() {
+                    Ballot::remove(&state)?;
+                }
+                let remedy = match wait.reason.code.as_ref() {
+                    "lease_held" | "lease_wanted" => "wait for that member",
+                    "lease_expired" | "cluster_halted" => "`cluster resume` once it is known how that member is",
+                    "peer_silent" => "nothing was done",
+                    _ => "bring it back, or --force takes this on",
+                };
+                Err(Reason::received(wait.reason.code.to_string(), format!("{}; nothing was done: {remedy}", wait.reason.detail)))
+            }
+        }
+    })
+    .await?;
+    let (cost, mut detail) = got;
+    if let Some(cost) = cost {
+        site.acting(who, |registry| registry.event(clock::unix(), "", "cluster_override", cost.clone(), None));
+        site.flush();
+        detail += &format!("; by exception: {cost}");
+    }
+    Ok(said(detail))
+}
+
+/// A person says that it goes on: what the members hold against the next one is given up. Fleet's own stop is Fleet's.
+async fn resume_peers(site: &Rc<Site>, who: &str) -> Result<DrainView, Reason> {
+    let own = own(site)?;
+    let (state, shared) = (own.state(), own.shared.clone());
+    let missed = smol::unblock(move || ballot::resume(&shared, &state)).await?;
+    let end = if missed.is_empty() { String::new() } else { format!("; NOT told: {}: say it again once they answer", missed.join(", ")) };
+    let detail = format!("the members were told that it goes on{end}");
+    site.acting(who, |registry| registry.event(clock::unix(), "", "cluster_resumed", detail.clone(), None));
+    site.flush();
+    Ok(DrainView { detail, ..Default::default() })
 }
 
 fn own(site: &Site) -> Result<Rc<Own>, Reason> {
@@ -196,8 +277,9 @@ async fn drain(site: &Rc<Site>, request: &AdminWire, who: &str) -> Result<DrainV
 async fn ask(own: &Rc<Own>, file: LeaseFile) -> Result<(LeaseFile, u64), Reason> {
     let (state, shared) = (own.state(), own.shared.clone());
     shared.use_lease();
+    let me = own.node();
     smol::unblock(move || {
-        file.write(&state)?;
+        vote::wish(&shared, &state, &me, &file).map_err(|wait| wait.reason)?;
         match file.ask(&state, Phase::Before, 0, || {}) {
             Ok(locked) => {
                 let file = LeaseFile { epoch: locked.epoch, ..file };
@@ -232,6 +314,7 @@ async fn last_word(own: &Rc<Own>, file: LeaseFile, needs_s: u64) -> Result<Optio
 /// The running Director is of another version.
 pub fn shown(ask: &Ask, line: &str) -> Result<String, String> {
     match ask.request.command.as_str() {
+        "cluster" if ask.request.act.as_deref() == Some("resume") => Ok(parse::<DrainView>(line)?.detail + "\n"),
         "cluster" => Ok(table(&parse(line)?)),
         "drain" | "resume" => Ok(parse::<DrainView>(line)?.detail + "\n"),
         _ => Ok(format!("{line}\n")),

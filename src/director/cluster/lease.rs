@@ -96,6 +96,7 @@ impl LeaseFile {
             epoch: self.epoch,
             needs_s: Some(needs_s),
             phase: Some(phase.into()),
+            ..Default::default()
         };
         let link = Link::new(&config, state, None, tick).map_err(broken)?;
         let text = link.lock(path, &json::to_string(&wire), LOCK_MAX, ANSWER)?;
@@ -105,12 +106,13 @@ impl LeaseFile {
 
 /// Gives back what is not needed any more: after an update as soon as Fleet has seen this Director well for long enough.
 pub async fn keep(site: Rc<Site>, shared: std::sync::Arc<Shared>, state: State) {
-    let mut told = String::new();
+    let (mut told, mut told_peers) = (String::new(), String::new());
     loop {
         smol::Timer::after(AGAIN).await;
         if shared.is_on_trial() || shared.lease_in_use() || site.cluster.drained.get() || site.stopping.get() {
             continue;
         }
+        super::ballot::keep(&site, &shared, &state, &mut told_peers).await;
         // A process that waits for the launcher has not come back yet.
         let Some(file) = LeaseFile::read(&state) else { continue };
         let state = state.clone();

@@ -7,17 +7,23 @@
 //!   ^-- /v1/pre-reboot, /v1/steady-state: lease --- the engine before a stop, keep() afterwards
 //! ```
 //!
+//! peers <-- /v1/pre-reboot, /v1/steady-state: their promises, where Fleet does not answer (ballot asks, vote promises)
+//!
 //! A Director that is in no cluster has none of this: nothing is told, so nobody is looked at and no lease is asked for.
 
+pub mod ballot;
 pub mod command;
 pub mod lease;
 pub mod peers;
+pub mod told;
+pub mod vote;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::io::clock;
+use crate::io::state::State;
 use crate::wire::fleet_api::{ClusterWire, PeerWire};
 
 /// What this Director saw of a peer.
@@ -35,6 +41,8 @@ pub struct Member {
     /// What Fleet said last, and when, seconds since 1970; `None` = it is in no cluster, or Fleet was not heard since the start.
     pub told: RefCell<Option<(ClusterWire, u64)>>,
     looks: RefCell<BTreeMap<String, Look>>,
+    /// Whom this member has promised a lease, Fleet being away.
+    pub promised: RefCell<Option<String>>,
     /// A person took it out of the load balancer.
     pub drained: Cell<bool>,
 }
@@ -53,8 +61,25 @@ impl Member {
         Some(self.looks.borrow().iter().map(word).collect())
     }
 
+    /// What was known at the end of the run before: without Fleet it counts on.
+    pub fn restore(&self, state: &State) {
+        match told::read(state) {
+            // When Fleet said it nobody knows.
+            Ok(told) => *self.told.borrow_mut() = told.map(|told| (told, 0)),
+            Err(reason) => log::error!("{reason}"),
+        }
+        let book = vote::book(state).map_err(|wait| log::error!("{}", wait.reason)).unwrap_or_default();
+        *self.promised.borrow_mut() = book.lease.map(|lease| lease.holder);
+    }
+
+    /// What this member sees of the others.
+    pub fn looks(&self) -> BTreeMap<String, Look> {
+        self.looks.borrow().clone()
+    }
+
     /// Fleet said something new.
-    pub fn hear(&self, cluster: Option<ClusterWire>) {
+    pub fn hear(&self, state: &State, cluster: Option<ClusterWire>) {
+        told::keep(state, self.told.borrow().as_ref().map(|(told, _)| told), cluster.as_ref());
         let members: Vec<String> = cluster.iter().flat_map(|c| &c.members).map(|m| m.id.clone()).collect();
         self.looks.borrow_mut().retain(|id, _| members.contains(id));
         *self.told.borrow_mut() = cluster.map(|cluster| (cluster, clock::unix()));

@@ -64,6 +64,9 @@ async fn look_around(site: &Rc<Site>, kept: &mut BTreeMap<String, Kept>) {
             site.uplink.hurry();
         }
     }
+    if let Some(own) = site.own.borrow().as_ref() {
+        own.shared.see(site.cluster.looks(), site.draining.get());
+    }
     // While one of them is away or just back, what is seen of it is waited for.
     if site.cluster.told.borrow().as_ref().is_some_and(|(cluster, _)| cluster.holder.is_some()) {
         site.uplink.hurry();

@@ -89,6 +89,7 @@ pub async fn attend(own: Rc<Own>, site: Rc<Site>) {
 fn set_draining(shared: &Shared, site: &Site, waiting: bool) {
     let draining = waiting || shared.is_on_trial() || site.cluster.drained.get();
     let before = site.draining.replace(draining);
+    shared.see(site.cluster.looks(), draining);
     if before && !draining {
         site.planner.ring();
     }

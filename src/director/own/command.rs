@@ -10,7 +10,11 @@ use crate::agent::enroll::{self, EnrollArgs};
 use crate::agent::{build, command, status};
 use crate::core::product::DIRECTOR;
 use crate::core::reason::Reason;
+use crate::director::admin::AdminWire;
 use crate::director::args::Words;
+use crate::director::cluster::command::DrainView;
+use crate::director::console;
+use crate::director::own::shared;
 use crate::io::state::State;
 use crate::io::user::become_owner_of;
 
@@ -25,6 +29,10 @@ pub struct Asked {
     pub tree: Option<PathBuf>,
     /// `update --version`; the newest in the tree when absent.
     pub version: Option<String>,
+    /// `update --file` of a cluster's member: although others are not healthy or do not answer.
+    pub force: bool,
+    /// `cluster update`: only as a member of a cluster.
+    pub cluster: bool,
     /// `--key`.
     pub key: Option<String>,
     /// `--pin`.
@@ -50,6 +58,7 @@ impl Asked {
         if word == "update" {
             let missing = "update needs --file TREE|BUNDLE: a published tree, or what `vmetric-release bundle` made of one";
             (asked.tree, asked.version) = (Some(words.option("--file")?.ok_or(missing)?.into()), words.option("--version")?);
+            asked.force = words.flag("--force");
             return Ok(asked);
         }
         asked.fleet = words.option("--fleet")?.ok_or("enroll needs --fleet https://HOST:PORT")?;
@@ -73,6 +82,7 @@ pub fn obey(asked: Asked, key: Option<String>, out: &mut impl Write) -> Result<(
     become_owner_of(&asked.state).map_err(|e| format!("{}: its owner cannot be become: {e}", asked.state.display()))?;
     let said = match (&asked.tree, asked.fleet.is_empty()) {
         (Some(tree), _) => {
+            lease(&asked, out)?;
             let image = std::env::current_exe().unwrap_or_default();
             let (state, version) = (asked.state.clone(), asked.version.clone());
             let update = UpdateArgs { product: &DIRECTOR, state, tree: tree.clone(), version, image };
@@ -83,6 +93,22 @@ pub fn obey(asked: Asked, key: Option<String>, out: &mut impl Write) -> Result<(
     };
     let said = said.map_err(|reason| reason.to_string())?;
     writeln!(out, "{said}").map_err(|e| e.to_string())
+}
+
+/// A member of a cluster has the lease before anything begins; a refusal costs nothing. A Director that does not run says so
+/// itself, one of a version without this asks when it stops.
+fn lease(asked: &Asked, out: &mut impl Write) -> Result<(), String> {
+    let group = shared::group(&State::look_of(&DIRECTOR, &asked.state));
+    let Some(_) = group else {
+        let none = "this Director is in no cluster, as far as Fleet told; `update --file` updates it by itself".to_string();
+        return if asked.cluster { Err(none) } else { Ok(()) };
+    };
+    let request = AdminWire { command: "cluster".into(), act: Some("lease".into()), force: Some(asked.force), ..Default::default() };
+    let Some(line) = console::ask_one(&asked.state, &request)? else { return Ok(()) };
+    match json::from_str::<DrainView>(&line) {
+        Ok(view) => writeln!(out, "{}", view.detail).map_err(|e| e.to_string()),
+        Err(_) => Ok(()),
+    }
 }
 
 fn enroll(asked: Asked, key: Option<String>) -> Result<String, Reason> {

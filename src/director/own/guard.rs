@@ -207,11 +207,7 @@ impl Duties for Guard {
         }
         self.back_up(order)?;
         tick();
-        // Whoever stands here with a bundle has looked at the cluster himself: `cluster health`, `drain`.
-        if order.is_local() {
-            return self.drain(order);
-        }
-        if let Err((reason, for_s)) = self.permit.drained(&self.shared, &self.state) {
+        if let Err((reason, for_s)) = self.permit.drained(&self.shared, &self.state, order.is_local()) {
             self.note(Note::Begins(order, Stage::Stop));
             if reason.code != "draining" {
                 self.note(Note::Stopped(order, Stage::Stop, reason.clone()));

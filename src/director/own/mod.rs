@@ -143,6 +143,7 @@ impl Own {
                 run::rest();
             }
         };
+        site.cluster.restore(&self.started.state);
         self.obey_file(&site.settings.borrow());
         std::thread::Builder::new().name("engine".into()).spawn(engine).map_err(|e| format!("the engine's thread: {e}"))?;
         *site.own.borrow_mut() = Some(self.clone());

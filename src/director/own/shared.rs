@@ -1,5 +1,6 @@
 //! What the engine's thread and the main loop say to each other.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
@@ -11,6 +12,8 @@ use super::journal::{Journal, StepWire};
 use crate::agent::duties::StopGate;
 use crate::core::reason::Reason;
 use crate::core::update::Order;
+use crate::director::cluster::Look;
+use crate::director::cluster::vote::Sight;
 use crate::director::config::Fleet;
 use crate::io::state::State;
 use crate::io::{clock, process};
@@ -29,6 +32,11 @@ const GROUP: &str = "storage/cluster.json";
 #[derive(Serialize, Deserialize)]
 struct GroupWire {
     group: String,
+}
+
+/// The cluster whose lease this Director needs.
+pub fn group(state: &State) -> Option<String> {
+    state.read::<GroupWire>(GROUP).ok().flatten().map(|kept| kept.group)
 }
 
 /// To the main loop.
@@ -96,6 +104,9 @@ pub struct Shared {
     group: Mutex<Option<String>>,
     state: State,
     lease_used: Mutex<Option<Duration>>,
+    /// Held while this member decides about a promise, or wishes a lease itself.
+    promises: Mutex<()>,
+    sight: Mutex<Sight>,
     words: (Sender<Word>, Receiver<Word>),
 }
 
@@ -118,9 +129,11 @@ impl Shared {
             turn_asked: unbounded(),
             veto: Mutex::new(None),
             fleet: Mutex::new(None),
-            group: Mutex::new(state.read::<GroupWire>(GROUP).ok().flatten().map(|kept| kept.group)),
+            group: Mutex::new(group(state)),
             state: state.clone(),
             lease_used: Mutex::new(None),
+            promises: Mutex::new(()),
+            sight: Mutex::default(),
             words: unbounded(),
         }
     }
@@ -238,6 +251,22 @@ impl Shared {
     /// Whether it did lately.
     pub fn lease_in_use(&self) -> bool {
         lock(&self.lease_used).is_some_and(|at| clock::monotonic().saturating_sub(at) < QUIET_LIFE)
+    }
+
+    /// One decision about promises at a time.
+    pub fn promises(&self) -> MutexGuard<'_, ()> {
+        lock(&self.promises)
+    }
+
+    /// What the main loop sees of the cluster's members, and whether this one serves.
+    pub fn see(&self, looks: BTreeMap<String, Look>, draining: bool) {
+        *lock(&self.sight) = Sight { looks, draining };
+    }
+
+    /// That.
+    pub fn sight(&self) -> Sight {
+        let sight = lock(&self.sight).clone();
+        Sight { draining: sight.draining || self.is_on_trial() || self.wants_quiet(), ..sight }
     }
 
     /// It does not want to stop any more: the main loop serves on.

@@ -84,8 +84,10 @@ impl Registry {
         let member = |m: MemberView| {
             let address = self.policing.words.get(&m.id).and_then(|word| word.address.clone());
             let (url, pin) = address.unzip();
-            ClusterMemberWire { id: m.id, url, pin, state: m.state, detail: m.detail, version: m.version, load: m.load }
+            let key = self.agents.get(&m.id).and_then(|agent| agent.device_key.clone());
+            ClusterMemberWire { id: m.id, url, pin, key, state: m.state, detail: m.detail, version: m.version, load: m.load }
         };
+        let stopped = view.stopped.as_ref().map(|_| view.detail.clone());
         let reason = Some((view.code, view.detail)).filter(|(code, _)| code != "ready").unzip();
         Some(ClusterWire {
             id: view.id,
@@ -95,6 +97,9 @@ impl Registry {
             detail: reason.1,
             holder: view.holder,
             expires: view.expires,
+            stopped,
+            drain_s: Some(view.drain_s),
+            soak_s: Some(view.soak_s),
         })
     }
 }

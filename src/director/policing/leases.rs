@@ -11,7 +11,7 @@ use miniserde::{Deserialize, Serialize};
 use super::clusters::ClusterRow;
 use crate::core::cluster::dated::{Dated, Made, made_at};
 use crate::core::cluster::lease::{Ask, Book, Forgiven, Kind, LEASE_S, Lease, Lost, SOAK_MAX_S, SOAK_S, Stop, Terms, Waiver};
-use crate::core::cluster::member::{Failure, Says, Seen, Word};
+use crate::core::cluster::member::{Failure, SILENT_S, Says, Seen, Word};
 use crate::core::cluster::plan::{Cost, View, Wait};
 use crate::core::reason::Reason;
 use crate::director::cancel::Cancel;
@@ -39,6 +39,8 @@ pub struct MemberWord {
     since: u64,
     peers: Option<Vec<PeerWire>>,
     load: u64,
+    /// Whom it has promised a lease, Fleet being away.
+    promised: Option<String>,
     /// Where it is reached, and under which pin.
     pub address: Option<(String, String)>,
 }
@@ -102,7 +104,8 @@ struct UntilRow {
 }
 
 impl BookRow {
-    fn of(book: &Book) -> BookRow {
+    /// Of a book.
+    pub fn of(book: &Book) -> BookRow {
         let lease = book.lease.clone().map(|l| LeaseRow {
             holder: l.holder,
             nonce: l.nonce,
@@ -133,7 +136,8 @@ impl BookRow {
         }
     }
 
-    fn book(self) -> Book {
+    /// What it holds.
+    pub fn book(self) -> Book {
         let lease = self.lease.map(|l| Lease {
             holder: l.holder,
             nonce: l.nonce,
@@ -220,8 +224,8 @@ impl Registry {
         }
         let since = before.filter(|word| word.says == says).map_or(now, |word| word.since);
         let address = health.url.clone().zip(health.pin.clone());
-        let (peers, load) = (health.peers.clone(), health.agents_online.unwrap_or(0));
-        self.policing.words.insert(id.to_string(), MemberWord { made, says, since, peers, load, address });
+        let (peers, load, promised) = (health.peers.clone(), health.agents_online.unwrap_or(0), health.promised.clone());
+        self.policing.words.insert(id.to_string(), MemberWord { made, says, since, peers, load, promised, address });
     }
 
     /// All members of a cluster, as they are known now.
@@ -240,6 +244,12 @@ impl Registry {
             let of = word.peers.as_ref()?.iter().find(|peer| peer.id == id)?;
             Some(Word { peer: other.clone(), reached: of.reached, at: ago(word.made.at?).saturating_sub(of.age_s) })
         };
+        // Its peers gave it a lease while Fleet was away: it may leave at any moment.
+        let promised = |member: &String| {
+            let word = self.policing.words.get(member).filter(|word| word.promised.as_deref() == Some(id));
+            word.is_some_and(|word| word.made.at.is_some_and(|at| ago(at).saturating_add(SILENT_S) > ago(clock::monotonic())))
+        };
+        let promised = row.members.iter().any(promised);
         let agent = self.agents.get(id).filter(|agent| agent.removed_at.is_none());
         let order = self.order_in_force(id).map(|(order, _)| order);
         let switched = order.and_then(|order| order.step()).is_some_and(|step| step.has_switched());
@@ -249,7 +259,11 @@ impl Registry {
             id: id.to_string(),
             // A member that says how it is is known by that, one of an older version by its polls.
             heard_at: agent.map_or(0, |_| known.map_or_else(|| self.last_contact(id), |word| word.made.at.map_or(0, ago))),
-            says: if switched || trial { Says::Moving } else { word.says },
+            says: match word.says {
+                _ if switched || trial => Says::Moving,
+                Says::Serves if promised => Says::Draining,
+                says => says,
+            },
             since: word.since,
             words: others().filter_map(said).collect(),
             // A version that looks at its peers says where it is reached itself.

@@ -51,7 +51,7 @@ impl Uplink {
         }
         self.dated = date;
         #[cfg(unix)]
-        self.site.cluster.hear(answer.cluster);
+        self.site.cluster.hear(&self.state, answer.cluster);
         if answer.settings_revision.is_some() {
             self.site.uplink.announced.set(answer.settings_revision);
         }
@@ -119,6 +119,8 @@ impl Uplink {
             pin: Some(pin_text(&self.site.ca.pin())),
             #[cfg(unix)]
             peers: self.site.cluster.words(),
+            #[cfg(unix)]
+            promised: self.site.cluster.promised.borrow().clone(),
             dated: Some(self.age()),
             ..Default::default()
         };
