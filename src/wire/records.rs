@@ -90,13 +90,16 @@ impl AcceptedWire {
             true => before.map(|b| (b.director_issuer.clone(), b.director_generation)).unwrap_or_default(),
             false => (order.issuer.clone(), order.generation),
         };
+        // A cancel that comes after the end finds nothing to withdraw: how the update ended is what there is to say of it.
+        let over = |b: &AcceptedWire| b.ended && b.order.issuer == order.issuer && b.order.sha256 == order.sha256;
+        let ended = order.kind == "cancel" && before.is_some_and(over);
         AcceptedWire {
             order,
             at: now.unix,
             at_monotonic: now.monotonic,
             boot_id: now.boot_id.clone(),
             at_director: now.director,
-            ended: false,
+            ended,
             bytes: 0,
             director_issuer,
             director_generation,
@@ -312,6 +315,20 @@ mod tests {
             length: 9,
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn a_cancel_after_the_end_withdraws_nothing() {
+        let now = Moment { unix: 9, monotonic: 9, boot_id: "boot".into(), director: None };
+        let before = |ended| AcceptedWire { ended, ..AcceptedWire::receive(wire(), &now, None) };
+        let cancel = || OrderWire { kind: "cancel".into(), generation: 5, ..wire() };
+        let ended = |order, before: &AcceptedWire| AcceptedWire::receive(order, &now, Some(before)).ended;
+        assert!(ended(cancel(), &before(true)));
+        assert!(!ended(cancel(), &before(false)), "it is dropped, and that is told");
+        assert!(!ended(OrderWire { generation: 5, ..wire() }, &before(true)), "the same file again is an order");
+        assert!(!ended(OrderWire { sha256: hex::encode(&[2; 32]), ..cancel() }, &before(true)));
+        assert!(!ended(OrderWire { issuer: "other".into(), ..cancel() }, &before(true)));
+        assert!(!AcceptedWire::receive(cancel(), &now, None).ended);
     }
 
     #[test]
