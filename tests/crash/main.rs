@@ -71,7 +71,7 @@ Usage: tests/crash-matrix [GROUP...] [--all] [--deep] [--only CASE] [--seed N] [
 
   --all       every case of `crash`, small artifact
   --deep      every case of `crash` with a 24 MB artifact, errors also from there on (hours); 1,000 times bit-rot; more cuts
-  --only CASE repeats one case, as its line names it
+  --only CASE repeats one case, as its line names it; of the calls, with * for a word, all: 'crash:on-line:openat:*:EIO:*'
   --seed N    seed of what is random
   --jobs N    cases at a time, default: processors
   --keep      keep the work folder, and say where it is

@@ -101,14 +101,19 @@ fn sample(cases: Vec<Case>, seed: u64, of: usize) -> Vec<Case> {
     cases.into_iter().enumerate().filter(|(n, _)| n % step == offset).map(|(_, case)| case).collect()
 }
 
+/// Each word of the name is the pattern's, or the pattern has a `*` there.
+fn fits(pattern: &str, name: &str) -> bool {
+    pattern.split(':').count() == name.split(':').count() && pattern.split(':').zip(name.split(':')).all(|(p, n)| p == "*" || p == n)
+}
+
 /// The group `crash`.
 pub fn run(stage: &Stage, args: &Args) -> Result<Table, Ended> {
     let mut cases = Vec::new();
     let mut notes = Vec::new();
     match &args.only {
         Some(name) if hang::Case::parse(name).is_some() => {}
-        Some(name) => cases.push(Case::parse(name).ok_or(format!("'{name}' is no case"))?),
-        None => {
+        Some(name) if !name.contains('*') => cases.push(Case::parse(name).ok_or(format!("'{name}' is no case"))?),
+        pattern => {
             for flow in stage.flows.iter().copied() {
                 let counts = count(stage, flow)?;
                 let calls: Vec<String> =
@@ -118,11 +123,16 @@ pub fn run(stage: &Stage, args: &Args) -> Result<Table, Ended> {
                 cases.extend(plan(&counts, flow, args.deep, &stage.group("crash")));
             }
             println!("{} cases", cases.len());
-            if !args.all {
+            if let Some(pattern) = pattern {
+                cases.retain(|case| fits(pattern, &case.name()));
+                println!("of them like '{pattern}': {}", cases.len());
+            } else if !args.all {
                 cases = sample(cases, args.seed, if stage.is_director() { SAMPLE_DIRECTOR } else { SAMPLE });
                 println!("of them, from seed {}: {} (--all for all)", args.seed, cases.len());
             }
-            notes.extend(covered::compare(stage)?);
+            if pattern.is_none() {
+                notes.extend(covered::compare(stage)?);
+            }
         }
     }
     let mut table = each(args, &stage.work, &cases, |case, folder, table| {
