@@ -83,9 +83,10 @@ Cluster (this Director is a member of one; Fleet made it)
 Act
   install-command [--os linux|windows] [--arch amd64] [--version V] [--uses N] [--ttl 1h] [--json]
       Makes a token and prints the command that installs and enrolls an agent on a new device.
-  token create [--uses N] [--ttl 1h|never] [--serial S]... [--approval] [--json]
+  token create [--uses N] [--ttl 1h|never] [--serial S]... [--approval] [--label TEXT] [--json]
       --serial      only for devices with these serial numbers, each once, without an end
       --approval    each device waits until a person says `approve`
+      --label       what people call it; the devices that come with it keep it (`agents --json`)
   token list | revoke ID [--json]
   api-token create --role viewer [--ttl 30d] | list | revoke ID [--json]
       A token for GET /metrics (Prometheus); shown once.

@@ -291,6 +291,7 @@ impl Registry {
             enrolled_with: Some(key.clone()),
             outdated: None,
             serial: wire.serial.as_deref().map(|s| clean(s, SERIAL_MAX)),
+            label: token.name.clone().or_else(|| before.label.clone()),
             ..before
         };
         let id = agent.id.clone();

@@ -84,6 +84,8 @@ pub struct Agent {
     pub pins: Option<Vec<String>>,
     /// Its credential is signed by a former CA.
     pub outdated: Option<bool>,
+    /// What people called the token that it enrolled with.
+    pub label: Option<String>,
 }
 
 /// A device that shows the identity of another one.

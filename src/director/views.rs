@@ -80,6 +80,8 @@ pub struct AgentView {
     pub fingerprint: Option<String>,
     /// Another device with this identity, which is refused: its name, address and when it was seen.
     pub second_device: Option<String>,
+    /// What people called the token that it enrolled with.
+    pub label: Option<String>,
 }
 
 /// All agents.
@@ -255,6 +257,7 @@ impl Registry {
             clock: a.clock,
             rejected: a.rejected,
             serial: a.serial,
+            label: a.label,
             second_device: a.second.map(|s| format!("'{}' at {}, seen {}", s.hostname, s.peer, time::format(s.at))),
             ..Default::default()
         };

@@ -44,8 +44,8 @@ Look
   pin                               the pin that Directors enroll with
 
 Act
-  key create [--uses N] [--ttl 1h] [--approval] [--json]
-      An API key with which N Directors enroll; shown once, and worth nothing after its time.
+  key create [--uses N] [--ttl 1h] [--approval] [--label TEXT] [--json]
+      An API key with which N Directors enroll; shown once, and worth nothing after its time. They keep its label.
   key list | revoke ID [--json]
   token create --role viewer|contributor|admin|owner [--ttl 30d] [--json]
       A token for the REST API (/api/v1) and /metrics; shown once. It may what a person of that role may.

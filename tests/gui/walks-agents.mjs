@@ -81,13 +81,6 @@ async function clusterAgents(tools) {
   step('the default for its agents: Custom Policy, Save; off again loses nothing');
   await customPolicy(tools, page, () => panel(page, 'Default for its agents'), { off: /Organization|built in/ });
   await shown(tools, page, 'cluster-agents');
-  step('Pause updates: said why nobody goes; Resume updates');
-  await main(page).getByRole('button', { name: 'Pause updates' }).click();
-  await said(page, /No other member goes/);
-  await main(page).locator('.note.bad').getByText(/pause/).waitFor();
-  await shown(tools, page, 'cluster-paused');
-  await main(page).getByRole('button', { name: 'Resume updates' }).click();
-  await said(page, /next member may go/);
   step("a member's own default rests");
   await go(page, findings, world, `/fleet-management/directors/${world.directors[0]}`);
   await panel(page, 'Default for its agents').getByText(/belongs to the cluster/).waitFor();

@@ -45,12 +45,12 @@ async function newCluster(tools) {
   await main(page).getByRole('link', { name: 'coast <script>' }).click();
   await customPolicy(tools, page, () => panel(page, 'Update Management'), { off: 'Organization' });
   step('a member has no policy of its own');
-  await main(page).getByRole('link', { name: 'headquarters' }).click();
+  await main(page).getByRole('region', { name: 'Table of members' }).getByRole('link', { name: 'headquarters' }).click();
   await panel(page, 'Update Management').getByText(/belongs to the cluster/).waitFor();
   findings.expect((await panel(page, 'Update Management').getByRole('button', { name: 'Save' }).count()) === 0, 'cluster', 'a member has a form');
   step('Remove cluster: asked first');
   await page.goBack();
-  await main(page).getByText('Remove cluster').click();
+  await main(page).getByText('Remove cluster…').click();
   await main(page).getByRole('button', { name: 'Remove', exact: true }).click();
   await said(page, /was removed/);
   await page.context().close();

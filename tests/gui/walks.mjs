@@ -4,6 +4,7 @@ import { enter } from './login.mjs';
 import { AUTO, SUNDAY, at, choose, command, customPolicy, main, panel, said, seen, shown } from './steps.mjs';
 import { MORE } from './walks-more.mjs';
 import { AGENTS } from './walks-agents.mjs';
+import { CLUSTERS } from './walks-clusters.mjs';
 
 // Organization > Settings > Update Management: Mode; Method in Auto only; Schedule in Scheduled only; Save.
 async function organization(tools) {
@@ -439,6 +440,7 @@ export const WALKS = {
   'two-editors': race,
   'expired-session': expired,
   ...MORE,
+  ...CLUSTERS,
   'script-in-names': awkward,
   'without-javascript': withoutScript,
   keyboard,

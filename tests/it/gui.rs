@@ -332,17 +332,17 @@ fn static_files_are_kept_for_ever_by_their_hash() {
 }
 
 /// An open stream, and what came of it.
-struct Stream(crate::serve::site::Raw, String);
+pub struct Stream(crate::serve::site::Raw, String);
 
 impl Stream {
-    fn open(site: &Site, session: &str, page: &str) -> Stream {
+    pub fn open(site: &Site, session: &str, page: &str) -> Stream {
         let mut raw = site.hostile();
         raw.say(format!("GET /live?page={page} HTTP/1.1\r\nhost: fleet.test\r\ncookie: __Host-session={session}\r\n\r\n"));
         Stream(raw, String::new())
     }
 
     /// Reads until this came.
-    fn until(&mut self, what: &str) {
+    pub fn until(&mut self, what: &str) {
         let mut piece = [0; 4096];
         while !self.1.contains(what) {
             let n = self.0.0.read(&mut piece).unwrap_or_else(|e| panic!("{what} did not come: {e}: {}", self.1));

@@ -71,6 +71,8 @@ mod frozen;
 #[cfg(all(unix, feature = "fleet"))]
 mod gui;
 #[cfg(all(unix, feature = "fleet"))]
+mod gui_clusters;
+#[cfg(all(unix, feature = "fleet"))]
 mod gui_forms;
 mod http_client;
 #[cfg(unix)]

@@ -158,7 +158,7 @@ pub fn state(seen: &Seen, book: &Book, now: u64) -> State {
         return State::Draining;
     }
     let (reached, lost) = peers(seen, book, now);
-    if seen.says == Says::Unready || (seen.peers_speak && reached == 0 && lost.is_empty()) {
+    if seen.says == Says::Unready || (seen.peers_speak && reached.is_empty() && lost.is_empty()) {
         return State::Rejoining;
     }
     match (lost.is_empty(), away) {
@@ -168,12 +168,13 @@ pub fn state(seen: &Seen, book: &Book, now: u64) -> State {
     }
 }
 
-/// How many peers reached a member lately, and which tried in vain. A word from before the member came back says nothing.
-fn peers<'a>(seen: &'a Seen, book: &Book, now: u64) -> (usize, Vec<&'a str>) {
+/// Which peers reached a member lately, and which tried in vain. A word from before the member came back says nothing.
+pub fn peers<'a>(seen: &'a Seen, book: &Book, now: u64) -> (Vec<&'a str>, Vec<&'a str>) {
     let leased = book.lease.as_ref().filter(|lease| lease.holder == seen.id && lease.stops);
     let from = now.saturating_sub(WORD_S).max(leased.and_then(|lease| lease.back_at).unwrap_or(0));
     let fresh = || seen.words.iter().filter(|word| (from..=now).contains(&word.at));
-    (fresh().filter(|word| word.reached).count(), fresh().filter(|word| !word.reached).map(|word| word.peer.as_str()).collect())
+    let of = |reached: bool| fresh().filter(|word| word.reached == reached).map(|word| word.peer.as_str()).collect();
+    (of(true), of(false))
 }
 
 /// Why nobody may leave while this member stands so.

@@ -130,6 +130,7 @@ fn token(words: &mut Words, request: &mut AdminWire, name: &str) -> Result<(), S
     request.ttl_s = words.life("--ttl")?;
     request.serials = words.list("--serial")?;
     request.approval = words.flag("--approval").then_some(true);
+    request.label = words.option("--label")?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use super::clusters::{ClusterRow, ClusterView, MemberView};
 use super::leases::word;
 use super::rows::Scope;
 use crate::core::cluster::lease::Book;
-use crate::core::cluster::member::{Seen, State, state, why};
+use crate::core::cluster::member::{Seen, State, peers, state, why};
 use crate::core::cluster::plan::View;
 use crate::core::reason::Reason;
 use crate::core::rollout::OFFLINE_AFTER_S;
@@ -36,13 +36,15 @@ impl Registry {
                 Some(self.member_view(seen, p.turn as u64, &book, now))
             })
             .collect();
-        let up = members.iter().filter(|m| m.online).count();
+        // Whoever Fleet does not hear is down, however long it may be connected still.
+        let gone = |m: &MemberView| [State::Silent, State::Expired].iter().any(|state| state.word() == m.state);
+        let up = members.iter().filter(|m| m.online && !gone(m)).count();
         let reason = blocked(&view, &book, now).unwrap_or_else(|| Reason::new("ready", "every member is healthy: the next one may go"));
         let stop = book.stop.as_ref();
         ClusterView {
             id: row.id.clone(),
             name: row.name.clone(),
-            status: format!("{up} up, {} down", members.len() - up),
+            status: format!("{up} up {} down", members.len() - up),
             quorum: up > members.len() / 2,
             members,
             custom: self.policing.rows.get(&Scope::Cluster(row.id.clone()).key()).is_some_and(|policy| policy.custom),
@@ -57,6 +59,9 @@ impl Registry {
             holder: book.lease.as_ref().map(|lease| lease.holder.clone()),
             epoch: book.epoch,
             expires: book.lease.as_ref().map(|lease| lease.expires),
+            granted_at: book.lease.as_ref().map(|lease| lease.granted_at),
+            stops: book.lease.as_ref().is_some_and(|lease| lease.stops),
+            soaks_until: book.lease.as_ref().and_then(|lease| lease.healthy_since).map(|since| since.saturating_add(row.terms().soak_s)),
             drain_s: row.drain_s(),
             soak_s: row.terms().soak_s,
         }
@@ -64,6 +69,9 @@ impl Registry {
 
     fn member_view(&self, seen: &Seen, turn: u64, book: &Book, now: u64) -> MemberView {
         let stands = state(seen, book, now);
+        let wait = why(seen, stands, book, now);
+        let (reached, lost) = peers(seen, book, now);
+        let named = |words: Vec<&str>| words.into_iter().map(str::to_string).collect();
         MemberView {
             id: seen.id.clone(),
             hostname: self.agents.get(&seen.id).map(|agent| agent.hostname.clone()).unwrap_or_default(),
@@ -71,7 +79,11 @@ impl Registry {
             online: now.saturating_sub(self.last_contact(&seen.id)) <= OFFLINE_AFTER_S,
             updating: self.is_moving(&seen.id),
             state: stands.word().into(),
-            detail: (stands != State::Healthy).then(|| why(seen, stands, book, now).reason.detail.clone()),
+            detail: (stands != State::Healthy).then(|| wait.reason.detail.clone()),
+            since: wait.since,
+            until: wait.until,
+            reached_by: named(reached),
+            not_reached_by: named(lost),
             turn,
             load: seen.load,
         }

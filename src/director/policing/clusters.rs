@@ -78,6 +78,14 @@ pub struct MemberView {
     pub state: String,
     /// Why it is not healthy.
     pub detail: Option<String>,
+    /// Since when it stands so, seconds since 1970, as far as that is known.
+    pub since: Option<u64>,
+    /// When that ends at the latest: its lease's end, where it has one.
+    pub until: Option<u64>,
+    /// The members that reached it lately.
+    pub reached_by: Vec<String>,
+    /// Those that tried in vain.
+    pub not_reached_by: Vec<String>,
     /// Its place in the order of updates, from 1: the fewest agents first.
     pub turn: u64,
     /// Agents that are online there.
@@ -91,7 +99,7 @@ pub struct ClusterView {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// `2 up, 1 down`.
+    /// `2 up 1 down`.
     pub status: String,
     /// More than half of the members are up.
     pub quorum: bool,
@@ -121,6 +129,12 @@ pub struct ClusterView {
     pub epoch: u64,
     /// Until when it is good, seconds since 1970.
     pub expires: Option<u64>,
+    /// Since when its holder has it, seconds since 1970.
+    pub granted_at: Option<u64>,
+    /// Its holder may be away: the stop was allowed.
+    pub stops: bool,
+    /// Its holder is back and well: when it was watched for long enough.
+    pub soaks_until: Option<u64>,
     /// How long a member's `/readyz` fails before it stops, seconds.
     pub drain_s: u64,
     /// How long a member is watched before the next one goes, seconds.

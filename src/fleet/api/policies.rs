@@ -112,6 +112,7 @@ pub(super) const PAUSE_CLUSTER: Route = Route {
     about: "No other member is updated until resume; one that is away comes back first.",
     need: Some(Act::Cancel),
     place: Some(OF_CLUSTER),
+    body: Some(STOP),
     base: |p| p.wire.act = Some("pause".into()),
     command: Command::Admin("cluster"),
     answer: "Clusters",
@@ -136,7 +137,21 @@ pub(super) const ABORT_CLUSTER: Route = Route {
     about: "Ends the roll-out for the members that have not begun.",
     need: Some(Act::Cancel),
     place: Some(OF_CLUSTER),
+    body: Some(STOP),
     base: |p| p.wire.act = Some("abort".into()),
+    command: Command::Admin("cluster"),
+    answer: "Clusters",
+    ..PLAIN
+};
+pub(super) const OVERRIDE_CLUSTER: Route = Route {
+    method: "POST",
+    path: "/api/v1/clusters/{cluster}/override",
+    id: "overrideCluster",
+    about: "One member may go within the hour, whatever the others do; without `force` it only says what that costs (409, quorum_cost).",
+    need: Some(Act::Remove),
+    place: Some(OF_CLUSTER),
+    body: Some(OVERRIDE),
+    base: |p| p.wire.act = Some("override".into()),
     command: Command::Admin("cluster"),
     answer: "Clusters",
     ..PLAIN

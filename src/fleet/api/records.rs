@@ -1,7 +1,7 @@
 //! The values of policies, clusters, templates and webhooks, beside those of [`super::values`].
 
 use super::fields::{Field, Kind, TEXT_MAX};
-use super::values::{LIMIT, OF_DIRECTOR, settings};
+use super::values::{LIMIT, OF_DIRECTOR, REASON, settings};
 use crate::director::enroll::TTL_NEVER_S;
 use crate::director::records::NAME_MAX;
 
@@ -40,6 +40,12 @@ pub(super) const REVISION: Field =
         p.wire.expected = g.number()
     });
 pub(super) const NEW_CLUSTER: &[Field] = &[Field { required: true, ..NAME }, Field { required: true, ..MEMBERS }];
+pub(super) const STOP: &[Field] = &[REASON];
+pub(super) const OVERRIDE: &[Field] = &[
+    Field::needed("director", "The member that is to go.", Kind::Text(NAME_MAX), |p, g| p.wire.director = g.text()),
+    Field::of("force", "True: what it costs is taken on.", Kind::Flag, |p, g| p.wire.force = g.flag()),
+    REASON,
+];
 pub(super) const CLUSTER_CHANGES: &[Field] = &[NAME, MEMBERS, REVISION];
 pub(super) const OF_TEMPLATE: Field =
     Field::needed("template", "A template's id or name, as /templates lists it.", Kind::Text(NAME_MAX), |p, g| p.wire.template = g.text());

@@ -341,6 +341,7 @@ pub static ROUTES: &[Route] = &[
     policies::PAUSE_CLUSTER,
     policies::RESUME_CLUSTER,
     policies::ABORT_CLUSTER,
+    policies::OVERRIDE_CLUSTER,
     policies::CLUSTER_POLICY,
     policies::SET_CLUSTER_POLICY,
     Route {

@@ -178,7 +178,12 @@ pub const HOLDS: &[(&str, &str)] = &[
     ("Cluster.stopped_by", "string"),
     ("Cluster.holder", "string"),
     ("Cluster.expires", "integer"),
+    ("Cluster.granted_at", "integer"),
+    ("Cluster.soaks_until", "integer"),
     ("Member.detail", "string"),
+    ("Member.until", "integer"),
+    ("Member.reached_by", "string"),
+    ("Member.not_reached_by", "string"),
     ("Webhooks.webhooks", "Webhook"),
     ("Webhooks.secret", "string"),
     ("Webhooks.answered", "integer"),
@@ -256,6 +261,7 @@ const NUMBERS: &[&str] = &[
 /// Fields that may be absent and are texts.
 const TEXTS: &[&str] = &[
     "scheduled_version",
+    "label",
     "fallback_version",
     "owner",
     "serial",

@@ -49,6 +49,7 @@ pub static ROUTES: &[&[Route]] = &[
     pages::templates::ROUTES,
     pages::template_edit::ROUTES,
     pages::clusters::ROUTES,
+    pages::cluster_acts::ROUTES,
     pages::updates::ROUTES,
     pages::confirm::ROUTES,
     pages::notifications::ROUTES,

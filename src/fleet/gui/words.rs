@@ -44,6 +44,18 @@ pub fn by(who: &str) -> String {
     }
 }
 
+/// What a refused change says of the others' changes: `...; meanwhile: TIME user anna: mode auto -> manual; ...`.
+pub fn meanwhile(text: &str) -> String {
+    let Some((_, others)) = text.split_once("; meanwhile: ") else { return readable(text) };
+    let one = |change: &str| {
+        let (head, what) = change.split_once(": ")?;
+        let (at, who) = head.split_once(' ')?;
+        Some(format!("{}, {}: {}", times(at), by(who), readable(what)))
+    };
+    let all: Vec<String> = others.split("; ").map(|change| one(change).unwrap_or_else(|| readable(change))).collect();
+    format!("Since then: {}.", all.join("; "))
+}
+
 /// An identity's name for people: a host name without the twelve digits that make it unique. The whole one stands in the title.
 pub fn short(id: &str) -> &str {
     match id.rsplit_once('-') {
@@ -194,6 +206,15 @@ pub fn number(n: u64) -> String {
     out
 }
 
+/// Seconds in the unit that fits: `90 s`, `15 min`, `24 h`.
+pub fn duration(seconds: u64) -> String {
+    match seconds {
+        s if s >= 7_200 && s.is_multiple_of(3_600) => format!("{} h", s / 3_600),
+        s if s >= 120 && s.is_multiple_of(60) => format!("{} min", s / 60),
+        s => format!("{} s", number(s)),
+    }
+}
+
 /// Bytes in the unit that fits.
 pub fn bytes(n: u64) -> String {
     match n {
@@ -233,11 +254,18 @@ mod tests {
     #[test]
     fn numbers_and_words_are_for_people() {
         assert_eq!((number(7), number(1_234), number(1_234_567)), ("7".into(), "1,234".into(), "1,234,567".into()));
+        assert_eq!(
+            (duration(90), duration(900), duration(86_400), duration(0)),
+            ("90 s".into(), "15 min".into(), "24 h".into(), "0 s".into())
+        );
         assert_eq!((human("rolled_back"), bytes(20 << 20)), ("Rolled back".into(), "20 MiB".into()));
         assert_eq!((sentence("it waits"), sentence("site-1: x"), sentence("")), ("It waits".into(), "site-1: x".into(), String::new()));
         assert_eq!(directors("the first agent, vmetric-agent; agents"), "The first Director, vmetric-agent; Directors");
         assert_eq!(sentence("harbour (linux-amd64, 3.0.0)"), "harbour (linux-amd64, 3.0.0)");
         assert_eq!((by("user anna"), by("uid 0"), by("policy")), ("anna".into(), "Command line (uid 0)".into(), "policy".into()));
+        let told = "agents is at revision 12, not 11: look at it again; meanwhile: 2026-11-23T13:21:46Z user anna: mode auto -> manual";
+        assert_eq!(meanwhile(told), "Since then: 2026-11-23 13:21 UTC, anna: mode auto → manual.");
+        assert_eq!((meanwhile("a -> b"), meanwhile("x; meanwhile: y")), ("a → b".into(), "Since then: y.".into()));
         assert_eq!((short("web-1-4da35b2b5536"), short("web-1"), short("-4da35b2b5536")), ("web-1", "web-1", "-4da35b2b5536"));
         assert_eq!(readable("1.0.0 -> 1.1.0, 25165824 bytes, 3 s [bad]"), "1.0.0 → 1.1.0, 24 MiB, 3 s; this version is bad");
         assert_eq!((readable("7 bytes"), readable("")), ("7 bytes".into(), String::new()));

@@ -31,27 +31,36 @@ const fn of(path: &'static str, id: &'static str, need: Act, page: fn(Ask) -> Pa
 }
 
 /// One act: button, what it means, where it is sent, its fields.
-struct Offer<'a> {
-    word: &'a str,
-    about: String,
-    path: &'a str,
-    confirm: &'a str,
-    danger: bool,
-    fields: Vec<Value>,
-    hidden: Vec<(&'a str, String)>,
+pub struct Offer<'a> {
+    /// On the button; what it opens asks first.
+    pub word: &'a str,
+    /// What it means.
+    pub about: String,
+    /// Where it is sent, below the page's own path.
+    pub path: &'a str,
+    /// On the button that does it.
+    pub confirm: &'a str,
+    /// It takes something away.
+    pub danger: bool,
+    /// What is asked for.
+    pub fields: Vec<Value>,
+    /// What is sent along.
+    pub hidden: Vec<(&'a str, String)>,
 }
 
 impl Offer<'_> {
-    fn json(self, ask: &Ask, id: &str) -> Value {
+    /// For `templates/act.html`; `page` is the page's own path.
+    pub fn json(self, ask: &Ask, page: &str) -> Value {
         let hidden: Vec<Value> = self.hidden.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
         json!({
-            "word": self.word, "about": self.about, "path": format!("{}/{}", directors::path(id), self.path), "confirm": self.confirm,
+            "word": self.word, "about": self.about, "path": format!("{page}/{}", self.path), "confirm": self.confirm,
             "danger": self.danger, "fields": self.fields, "hidden": hidden, "csrf": ask.who.csrf,
         })
     }
 }
 
-fn why(act: &str) -> Value {
+/// The field for a person's words; `act` tells several on one page apart.
+pub fn why(act: &str) -> Value {
     let mut field = Input::text("reason", "Reason (noted in the activity)").json();
     // Several such forms are on one page.
     field["id"] = format!("f-reason-{act}").into();
@@ -68,7 +77,8 @@ pub fn of_director(ask: &Ask, view: &ExplainView, pending: bool) -> Vec<Value> {
         out.extend(updates(ask, view));
         out.extend(refusals(ask, view));
     }
-    out.into_iter().map(|o| o.json(ask, &view.agent.id)).collect()
+    let page = directors::path(&view.agent.id);
+    out.into_iter().map(|o| o.json(ask, &page)).collect()
 }
 
 /// About one that waits for approval.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::directors::{self, name, path, status};
-use super::{Templates, acts, events, policy};
+use super::{Templates, acts, clusters, events, policy};
 use crate::core::access::Act;
 use crate::core::reason::Reason;
 use crate::director::explain::ExplainView;
@@ -64,6 +64,7 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
         "update": update(&view, "Director"),
         "facts": facts(&view),
         "health": health.as_ref().map(|h| health_of(h, heard_at.unwrap_or(0))),
+        "cluster": cluster_of(&ask, &id),
         "agents": words::number(ask.intake.agents_of(&id) as u64),
         "events": json!({"rows": timeline}),
         "no_events": timeline.is_empty(),
@@ -74,6 +75,15 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
         "agents_panel": agents_panel,
     });
     Page::new(name(agent), "director", context).below(&[("Fleet Management", ""), ("Directors", directors::PATH)]).reply()
+}
+
+/// The cluster that it is in, and how it stands there.
+fn cluster_of(ask: &Ask, id: &str) -> Value {
+    let registry = ask.site.registry.borrow();
+    let view = registry.cluster_of(id).and_then(|row| registry.clusters_view(Some(&row.id), ask.now).ok());
+    let Some(cluster) = view.and_then(|view| view.clusters.into_iter().next()) else { return Value::Null };
+    let state = cluster.members.iter().find(|m| m.id == id).map_or("", |m| m.state.as_str());
+    json!({"name": cluster.name, "path": clusters::path(&cluster.id), "state": words::member(state)})
 }
 
 fn unread(e: String) -> Reason {
@@ -139,6 +149,7 @@ fn facts(view: &ExplainView) -> Vec<Value> {
             out.push(json!({"name": name, "text": text, "mono": false, "time": null}));
         }
     };
+    say("Label", &a.label);
     say("Other slot", &a.fallback_version);
     say("Serial number", &a.serial);
     say("Fingerprint", &a.fingerprint);

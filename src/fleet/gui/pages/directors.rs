@@ -78,7 +78,7 @@ async fn list(ask: Ask) -> Result<Reply, Reason> {
         "none": none,
         "pager": part.pager(&ask, shown),
         "filters": [
-            search(&ask, "Search", "Name, id, version, platform"),
+            search(&ask, "Search", "Name, label, id, version, platform"),
             choice(&ask, "status", "Status", &STATES),
             sizes(&ask),
         ],
@@ -93,7 +93,8 @@ async fn list(ask: Ask) -> Result<Reply, Reason> {
 fn fitting(ask: &Ask, registry: &Registry) -> Vec<AgentView> {
     let (word, status) = (ask.query.get("q"), ask.query.get("status"));
     let live = registry.agents.values().filter(|a| a.removed_at.is_none());
-    let wanted = live.filter(|a| found(word, &[&a.hostname, &a.id, &a.version, &a.os, &a.architecture]));
+    let wanted =
+        live.filter(|a| found(word, &[&a.hostname, &a.id, &a.version, &a.os, &a.architecture, a.label.as_deref().unwrap_or_default()]));
     let silent = |id: &str| ask.now.saturating_sub(registry.last_contact(id)) > OFFLINE_AFTER_S;
     let mut wanted: Vec<_> = match status {
         "silent" => wanted.filter(|a| silent(&a.id)).collect(),
@@ -140,10 +141,11 @@ fn row(registry: &Registry, releases: &Releases, view: &AgentView, now: u64) -> 
     json!({
         "name": name(view),
         "id": view.id,
+        "label": view.label,
         "path": path(&view.id),
         "status": status(view),
         "online": words::presence(view.online),
-        "why": if view.state == "idle" { String::new() } else { words::directors(&view.detail) },
+        "why": if view.state == "idle" { String::new() } else { words::directors(&words::readable(&view.detail)) },
         "version": view.version,
         "scheduled": view.scheduled_version,
         "percent": view.percent,

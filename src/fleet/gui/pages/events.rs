@@ -38,7 +38,7 @@ fn row(row: &Row) -> Value {
     let (tone, icon) = tone(row.code);
     json!({
         "tone": tone, "icon": icon, "at": words::at(row.time), "title": words::human(row.code), "code": row.code,
-        "detail": words::sentence(&words::readable(row.detail)), "by": row.by.map(words::by), "subject": words::short(&row.subject), "id": row.subject,
+        "detail": words::sentence(&words::readable(row.detail)), "by": row.by.map(words::by), "subject": words::short(&row.subject), "id": row.subject, "who": "",
         "path": row.path, "from": words::short(row.from), "told_by": row.from,
         "version": row.version,
     })

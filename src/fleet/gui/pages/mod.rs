@@ -5,6 +5,7 @@ pub mod activity;
 pub mod acts;
 pub mod agents;
 pub mod audit;
+pub mod cluster_acts;
 pub mod clusters;
 pub mod confirm;
 pub mod create;
@@ -46,6 +47,7 @@ pub static TEMPLATES: &[Templates] = &[
     templates::TEMPLATES,
     template_edit::TEMPLATES,
     clusters::TEMPLATES,
+    cluster_acts::TEMPLATES,
     updates::TEMPLATES,
     confirm::TEMPLATES,
     notifications::TEMPLATES,

@@ -156,7 +156,7 @@ fn chart(
     series.dedup_by(|b, a| a.1 == b.1);
     let total: u64 = now.iter().map(|c| c.count).sum();
     let counts = split(&now);
-    let share = |n: u64| (n * 100).checked_div(total).unwrap_or(0);
+    let share = |n: u64| (n * 100 + total / 2).checked_div(total).unwrap_or(0);
     let named = names.iter().map(String::as_str).chain(["others"]);
     let legend: Vec<Value> = named
         .zip(counts)

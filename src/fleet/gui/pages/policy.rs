@@ -110,7 +110,7 @@ async fn panel_with(ask: &Ask, scope: &str, back: &str, again: Option<&Again>) -
         .as_array()
         .into_iter()
         .flatten()
-        .map(|c| json!({"at": words::at(c["at"].as_u64().unwrap_or(0)), "by": c["by"], "what": c["what"], "revision": c["revision"]}))
+        .map(|c| json!({"at": words::at(c["at"].as_u64().unwrap_or(0)), "by": words::by(c["by"].as_str().unwrap_or_default()), "what": words::readable(c["what"].as_str().unwrap_or_default()), "revision": c["revision"]}))
         .collect();
     let cluster = text(&view["cluster"]);
     Ok(json!({
@@ -129,7 +129,7 @@ async fn panel_with(ask: &Ask, scope: &str, back: &str, again: Option<&Again>) -
         "preview": settings::preview(view),
         "form": settings::fields(&form, errors, toggle, &versions, whom, &scope.replace('/', "-")),
         "conflict": again.is_some_and(|a| a.conflict),
-        "problem": sentence(errors.of("")),
+        "problem": words::meanwhile(&sentence(errors.of(""))),
         "follows": follows(&shown["effective"]),
         "remark": text(&view["note"]).replace("`cluster show` says", "The cluster's page says"),
         "changes": changes,

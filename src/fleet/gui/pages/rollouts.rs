@@ -105,7 +105,7 @@ pub fn row(r: &RolloutView, mark: &str) -> Value {
         "path": path(r.id),
         "version": r.version,
         "chip": chip,
-        "detail": words::directors(&r.detail),
+        "detail": words::directors(&words::readable(&r.detail)),
         "group": format!("{} Director{}", words::number(r.group), if r.group == 1 { "" } else { "s" }),
         "done": words::number(r.done), "moving": words::number(r.moving), "failed": words::number(r.failed),
         "left_out": words::number(r.left_out), "waiting": words::number(r.waiting),
@@ -128,7 +128,7 @@ fn quarantined(ask: &Ask, registry: &Registry, q: &Quarantine) -> Value {
     };
     json!({
         "sha256": q.sha256, "short": q.sha256.get(..12), "version": q.version, "whom": whom, "agent": q.agent,
-        "detail": words::directors(&q.detail), "by": if q.by.is_empty() { "Fleet" } else { &q.by }, "since": words::ago(q.since),
+        "detail": words::directors(&words::readable(&q.detail)), "by": if q.by.is_empty() { "Fleet".into() } else { words::by(&q.by) }, "since": words::ago(q.since),
         "until": q.expires_at.map(words::at), "csrf": ask.who.csrf, "may": ask.may(Act::Reject) && !q.allowed, "allowed": q.allowed,
     })
 }
@@ -150,14 +150,14 @@ async fn detail(ask: Ask) -> Result<Reply, Reason> {
         let total = orders.len();
         let member = |o: &Order| {
             let name = registry.agents.get(&o.agent).map_or(o.agent.clone(), |d| d.hostname.clone());
-            json!({"name": name, "path": directors::path(&o.agent), "chip": words::state(&o.state), "detail": words::directors(&o.detail), "since": words::ago(o.since)})
+            json!({"name": name, "path": directors::path(&o.agent), "chip": words::state(&o.state), "detail": words::directors(&words::readable(&o.detail)), "since": words::ago(o.since)})
         };
         let mut reasons: Vec<_> = reasons.into_iter().collect();
         reasons.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
         let reasons: Vec<Value> = reasons
             .iter()
             .take(10)
-            .map(|((code, detail), n)| json!({"code": code, "detail": words::directors(detail), "count": n}))
+            .map(|((code, detail), n)| json!({"code": code, "detail": words::directors(&words::readable(detail)), "count": n}))
             .collect();
         let open = matches!(view.state.as_str(), "running" | "halted");
         json!({

@@ -59,7 +59,7 @@ async fn tokens(ask: Ask) -> Result<Reply, Reason> {
             "role": words::human(t["role"].as_str().unwrap_or_default()),
             "state": words::chip(if state == "valid" { "good" } else { "quiet" }, if state == "valid" { "ok" } else { "pause" }, &words::human(state)),
             "valid": state == "valid",
-            "by": t["by"],
+            "by": words::by(t["by"].as_str().unwrap_or_default()),
             "created": words::at(t["created_at"].as_u64().unwrap_or(0)),
             "expires": words::at(t["expires_at"].as_u64().unwrap_or(0)),
             "csrf": ask.who.csrf,

@@ -98,7 +98,10 @@ pub async fn list_with(ask: &Ask, problem: &str, of_agents: &str) -> Result<Repl
             })
         })
         .collect();
+    let versions: BTreeSet<String> = directors.iter().filter_map(|row| row["next"].as_str().map(str::to_string)).collect();
     let context = json!({
+        "live": true,
+        "versions": versions,
         "cards": cards,
         "has_cards": !cards.is_empty(),
         "none": json!({"icon": "box", "what": "The mirror holds no release yet", "next": "Publish one with vmetric-release, and let Fleet look: `vmetric-fleet mirror`.", "path": "", "act": "", "command": ""}),
@@ -210,6 +213,7 @@ async fn confirm(ask: Ask) -> Result<Reply, Reason> {
         return list_with(&ask, "Choose at least one Director or cluster that waits.", "").await;
     }
     // Each is confirmed for the version that it was shown with: by group, one command for each version.
+    let seen: BTreeSet<String> = ask.form.all("version").into_iter().collect();
     let mut by: BTreeMap<String, Vec<String>> = BTreeMap::new();
     {
         let (tree, registry) = (ask.site.tree.borrow().clone(), ask.site.registry.borrow());
@@ -217,6 +221,10 @@ async fn confirm(ask: Ask) -> Result<Reply, Reason> {
             let version = registry.node_policy(&id, &tree.releases, ask.now).ok().and_then(|p| p.version);
             by.entry(version.unwrap_or_else(|| "latest".into())).or_default().push(id);
         }
+    }
+    if let Some(unseen) = by.keys().find(|version| !seen.contains(*version)) {
+        let problem = format!("Version {unseen} came after this page was made, and nothing was confirmed: look at it, and confirm again.");
+        return list_with(&ask, &problem, "").await;
     }
     let mut said = Vec::new();
     for (version, ids) in by {

@@ -56,6 +56,10 @@
     while (old.childNodes.length > to.length) old.lastChild.remove();
   };
 
+  // What somebody chooses from does not move under the hand: it is renewed when nothing is chosen and nobody is at it.
+  const later = new Map();
+  const busy = (region) => "hold" in region.dataset && (region.matches(":hover") || region.contains(document.activeElement) || region.querySelector("input:checked"));
+
   // One stream per page that is looked at; a hidden tab gives its place back.
   const address = document.body.dataset.stream;
   const badge = document.querySelector("[data-connection]");
@@ -85,12 +89,23 @@
       const next = old.cloneNode(false);
       next.innerHTML = html;
       dress(next);
-      morph(old, next);
-      equip(old);
+      const same = next.isEqualNode(old);
+      if (same || !busy(old)) return put(old, next);
+      later.set(old, next);
+      for (const hint of all("[data-held]", old)) hint.hidden = false;
     });
     // The session is over: the next load shows the login and returns here.
     stream.addEventListener("gone", () => location.reload());
   };
+  const put = (old, next) => {
+    later.delete(old);
+    morph(old, next);
+    equip(old);
+  };
+  const settle = () => setTimeout(() => {
+    for (const [old, next] of [...later]) if (!busy(old)) put(old, next);
+  }, 0);
+  for (const kind of ["change", "focusout", "pointerover"]) document.addEventListener(kind, () => later.size && settle());
   const hush = () => {
     if (stream) stream.close();
     stream = null;
