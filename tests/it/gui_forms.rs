@@ -148,6 +148,8 @@ const ACTS: &[&str] = &[
     "template-remove",
     "cluster-remove",
     "cluster-pause",
+    "cluster-abort",
+    "cluster-override",
     "cluster-resume",
     "updates-confirm",
     "agents-confirm",

@@ -265,7 +265,7 @@ pub fn named(text: &str, names: &[(String, String)]) -> String {
     let text = names.iter().fold(text.to_string(), |text, (id, name)| text.replace(id, name));
     let text = text.replace("`cluster resume` goes on", "Resume updates lets the next one go");
     let text = text.replace("`cluster resume`", "Resume updates").replace(" by user ", " by ");
-    words::times(&words::sentence(&text))
+    words::readable(&words::sentence(&text))
 }
 
 /// The same in a member's own row: it need not be named again, and its times stand beside.
