@@ -284,14 +284,15 @@ mod tests {
 
     #[test]
     fn sentences_have_names_and_no_times_twice() {
-        let names = [("web-1-4da35b2b5536".to_string(), "web-1".to_string()), ("b".into(), "harbour".into())];
+        let names = [("web-1-4da35b2b5536".to_string(), "web-1".to_string()), ("harbour-5da35b2b5536".into(), "harbour".into())];
         let text = "web-1-4da35b2b5536 is silent since 2026-11-23T09:36:47Z";
         assert_eq!(
             (own(text, &names[0].0, &names), named(text, &names)),
             ("Is silent".into(), "web-1 is silent since 2026-11-23 09:36 UTC".into())
         );
-        let leased = "b is drained: it serves nobody new since 2026-11-23T09:36:47Z, until 2026-11-23T10:00:00Z at the latest";
-        assert_eq!(own(leased, "b", &names), "Is drained: it serves nobody new");
+        let leased =
+            "harbour-5da35b2b5536 is drained: it serves nobody new since 2026-11-23T09:36:47Z, until 2026-11-23T10:00:00Z at the latest";
+        assert_eq!(own(leased, &names[1].0, &names), "Is drained: it serves nobody new");
         assert_eq!(own("x waits since yesterday", "x", &names), "Waits since yesterday");
         assert_eq!(distinct(["2".to_string(), "1".into(), String::new(), "2".into()].into_iter()), "1, 2");
     }
