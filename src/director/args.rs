@@ -74,6 +74,10 @@ Cluster (this Director is a member of one; Fleet made it)
   cluster update --file BUNDLE [--version V] [--force]
       As `update --file`, which takes the cluster's lease, too: Fleet's; where Fleet does not answer, every other member has to
       promise it. --force: although some are not healthy or do not answer; says what quorum that costs.
+  cluster invite [--ttl 1h] [--json]
+      An invitation, good once: another machine takes the site CA over, so that agents trust both.
+  cluster join https://HOST:PORT --pin sha256:HEX --token FILE
+      On that machine, before its Director's first start.
   cluster resume                    what members hold against the next one (a failure, a lease that ran out) is seen to
   drain [--wait 10s] [--for 1h] [--force]
       Takes the cluster's lease, fails /readyz, waits for load balancers, trials and downloads. Then stop the service, deploy,
@@ -248,7 +252,7 @@ pub fn parse(args: &[String], state: Option<String>, role: &Role) -> Result<Comm
     let state = PathBuf::from(words.option("--state")?.or(state).unwrap_or(role.state.into()));
     let mut word = words.word()?.unwrap_or_default();
     #[cfg(unix)]
-    let cluster = word == "cluster" && role.configured && words.args.first().is_some_and(|next| next == "update");
+    let cluster = word == "cluster" && role.configured && words.args.first().is_some_and(|next| next == "update" || next == "join");
     #[cfg(unix)]
     if cluster {
         word = words.word()?.unwrap_or_default();
@@ -259,7 +263,7 @@ pub fn parse(args: &[String], state: Option<String>, role: &Role) -> Result<Comm
     let command = match word.as_str() {
         "run" | "serve" => Command::Run(run(&mut words, state, role)?),
         #[cfg(unix)]
-        "enroll" | "rollback" | "update" if role.configured => {
+        "enroll" | "rollback" | "update" | "join" if role.configured && (cluster || word != "join") => {
             Command::Own(super::own::command::Asked { cluster, ..super::own::command::Asked::parse(&word, &mut words, state)? })
         }
         "backups" | "restore" if role.configured => Command::Backups(backups(&word, &mut words, state)?),

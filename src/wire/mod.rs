@@ -12,6 +12,8 @@ pub mod enroll_file;
 pub mod fleet_api;
 #[cfg(feature = "director")]
 pub mod fleet_lock;
+#[cfg(feature = "director")]
+pub mod join;
 pub mod marks;
 pub mod records;
 #[cfg(feature = "director")]

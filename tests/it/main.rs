@@ -17,6 +17,8 @@ mod canonical;
 mod certificates;
 #[cfg(all(target_os = "linux", feature = "fleet"))]
 mod cluster;
+#[cfg(unix)]
+mod cluster_join;
 #[cfg(all(target_os = "linux", feature = "fleet"))]
 mod cluster_peers;
 #[cfg(feature = "director")]

@@ -21,6 +21,7 @@
 //! | `lease_wanted`, `peer_silent` | the member that is named ([`peers`]: the lease without Fleet) |
 
 pub mod dated;
+pub mod invite;
 pub mod lease;
 pub mod member;
 pub mod peers;

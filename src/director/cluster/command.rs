@@ -8,7 +8,7 @@ use smol::net::unix::UnixStream;
 
 use super::ballot::{self, Ballot, Ground};
 use super::lease::LeaseFile;
-use super::vote;
+use super::{invite, vote};
 use crate::core::cluster::lease::Phase;
 use crate::core::cluster::majority;
 use crate::core::cluster::member::SILENT_S;
@@ -70,8 +70,10 @@ pub struct DrainView {
 pub fn asks(word: &str, words: &mut Words, request: &mut AdminWire) -> Result<bool, String> {
     match word {
         "cluster" => {
-            let act = words.word()?.filter(|act| matches!(act.as_str(), "plan" | "health" | "resume"));
-            request.act = Some(act.ok_or("expected `cluster plan`, `health [--version V]`, `update --file BUNDLE` or `resume`")?);
+            let act = words.word()?.filter(|act| matches!(act.as_str(), "plan" | "health" | "resume" | "invite"));
+            request.act =
+                Some(act.ok_or("expected `cluster plan`, `health [--version V]`, `update --file BUNDLE`, `resume`, `invite` or `join`")?);
+            request.ttl_s = words.duration("--ttl")?;
             request.version = words.option("--version")?;
         }
         "drain" => {
@@ -94,6 +96,10 @@ pub async fn run(site: &Rc<Site>, request: &AdminWire, who: &str, out: &mut Unix
         "cluster" => match request.act.as_deref() {
             Some("lease") => {
                 let view = lease_for_update(site, request.force == Some(true), who).await?;
+                reply(out, &view).await
+            }
+            Some("invite") => {
+                let view = invite::make(site, request.ttl_s, who)?;
                 reply(out, &view).await
             }
             Some("resume") => {
@@ -314,6 +320,7 @@ async fn last_word(own: &Rc<Own>, file: LeaseFile, needs_s: u64) -> Result<Optio
 /// The running Director is of another version.
 pub fn shown(ask: &Ask, line: &str) -> Result<String, String> {
     match ask.request.command.as_str() {
+        "cluster" if ask.request.act.as_deref() == Some("invite") => Ok(invite::text(&parse(line)?)),
         "cluster" if ask.request.act.as_deref() == Some("resume") => Ok(parse::<DrainView>(line)?.detail + "\n"),
         "cluster" => Ok(table(&parse(line)?)),
         "drain" | "resume" => Ok(parse::<DrainView>(line)?.detail + "\n"),

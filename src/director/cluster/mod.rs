@@ -13,6 +13,8 @@
 
 pub mod ballot;
 pub mod command;
+pub mod invite;
+pub mod join;
 pub mod lease;
 pub mod peers;
 pub mod told;
@@ -20,11 +22,24 @@ pub mod vote;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
+use crate::director::site::Site;
 use crate::io::clock;
+use crate::io::serve::{Answer, Request};
 use crate::io::state::State;
 use crate::wire::fleet_api::{ClusterWire, PeerWire};
+
+/// Longest body of a request of another member.
+pub fn body_limit(method: &str, path: &str) -> Option<usize> {
+    vote::body_limit(method, path).or_else(|| invite::body_limit(method, path))
+}
+
+/// Answers a request of another member, if it is one.
+pub fn call(site: &Rc<Site>, request: &Request) -> Option<Answer> {
+    vote::call(site, request).or_else(|| invite::call(site, request))
+}
 
 /// What this Director saw of a peer.
 #[derive(Clone, Debug)]

@@ -13,6 +13,7 @@ use crate::core::reason::Reason;
 use crate::director::admin::AdminWire;
 use crate::director::args::Words;
 use crate::director::cluster::command::DrainView;
+use crate::director::cluster::join::{self, Join};
 use crate::director::console;
 use crate::director::own::shared;
 use crate::io::state::State;
@@ -31,6 +32,8 @@ pub struct Asked {
     pub version: Option<String>,
     /// `update --file` of a cluster's member: although others are not healthy or do not answer.
     pub force: bool,
+    /// `cluster join`.
+    pub join: Option<Join>,
     /// `cluster update`: only as a member of a cluster.
     pub cluster: bool,
     /// `--key`.
@@ -53,6 +56,16 @@ impl Asked {
     pub fn parse(word: &str, words: &mut Words, state: PathBuf) -> Result<Asked, String> {
         let mut asked = Asked { state, ..Default::default() };
         if word == "rollback" {
+            return Ok(asked);
+        }
+        if word == "join" {
+            let address = words
+                .word()?
+                .filter(|word| word.starts_with("https://"))
+                .ok_or("cluster join needs https://HOST:PORT of the member that invited")?;
+            let pin = words.option("--pin")?.ok_or("cluster join needs --pin sha256:HEX, as `cluster invite` prints it")?;
+            let token = words.option("--token")?.ok_or("cluster join needs --token FILE: the invitation, never as an argument")?.into();
+            asked.join = Some(Join { address, pin, token });
             return Ok(asked);
         }
         if word == "update" {
@@ -81,6 +94,7 @@ impl Asked {
 pub fn obey(asked: Asked, key: Option<String>, out: &mut impl Write) -> Result<(), String> {
     become_owner_of(&asked.state).map_err(|e| format!("{}: its owner cannot be become: {e}", asked.state.display()))?;
     let said = match (&asked.tree, asked.fleet.is_empty()) {
+        _ if asked.join.is_some() => join::run(&asked.state, &asked.join.unwrap_or_default()),
         (Some(tree), _) => {
             lease(&asked, out)?;
             let image = std::env::current_exe().unwrap_or_default();
