@@ -73,6 +73,10 @@ pub const DIRECTOR_GOOD: &str = "3.1.0";
 pub const DIRECTOR_BROKEN: &str = "3.2.0";
 /// The same for `--stay`, where they are the factory image, too: only they have the names that are given to them.
 pub const STAYING: [Variant; 2] = [variant(DIRECTOR_FACTORY, "", "good; the factory image"), variant(DIRECTOR_GOOD, "", "good")];
+/// A Director that aborts at its start where a certain file lies.
+pub const DIRECTOR_PICKY: &str = "3.3.0";
+/// Of `cargo demo -- cluster`.
+pub const CLUSTER: [Variant; 3] = [STAYING[0], STAYING[1], variant(DIRECTOR_PICKY, "crash-later", "good, crashes on some hosts")];
 /// Builds of the Director that are released here; the one beside this program is everybody's factory image.
 pub const DIRECTORS: [Variant; 2] =
     [variant(DIRECTOR_GOOD, "", "good, with a package"), variant(DIRECTOR_BROKEN, "crash", "crashes at its start, with a package")];

@@ -5,6 +5,8 @@
 //! group, which the guard kills at the end, whatever the end is: done, failed, Ctrl-C, a panic.
 
 mod build;
+mod cluster;
+mod cluster_watch;
 mod device;
 mod fleet;
 mod guard;
@@ -35,6 +37,7 @@ cargo demo: updates, faults and attacks, on real processes and real TLS on loopb
 
 Usage: cargo demo [--keep] [--only a,h] [--list]
        cargo demo -- --stay [--listen ADDR:PORT]
+       cargo demo -- cluster [--keep] [--builds DIR]
        vmetric-demo --fleet N [--keep]
 
   --keep       keep the work folder (state, logs, keys) and say where it is
@@ -43,6 +46,7 @@ Usage: cargo demo [--keep] [--only a,h] [--list]
   --stay       no scenarios: a Fleet with its web GUI, three Directors and their agents, until Ctrl-C; prints address and login
                --listen where (default: a free port on 127.0.0.1); --still nothing happens by itself; --ready FILE what tests need
                --builds DIR where builds of agents and Directors are kept for the next time, by whoever knows that they fit
+  cluster      three Directors in a cluster under a Fleet, their agents, and two roll-outs: one goes through, one fails and halts
   --fleet N    only this: N devices on trial when their Director is killed and started again
 
 Needs no root, installs nothing, leaves nothing. Exit code 0 = every scenario passed.
@@ -56,7 +60,8 @@ fn main() -> ExitCode {
     let mut only = Vec::new();
     let mut keep = false;
     let mut fleet = None;
-    let mut stay = None;
+    let mut stay = false;
+    let mut cluster = false;
     let mut staying = stay::Stay::default();
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
@@ -70,7 +75,8 @@ fn main() -> ExitCode {
                 fleet = n.parse().ok();
                 rest.next();
             }
-            ("--stay", _) => stay = Some(()),
+            ("--stay", _) => stay = true,
+            ("cluster", _) => cluster = true,
             ("--still", _) => staying.still = true,
             ("--listen", Some(listen)) => {
                 staying.listen = Some(listen.clone());
@@ -103,12 +109,12 @@ fn main() -> ExitCode {
             }
         }
     }
-    let stay = stay.map(|()| staying);
     #[expect(clippy::disallowed_methods, reason = "programs read the environment")]
     let work = std::env::var(WORK).ok().map(PathBuf::from);
     match work {
-        Some(work) => inner(&work, &only, fleet, stay.as_ref()),
-        None => guarded(&args, keep, stay.is_some()),
+        Some(work) if cluster => played(&work, |show| cluster::run(&work, show, staying.builds.as_deref())),
+        Some(work) => inner(&work, &only, fleet, stay.then_some(&staying)),
+        None => guarded(&args, keep, stay),
     }
 }
 
@@ -160,7 +166,18 @@ fn inner(work: &Path, only: &[String], fleet: Option<usize>, stay: Option<&stay:
             }
         };
     }
-    match scenarios::run(work, &show, only) {
+    ends(scenarios::run(work, &show, only))
+}
+
+/// The same for scenarios without anything else to choose.
+fn played(work: &Path, run: impl FnOnce(&Arc<show::Show>) -> Result<(usize, usize), String>) -> ExitCode {
+    guard::without_guard(|| guard::end_group(process::id()));
+    ends(run(&Arc::new(show::Show::new(work))))
+}
+
+/// The last line.
+fn ends(played: Result<(usize, usize), String>) -> ExitCode {
+    match played {
         Ok((passed, failed)) => {
             println!("demo: {passed} scenarios passed, {failed} failed");
             ExitCode::from(u8::from(failed > 0))

@@ -49,7 +49,12 @@ pub fn publish(work: &Path, builds: &Builds, show: &Show) -> Result<Release, Str
         )?;
     }
     if builds.directors.exists() {
-        for v in build::DIRECTORS.iter().chain(&build::STAYING[..1]).filter(|v| builds.director_of(v.version).exists()) {
+        for v in build::DIRECTORS
+            .iter()
+            .chain(&build::STAYING[..1])
+            .chain(&build::CLUSTER[2..])
+            .filter(|v| builds.director_of(v.version).exists())
+        {
             let resources = work.join("resources").join(v.version);
             let package = builds.director_of(v.version).with_file_name("package.tar.zst");
             resource(&resources, "pipelines/site.yml", v.version)?;

@@ -372,15 +372,21 @@ impl Registry {
             return Some(Reason::new("cluster_turn", detail));
         }
         let (seen, book) = (self.cluster_seen(row, now), self.book_of(&row.id));
-        let wanting: Vec<String> = others().filter(|other| self.wants_its_turn(other)).cloned().collect();
+        let wanting: Vec<String> = others().filter(|other| self.wants_its_turn(other, node)).cloned().collect();
         View { name: &row.name, members: &seen }.is_next(node, &book, &wanting, now).err().map(|wait| wait.reason)
     }
 
-    /// Whether nothing but its turn keeps a member from being ordered.
-    fn wants_its_turn(&self, node: &str) -> bool {
+    /// Whether nothing but its turn keeps a member from being ordered. A file that is being fetched for both of them does not:
+    /// whichever of them were looked at first after its arrival would go.
+    fn wants_its_turn(&self, node: &str, beside: &str) -> bool {
+        let platform = |id: &str| self.agents.get(id).map(|agent| (agent.os.clone(), agent.architecture.clone()));
+        let fetched = |order: &Order| order.code == "file_not_here" && platform(node) == platform(beside);
         let running = self.rollouts.values().filter(|rollout| rollout.state == "running");
         let waits = |order: &Order| {
-            let turn = order.code.is_empty() || WAITS_FOR_TURN.contains(&order.code.as_str()) || order.code.starts_with("cluster_member_");
+            let turn = order.code.is_empty()
+                || WAITS_FOR_TURN.contains(&order.code.as_str())
+                || order.code.starts_with("cluster_member_")
+                || fetched(order);
             order.step().is_none() && order.end().is_none() && turn
         };
         running.filter_map(|rollout| self.orders.get(&(rollout.id, node.to_string()))).any(waits)
