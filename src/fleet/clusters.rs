@@ -67,6 +67,7 @@ pub async fn run(site: &Rc<Site>, request: &AdminWire, who: &str, now: u64, out:
             Some(site.acting(who, |registry| registry.change_cluster(&word, &change, now))?)
         }
         Some("remove") => {
+            site.registry.borrow().may_lead_cluster(&word)?;
             site.acting(who, |registry| registry.remove_cluster(&word, request.expected, now))?;
             None
         }
@@ -92,6 +93,7 @@ pub async fn run(site: &Rc<Site>, request: &AdminWire, who: &str, now: u64, out:
 fn stop_or_go(site: &Rc<Site>, request: &AdminWire, who: &str, act: &str, now: u64) -> Result<(), Reason> {
     let word = request.cluster.clone().unwrap_or_default();
     let because = request.reason.clone().unwrap_or_default();
+    site.registry.borrow().may_lead_cluster(&word)?;
     site.acting(who, |registry| match act {
         "resume" => registry.resume_cluster(&word, now),
         "override" => {

@@ -325,7 +325,12 @@ impl Site {
 
     /// An agent that runs 1.0.0.
     pub fn enroll(&self, hostname: &str) -> FakeAgent {
-        let enrolled = self.try_enroll(&self.token(""), hostname).unwrap();
+        self.enroll_with(&self.token(""), hostname)
+    }
+
+    /// The same with a token that is there.
+    pub fn enroll_with(&self, token: &str, hostname: &str) -> FakeAgent {
+        let enrolled = self.try_enroll(token, hostname).unwrap();
         let report = ReportWire {
             protocol: PROTOCOL,
             agent_id: enrolled.agent_id,

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod etcd;
+mod figures;
 mod fleets;
 mod redb;
 mod shared;

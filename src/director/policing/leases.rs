@@ -350,9 +350,33 @@ impl Registry {
         Ok(())
     }
 
+    /// Whether a cluster's lease is this Fleet's to give: its members are enrolled here. Another Fleet of the same store sees the
+    /// cluster, and knows nothing of how its members are.
+    fn leads_cluster(&self, row: &ClusterRow) -> bool {
+        row.members.iter().any(|member| self.agents.contains_key(member))
+    }
+
+    /// Whether a person may stop a cluster here, let it go on, or dissolve it.
+    ///
+    /// # Errors
+    /// `cluster_unknown`, `cluster_elsewhere`.
+    pub fn may_lead_cluster(&self, word: &str) -> Result<(), Reason> {
+        let row = self.named_cluster(word)?;
+        if self.leads_cluster(row) {
+            return Ok(());
+        }
+        let detail = format!(
+            "the members of cluster '{}' are enrolled at another Fleet of this store, which has its lease; do it there (here only its name \
+             and its settings can be changed)",
+            row.name
+        );
+        Err(Reason::new("cluster_elsewhere", detail))
+    }
+
     /// Looks at every cluster: what ran out or failed halts.
     pub fn watch_clusters(&mut self, now: u64) {
-        let ids: Vec<String> = self.policing.clusters.keys().cloned().collect();
+        let ours = |row: &&ClusterRow| self.leads_cluster(row);
+        let ids: Vec<String> = self.policing.clusters.values().filter(ours).map(|row| row.id.clone()).collect();
         for id in ids {
             let halted = self.with_book(&id, now, |book, view, _| Ok(book.observe(view, now))).ok().flatten();
             if let Some(stop) = halted {

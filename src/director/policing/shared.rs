@@ -82,6 +82,9 @@ impl Registry {
     fn take_cluster_row(&mut self, key: &str, value: Option<&str>) -> bool {
         let Ok(row) = parsed::<ClusterRow>(value) else { return false };
         self.mark_members(key);
+        if row.is_none() && self.policing.books.contains_key(key) {
+            self.forget_leases(key);
+        }
         put_or_remove(&mut self.policing.clusters, key, row);
         self.index_clusters();
         self.mark_members(key);

@@ -20,7 +20,7 @@ fn refused(fleet: &Site, more: &str) -> String {
     ended.err
 }
 
-fn set(fleet: &Site, version: &str) -> String {
+pub fn set(fleet: &Site, version: &str) -> String {
     fleet.good(&format!("policy set --agents --mode auto --method user_action --version {version}"))
 }
 
@@ -77,7 +77,7 @@ fn a_fleet_comes_to_a_store_and_leaves_it_and_mistakes_are_refused() {
 }
 
 /// A Fleet of the cluster's store.
-fn shares(mut fleet: Site, etcd: &Cluster) -> Site {
+pub fn shares(mut fleet: Site, etcd: &Cluster) -> Site {
     fleet.stop();
     fleet.options = vec!["--store".into(), format!("etcd:{}", etcd.configuration().display())];
     fleet.start();

@@ -157,6 +157,39 @@ fn a_change_at_one_fleet_is_in_force_at_the_other() {
 }
 
 #[test]
+fn a_clusters_lease_belongs_to_the_fleet_of_its_members() {
+    let folder = tempfile::tempdir().unwrap();
+    on_one_thread(async |executor| {
+        let store = opened(&folder);
+        let a = Fleet::start("anna", store.clone(), &executor).await;
+        let b = Fleet::start("ben", store.clone(), &executor).await;
+        let members = ["d1", "d2", "d3"].map(String::from);
+        for id in &members {
+            let director = vmetric::director::records::Agent { id: id.clone(), ..Default::default() };
+            a.here.registry.borrow_mut().agents.insert(id.clone(), director);
+        }
+        a.act(|registry| registry.create_cluster("c-1", "north", &members, 5).unwrap());
+        a.shared.durable().await.unwrap();
+        until("the cluster at B", || b.here.registry.borrow().named_cluster("north").is_ok()).await;
+        // B knows nothing of how its members are: it neither halts it nor lets it go on.
+        let reason = b.here.registry.borrow().may_lead_cluster("north").unwrap_err();
+        assert!(reason.code == "cluster_elsewhere" && reason.detail.contains("do it there"), "{reason}");
+        a.here.registry.borrow().may_lead_cluster("north").unwrap();
+        b.here.registry.borrow_mut().watch_clusters(9_999);
+        assert!(b.here.registry.borrow_mut().take_changes().is_empty());
+        // Its name and its end are everywhere.
+        let name = vmetric::director::policing::clusters::ClusterChange { name: Some("south".into()), ..Default::default() };
+        b.act(|registry| registry.change_cluster("north", &name, 6).unwrap());
+        b.shared.durable().await.unwrap();
+        until("the name at A", || a.here.registry.borrow().named_cluster("south").is_ok()).await;
+        a.act(|registry| registry.remove_cluster("south", None, 7).unwrap());
+        a.shared.durable().await.unwrap();
+        until("the end at B", || b.here.registry.borrow().named_cluster("south").is_err()).await;
+        until_same(&a, &b, &store).await;
+    });
+}
+
+#[test]
 fn of_two_changes_at_the_same_moment_one_is_made_and_the_other_is_undone() {
     let folder = tempfile::tempdir().unwrap();
     on_one_thread(async |executor| {
@@ -184,9 +217,10 @@ fn of_two_changes_at_the_same_moment_one_is_made_and_the_other_is_undone() {
         until_same(&a, &b, &store).await;
         assert!(lost.history().iter().all(|change| change.revision == 1 || change.by == won.name), "{:?}", lost.history());
         // And may say it again.
+        let newest = won.history()[0].revision;
         let again = lost.set(&Scope::Agents, "mode=auto;version=4.0.0");
         lost.shared.durable().await.unwrap();
-        assert_eq!(again.revision, won.history()[0].revision + 1);
+        assert_eq!(again.revision, newest + 1);
         until_same(&a, &b, &store).await;
     });
 }
