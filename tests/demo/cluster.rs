@@ -22,7 +22,7 @@ use crate::cluster_watch::{Agent, Member, Watch};
 use crate::release::{self, Release};
 use crate::show::{Row, Show};
 use crate::site::{FLEET, Site};
-use crate::wait;
+use crate::{place_program, wait};
 
 /// The members, and how many agents enroll at each: the one with the fewest goes first.
 const MEMBERS: [(&str, usize); 3] = [("north-1", 3), ("north-2", 1), ("north-3", 2)];
@@ -220,7 +220,7 @@ fn member(
     fs::create_dir_all(&image).map_err(told)?;
     fs::create_dir_all(&state).map_err(told)?;
     let program = image.join("vmetric-director");
-    fs::copy(builds.director_of(DIRECTOR_FACTORY), &program).map_err(told)?;
+    place_program(&builds.director_of(DIRECTOR_FACTORY), &program)?;
     fs::copy(&release.root, image.join("root.json")).map_err(told)?;
     let urls: Vec<String> = ports.iter().map(|port| format!("    - https://127.0.0.1:{port}\n")).collect();
     let config = format!("cluster:\n  members:\n{}", urls.concat());

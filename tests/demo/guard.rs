@@ -43,6 +43,20 @@ pub fn without_guard(end: fn()) {
     });
 }
 
+/// Puts a copy of a program there. Another process writes it: a descriptor of this one that is open for writing would be inherited by
+/// whatever another thread starts at that moment, and the copy could not be executed as long ("Text file busy").
+///
+/// # Errors
+/// Names the copy.
+pub fn place_program(from: &Path, to: &Path) -> Result<(), String> {
+    let done = Command::new("cp").arg("-p").arg("--").args([from, to]).stdin(Stdio::null()).status();
+    match done {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("cp {} {}: {status}", from.display(), to.display())),
+        Err(e) => Err(format!("cp {}: {e}", to.display())),
+    }
+}
+
 /// The work folder is of no use any more, unless somebody wants to look.
 pub fn leave(work: &Path, keep: bool) {
     match keep {

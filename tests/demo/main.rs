@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command, ExitCode};
 use std::sync::Arc;
 
-pub use guard::{pause, signal, wait};
+pub use guard::{pause, place_program, signal, wait};
 
 const HELP: &str = "\
 cargo demo: updates, faults and attacks, on real processes and real TLS on loopback

@@ -18,7 +18,7 @@ use crate::build::{DIRECTOR_BROKEN, DIRECTOR_GOOD, GOOD};
 use crate::scenarios::{Cast, Untouched, same};
 use crate::show::Row;
 use crate::site::{FLEET, Site};
-use crate::wait;
+use crate::{place_program, wait};
 
 /// The specification's shortest interval: an update of the Director is due within this time.
 const INTERVAL: &str = "30s";
@@ -88,7 +88,7 @@ impl Updated {
         fs::create_dir_all(&image).map_err(told)?;
         fs::create_dir_all(&state).map_err(told)?;
         let program = image.join("vmetric-director");
-        fs::copy(&cast.stage.builds.director, &program).map_err(told)?;
+        place_program(&cast.stage.builds.director, &program)?;
         fs::copy(&cast.stage.release.root, image.join("root.json")).map_err(told)?;
         write_volatile(&state.join("vmetric.yml"), CONFIG.as_bytes(), PUBLIC).map_err(told)?;
 

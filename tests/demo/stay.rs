@@ -19,7 +19,7 @@ use crate::release::{self, Release};
 use crate::scenarios::TIMES;
 use crate::show::Show;
 use crate::site::{FLEET, Site};
-use crate::{pause, wait};
+use crate::{pause, place_program, wait};
 
 /// How it is asked for.
 #[derive(Clone, Debug, Default)]
@@ -131,7 +131,7 @@ impl World<'_> {
         fs::create_dir_all(&image).map_err(told)?;
         fs::create_dir_all(&state).map_err(told)?;
         let program = image.join("vmetric-director");
-        fs::copy(self.builds.director_of(DIRECTOR_FACTORY), &program).map_err(told)?;
+        place_program(&self.builds.director_of(DIRECTOR_FACTORY), &program)?;
         fs::copy(&self.release.root, image.join("root.json")).map_err(told)?;
         let key: TokenView = fleet.ask("key create")?;
         let mut enroll = Command::new(&program);
