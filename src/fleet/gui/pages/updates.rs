@@ -100,7 +100,8 @@ pub async fn list_with(ask: &Ask, problem: &str, of_agents: &str) -> Result<Repl
         .collect();
     let versions: BTreeSet<String> = directors.iter().filter_map(|row| row["next"].as_str().map(str::to_string)).collect();
     let context = json!({
-        "live": true,
+        // A form of agents that was not good is shown under its own address, which nobody can look at.
+        "live": ask.path == PATH,
         "versions": versions,
         "cards": cards,
         "has_cards": !cards.is_empty(),
