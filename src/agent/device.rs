@@ -8,7 +8,7 @@ use super::download::{self, Between};
 use super::first_boot::FirstBoot;
 use super::link::Link;
 use super::lookup::short;
-use super::records::Unread;
+use super::records::{RESULTS, Unread};
 use super::source::{Source, SourceError};
 use super::trial;
 use super::world::{Fetched, Tested, World};
@@ -282,7 +282,8 @@ impl World for Device {
     }
 
     fn last_result(&self) -> Option<ResultWire> {
-        self.state.read("last-result.json").ok().flatten()
+        // One that is to be reported is the newer one: a cut may have come between the two files.
+        self.results.last().cloned().or_else(|| self.state.read("last-result.json").ok().flatten())
     }
 
     fn rejected(&self, sha256: &Sha256) -> Option<Rejected> {
@@ -472,16 +473,16 @@ impl World for Device {
     fn add_result(&mut self, result: ResultWire) -> Result<(), Reason> {
         log::info!("{} {}: {} ({})", result.outcome, result.version, result.detail, result.code);
         self.read_unread();
-        if self.results.iter().any(|r| r.id == result.id) {
-            return Ok(());
+        if !self.results.iter().any(|r| r.id == result.id) {
+            self.ended(&result);
+            if self.results.len() >= RESULTS_MAX {
+                self.results.remove(0);
+            }
+            self.results.push(result.clone());
         }
-        self.ended(&result);
-        if self.results.len() >= RESULTS_MAX {
-            self.results.remove(0);
-        }
-        self.state.write("last-result.json", &result)?;
-        self.results.push(result);
-        self.state.write("results.json", &ResultsWire { results: self.results.clone() })
+        // In this order: whoever sees it as the last one sees, too, that it is not reported yet.
+        self.state.write(RESULTS, &ResultsWire { results: self.results.clone() })?;
+        self.state.write("last-result.json", &result)
     }
 
     fn end_order(&mut self) -> Result<(), Reason> {

@@ -311,8 +311,10 @@ pub fn look(state: &State, pid: Option<u32>, own_version: &str) -> StatusReport 
     let accepted: Option<AcceptedWire> = state.read("order.json").ok().flatten();
     let open = accepted.as_ref().filter(|a| !a.ended && a.order.kind == kind_word(Kind::Update));
     let config = state.config().ok().flatten().map(|(c, _)| c);
-    let results = state.read::<ResultsWire>("results.json").ok().flatten().unwrap_or_default().results;
+    // In this order: the newest result stands in its own file only when it is among those that are to be reported, or was.
     let last: Option<ResultWire> = state.read("last-result.json").ok().flatten();
+    let results = state.read::<ResultsWire>("results.json").ok().flatten().unwrap_or_default().results;
+    let last = results.last().cloned().or(last);
     let rejected = state.read::<RejectedListWire>("rejected.json").ok().flatten().unwrap_or_default().rejected;
     let problem = state.problem();
     let image = match running_image(state, pid) {

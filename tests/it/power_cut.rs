@@ -423,7 +423,7 @@ impl World for Device {
         self.staged
     }
     fn last_result(&self) -> Option<ResultWire> {
-        self.disk.last.clone()
+        self.disk.results.last().or(self.disk.last.as_ref()).cloned()
     }
     fn rejected(&self, sha256: &Sha) -> Option<Rejected> {
         self.disk.rejected.iter().find(|r| r.sha256 == *sha256).cloned()
@@ -556,10 +556,10 @@ impl World for Device {
     fn add_result(&mut self, result: ResultWire) -> Result<(), Reason> {
         self.op();
         if !self.disk.results.iter().any(|r| r.id == result.id) {
-            self.disk.last = Some(result.clone());
-            self.op();
-            self.disk.results.push(result);
+            self.disk.results.push(result.clone());
         }
+        self.op();
+        self.disk.last = Some(result);
         Ok(())
     }
     fn end_order(&mut self) -> Result<(), Reason> {
