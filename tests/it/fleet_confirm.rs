@@ -415,7 +415,7 @@ fn pages_confirm_one_some_and_all_agents() {
     assert!(page(&anna, &place).contains("Confirm and update to 2.0.0") && !page(&vera, &place).contains("Confirm and update"));
     let sent = send(&format!("agent={id}/{}/2.0.0&ttl=3600&back={place}", ids[0]));
     assert_eq!((sent.status, sent.header("location").as_deref()), (303, Some(place.as_str())), "{}", sent.body);
-    until("its state on the page", || page(&anna, &place).contains("confirmed by user anna"));
+    until("its state on the page", || page(&anna, &place).contains("confirmed by anna"));
     let confirmation = fleet.json::<ConfirmationsView>("authorizations --json").confirmations.remove(0).id;
     assert!(page(&anna, "/updates").contains(&confirmation));
     let revoked = form(&fleet, "/updates/agents/revoke", &cookie(&anna), &format!("csrf={}&id={confirmation}", token(&shown)));
