@@ -55,7 +55,7 @@ async function organization(tools) {
   await said(page, /saved/i);
   step('its history');
   await panel(page, 'Directors').getByText('History').click();
-  await panel(page, 'Directors').getByText(/schedule -> user_action/).first().waitFor();
+  await panel(page, 'Directors').getByText(/schedule → user_action/).first().waitFor();
   await page.context().close();
 }
 

@@ -45,9 +45,12 @@ const RETRY_MS: u32 = 5_000;
 /// Stands in a shared part where each session's own token belongs.
 const TOKEN: &str = "\u{1}csrf\u{1}";
 
+/// The stream's route.
+pub const STREAM: &str = "live";
+
 /// Its route.
 pub static ROUTES: &[Route] =
-    &[Route { method: "GET", path: "/live", id: "live", need: Act::Look, page: |ask| Box::pin(open(ask)) as Paged }];
+    &[Route { method: "GET", path: "/live", id: STREAM, need: Act::Look, page: |ask| Box::pin(open(ask)) as Paged }];
 
 /// A part of a page.
 struct Region {
@@ -137,7 +140,7 @@ async fn open(ask: Ask) -> Result<Reply, Reason> {
     let unknown = || Reason::new("page_unknown", "there is no such page to be kept current");
     let Found::Route(route, places) = routes::find("GET", path) else { return Err(unknown()) };
     crate::core::access::permits(ask.who.role, route.need)?;
-    if route.id == "live" {
+    if route.id == STREAM {
         return Err(unknown());
     }
     let hub = ask.gui.live.clone();
@@ -152,6 +155,12 @@ async fn open(ask: Ask) -> Result<Reply, Reason> {
     let mut response = Response::of(200, "text/event-stream", Vec::new());
     response.body = Body::Stream(Box::new(source));
     Ok(Reply::Raw(page::sealed(response).with("cache-control", "no-store").with("x-accel-buffering", "no")))
+}
+
+/// To a page whose session is over: no news, and it asks again only now and then. A browser takes a login page for a broken stream;
+/// whoever typed something goes to the login with it when it is sent.
+pub fn nobody() -> Response {
+    page::sealed(Response::of(200, "text/event-stream", b"retry: 15000\n\n".to_vec())).with("cache-control", "no-store")
 }
 
 /// One of the places; free again when dropped.

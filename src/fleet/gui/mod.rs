@@ -116,6 +116,7 @@ impl Gui {
         let who = match access::who(site, request) {
             Ok(who) => who,
             Err(reason) if reason.code == "cross_site" => return Err(Box::new(page::refused(self, None, request, 403, &reason))),
+            Err(_) if route.id == live::STREAM => return Err(Box::new(live::nobody())),
             Err(_) => return Err(Box::new(access::login_first(request))),
         };
         let refused = |status: u16, reason: &Reason| Box::new(page::refused(self, Some(&who), request, status, reason));

@@ -60,6 +60,9 @@
   const later = new Map();
   const busy = (region) => "hold" in region.dataset && (region.matches(":hover") || region.contains(document.activeElement) || region.querySelector("input:checked"));
 
+  const touched = (field) => (field.options ? [...field.options].some((o) => o.selected !== o.defaultSelected) : "defaultValue" in field && (field.value !== field.defaultValue || field.checked !== field.defaultChecked));
+  const typed = (form) => [...form.elements].some((field) => field.name && field.type !== "hidden" && touched(field));
+
   // One stream per page that is looked at; a hidden tab gives its place back.
   const address = document.body.dataset.stream;
   const badge = document.querySelector("[data-connection]");
@@ -94,8 +97,12 @@
       later.set(old, next);
       for (const hint of all("[data-held]", old)) hint.hidden = false;
     });
-    // The session is over: the next load shows the login and returns here.
-    stream.addEventListener("gone", () => location.reload());
+    // The session is over: the next load shows the login and returns here. What somebody has typed goes there with Save instead.
+    stream.addEventListener("gone", () => {
+      if (!all("form").some(typed)) return location.reload();
+      hush();
+      say("Signed out", true);
+    });
   };
   const put = (old, next) => {
     later.delete(old);
