@@ -174,11 +174,12 @@ pub fn decide(shared: &Shared, state: &State, me: &str, wants: bool, wire: &Lock
     let _one = shared.promises();
     let before = book(state)?;
     let (mut after, now) = (before.clone(), clock::unix());
-    let seen = seen(&cluster, &shared.sight(), me, wire, now);
+    // A file that nobody works by is given back: what it is worth is looked up by then. One that was away may be about to prove
+    // itself, which a person takes on; not that this member is away under it now: drained, or on trial.
+    let (in_use, sight) = (shared.lease_in_use(), shared.sight());
+    let leaving = LeaseFile::read(state).is_some_and(|file| in_use || (file.away && (wire.force != Some(true) || sight.draining)));
+    let seen = seen(&cluster, &sight, me, wire, now);
     let view = View { name: &cluster.name, members: &seen };
-    // A file that nobody works by is given back: what it is worth is looked up by then. One that was away may be about to prove itself.
-    let in_use = shared.lease_in_use();
-    let leaving = LeaseFile::read(state).is_some_and(|file| in_use || (file.away && wire.force != Some(true)));
     let event = change(&mut after, &view, &Here { me, cluster: &cluster, leaving }, wants, wire, now);
     if after != before {
         state.write(FILE, &BookRow::of(&after)).map_err(plain)?;
@@ -268,4 +269,37 @@ fn seen(cluster: &ClusterWire, sight: &Sight, me: &str, wire: &LockWire, now: u6
         Seen { heard_at, says, words, failed, ..plain }
     };
     cluster.members.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::product::DIRECTOR;
+    use crate::wire::fleet_api::ClusterMemberWire;
+    use crate::wire::fleet_lock::ClientWire;
+
+    /// No exception from a lease of Fleet's under which a member is away; one that is back and watched is taken on.
+    #[test]
+    fn a_person_s_exception_lets_nobody_go_while_another_one_is_out_under_fleet_s_lease() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open_of(&DIRECTOR, dir.path()).unwrap();
+        let member = |id: &str| ClusterMemberWire { id: id.into(), ..Default::default() };
+        let members = ["d0", "d1", "d2"].map(member).to_vec();
+        told::keep(&state, None, Some(&ClusterWire { id: "c".into(), name: "north".into(), members, ..Default::default() }));
+        LeaseFile { away: true, ..LeaseFile::wish("c") }.write(&state).unwrap();
+        let shared = Shared::new(&state);
+        let ask = |force| {
+            let client_params = ClientWire { id: "d0".into(), group: "c".into() };
+            let wire = LockWire { client_params, nonce: Some("n".into()), phase: Some("before".into()), force, ..Default::default() };
+            decide(&shared, &state, "d1", true, &wire).map(|done| done.promised).map_err(|wait| wait.reason.code.to_string())
+        };
+        shared.see(BTreeMap::new(), true);
+        assert_eq!(ask(Some(true)), Err("lease_wanted".into()), "drained by hand");
+        shared.see(BTreeMap::new(), false);
+        shared.set_on_trial(true);
+        assert_eq!(ask(Some(true)), Err("lease_wanted".into()), "on trial");
+        shared.set_on_trial(false);
+        assert_eq!(ask(None), Err("lease_wanted".into()), "without a person");
+        assert_eq!(ask(Some(true)), Ok(Some("d0".into())), "back, and watched");
+    }
 }
