@@ -134,6 +134,18 @@ pub fn call(site: &Rc<Site>, request: &Request) -> Option<Answer> {
     Some(Box::pin(async move { join(&site, &wire, address, &peer).await }))
 }
 
+/// Uses an invitation up, or says why not; durable before it is answered. What changes nothing costs no write: anybody can ask.
+fn used_up(state: &State, id: &str, sha256: &str, time: u64) -> Result<Result<(), Reason>, Reason> {
+    // Under no lock: nothing else runs on this thread between the two.
+    let before = read(state)?;
+    let mut invites = before.clone();
+    let used = redeem(&mut invites, id, sha256, same, time);
+    if invites != before {
+        write(state, &invites)?;
+    }
+    Ok(used)
+}
+
 async fn join(site: &Rc<Site>, wire: &JoinWire, address: Option<std::net::IpAddr>, peer: &str) -> Response {
     let time = clock::unix();
     let state = match state_of(site) {
@@ -142,13 +154,7 @@ async fn join(site: &Rc<Site>, wire: &JoinWire, address: Option<std::net::IpAddr
     };
     let (id, secret) = wire.token.trim().strip_prefix(PREFIX).and_then(|rest| rest.split_once('_')).unwrap_or_default();
     let (id, sha256) = (id.to_string(), hex::encode(&hex::sha256(secret.as_bytes())));
-    // Under no lock: nothing else runs on this thread between the two.
-    let used = read(&state).and_then(|mut invites| {
-        let used = redeem(&mut invites, &id, &sha256, same, time);
-        write(&state, &invites)?;
-        Ok(used)
-    });
-    match used {
+    match used_up(&state, &id, &sha256, time) {
         Err(reason) => return unavailable(&reason.detail),
         Ok(Err(reason)) => {
             site.throttle.borrow_mut().failed(address, clock::monotonic());
@@ -180,4 +186,33 @@ fn files(state: &State) -> Result<Vec<FileWire>, Reason> {
         files.push(FileWire { name: name.into(), text: String::from_utf8(bytes).map_err(|_| bad("is no text".into()))? });
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::cluster::invite::TRIES_MAX;
+    use crate::core::product;
+
+    #[test]
+    fn a_stranger_s_try_writes_nothing_once_it_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open_of(&product::DIRECTOR, dir.path()).unwrap();
+        let code = |id, secret, time| used_up(&state, id, secret, time).unwrap().map_err(|reason| reason.code.to_string());
+        assert_eq!(code("a", "s", 1_000), Err("invite_unknown".into()));
+        assert!(!state.path(FILE).exists(), "no invitation, no file");
+        let mut invites = Vec::new();
+        add(&mut invites, Invite { id: "a".into(), sha256: "s".into(), expires: 2_000, ..Invite::default() }, 1_000).unwrap();
+        write(&state, &invites).unwrap();
+        for _ in 0..TRIES_MAX {
+            assert_eq!(code("a", "x", 1_001), Err("invite_unknown".into()));
+        }
+        assert_eq!(read(&state).unwrap()[0].tries, TRIES_MAX, "wrong secrets are counted");
+        // A file that is replaced is another one, which a second name of it shows.
+        let kept = dir.path().join("kept");
+        std::fs::hard_link(state.path(FILE), &kept).unwrap();
+        let links = || std::os::unix::fs::MetadataExt::nlink(&std::fs::metadata(&kept).unwrap());
+        assert_eq!((code("a", "s", 1_002), code("b", "s", 1_002)), (Err("invite_closed".into()), Err("invite_unknown".into())));
+        assert_eq!(links(), 2, "it was not written again");
+    }
 }
