@@ -60,6 +60,19 @@ fn a_member_takes_the_site_ca_over_once() {
     let closed = (0..8).any(|_| second.bad(&line(&second, &first, &pin, &guess)).contains("invite_closed"));
     assert!(closed && second.bad(&line(&second, &first, &pin, &guessed.token)).contains("invite_closed") && none(&second));
 
+    // A fault of this machine shows before the invitation is used up.
+    let (pki, away) = (second.state().join("pki"), second.bench.path("elsewhere"));
+    fs::create_dir_all(&away).unwrap();
+    fs::create_dir_all(second.state()).unwrap();
+    std::os::unix::fs::symlink(&away, &pki).unwrap();
+    assert!(second.bad(&line(&second, &first, &pin, &invite.token)).contains("pki_unwritable"), "a link");
+    fs::remove_file(&pki).unwrap();
+    fs::create_dir(&pki).unwrap();
+    fs::write(pki.join("notes"), "x").unwrap();
+    assert!(second.bad(&line(&second, &first, &pin, &invite.token)).contains("pki_unwritable"), "not empty");
+    assert!(!second.state().join("pki.join").exists());
+    fs::remove_file(pki.join("notes")).unwrap();
+
     let said = second.good(&line(&second, &first, &pin, &invite.token));
     assert!(said.contains("joined") && said.contains(&pin), "{said}");
     for name in ["ca.key", "ca-p256.key"] {

@@ -1,7 +1,8 @@
 //! `cluster join`: a Director takes over the site CA of another member before its own first start.
 //!
 //! ```text
-//! pki.join/ made, the files in it, opened as a CA, its pin compared      a crash leaves a folder that the next try removes
+//! pki/ absent or empty, pki.join/ made, with room for the files          what is wrong until here costs no invitation
+//! the files in it, opened as a CA, its pin compared                      a crash leaves a folder that the next try removes
 //! pki.join/ -> pki/                                                      <- from here on it has the CA
 //! ```
 
@@ -41,7 +42,7 @@ pub struct Join {
 /// Does it.
 ///
 /// # Errors
-/// `ca_exists`, `has_agents`, `bad_token_file`, `bad_pin`, what TLS says to another pin, what the member refuses, `ca_other_pin`,
+/// `ca_exists`, `has_agents`, `bad_token_file`, `bad_pin`, `pki_unwritable`, what TLS says to another pin, what the member refuses, `ca_other_pin`,
 /// `bad_answer`, those of the files. Nothing has changed then.
 pub fn run(folder: &Path, join: &Join) -> Result<String, Reason> {
     let pki = folder.join("pki");
@@ -62,8 +63,14 @@ pub fn run(folder: &Path, join: &Join) -> Result<String, Reason> {
     let bad = |why: String| Reason::new("bad_token_file", format!("--token {}: {why}", join.token.display()));
     let bytes = read_limited(&join.token, TOKEN_MAX).map_err(|e| bad(e.to_string()))?.ok_or_else(|| bad("there is no such file".into()))?;
     let token = String::from_utf8(bytes).map_err(|_| bad("is no text".into()))?.trim().to_string();
-    let joined = fetch(join, pin, token)?;
-    keep(folder, &pki, &joined, pin)?;
+    // Before the invitation is used up: what is wrong here can be put right, and the same one tried again.
+    let near = prepared(folder, &pki)?;
+    let kept = fetch(join, pin, token).and_then(|joined| keep(&near, &pki, &joined, pin));
+    if let Err(reason) = kept {
+        // The keys of another site, or half of them.
+        remove_all(&near).map_err(|e| unwritable(&near, &e))?;
+        return Err(reason);
+    }
     Ok(format!(
         "joined: this Director has the site CA {} of {}; `enroll` it at Fleet and start it, then remove {}",
         pin_text(&pin),
@@ -87,20 +94,38 @@ fn fetch(join: &Join, pin: [u8; 32], token: String) -> Result<JoinedWire, Reason
     json::from_str(&text).map_err(|_| Reason::new("bad_answer", format!("{url}: the answer is not of this protocol")))
 }
 
-fn keep(folder: &Path, pki: &Path, joined: &JoinedWire, pin: [u8; 32]) -> Result<(), Reason> {
+fn unwritable(path: &Path, error: &std::io::Error) -> Reason {
+    Reason::new("pki_unwritable", format!("{}: {error}", path.display()))
+}
+
+/// The folder for the files: it can be made, has room for them, and can take the place of `pki/`.
+fn prepared(folder: &Path, pki: &Path) -> Result<PathBuf, Reason> {
     let near = folder.join("pki.join");
-    let unwritable = |e: std::io::Error| Reason::new("pki_unwritable", format!("{}: {e}", near.display()));
-    remove_all(&near).map_err(unwritable)?;
-    make_folder(folder).and_then(|()| make_folder(&near)).map_err(unwritable)?;
-    let kept = check(&near, joined, pin).and_then(|()| {
-        // An empty folder may be there.
-        std::fs::rename(&near, pki).and_then(|()| sync_folder_of(pki)).map_err(unwritable)
-    });
-    if kept.is_err() {
-        // The keys of another site, or half of them.
-        remove_all(&near).map_err(unwritable)?;
+    let stands = |what: &str| {
+        let detail = format!("{}: {what}; move it away, a real folder is made in its place. The invitation was not used", pki.display());
+        Reason::new("pki_unwritable", detail)
+    };
+    match std::fs::symlink_metadata(pki) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(unwritable(pki, &e)),
+        Ok(meta) if !meta.is_dir() => return Err(stands("is no folder, or a link to one")),
+        Ok(_) if std::fs::read_dir(pki).map_err(|e| unwritable(pki, &e))?.next().is_some() => return Err(stands("is not empty")),
+        Ok(_) => {}
     }
-    kept
+    remove_all(&near).and_then(|()| make_folder(folder)).and_then(|()| make_folder(&near)).map_err(|e| unwritable(&near, &e))?;
+    let room = near.join("room");
+    let tried = write_durable(&room, &vec![0; JOINED_MAX], PRIVATE).and_then(|()| remove_all(&room));
+    if let Err(e) = tried {
+        remove_all(&near).map_err(|e| unwritable(&near, &e))?;
+        return Err(unwritable(&room, &e));
+    }
+    Ok(near)
+}
+
+fn keep(near: &Path, pki: &Path, joined: &JoinedWire, pin: [u8; 32]) -> Result<(), Reason> {
+    check(near, joined, pin)?;
+    // An empty folder may be there.
+    std::fs::rename(near, pki).and_then(|()| sync_folder_of(pki)).map_err(|e| unwritable(near, &e))
 }
 
 fn check(near: &Path, joined: &JoinedWire, pin: [u8; 32]) -> Result<(), Reason> {
