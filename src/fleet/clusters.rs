@@ -116,7 +116,7 @@ pub fn shown(view: &ClustersView) -> String {
     let mut table = Table::new(&["ID", "NAME", "STATUS", "QUORUM", "POLICY", "REVISION", "NEXT", "MEMBERS"]);
     for cluster in &view.clusters {
         let members: Vec<String> =
-            cluster.members.iter().map(|m| format!("{} ({})", m.id, if m.online { &m.version } else { "down" })).collect();
+            cluster.members.iter().map(|m| format!("{} ({})", m.id, if m.is_up() { &m.version } else { "down" })).collect();
         let words = [if cluster.quorum { "yes" } else { "no" }, if cluster.custom { "custom" } else { "inherited" }].map(String::from);
         let mut cells = vec![cluster.id.clone(), cluster.name.clone(), cluster.status.clone()];
         cells.extend(words);

@@ -1,6 +1,12 @@
 //! A cluster's pages: what they tell while members come and go, and the acts with what they cost.
 
+use vmetric::core::cluster::member::SILENT_S;
+use vmetric::core::rollout::OFFLINE_AFTER_S;
 use vmetric::director::api_tokens::ApiTokenView;
+use vmetric::director::policing::clusters::ClustersView;
+use vmetric::director::records::Agent;
+use vmetric::director::store::{Change, Store, Table};
+use vmetric::io::clock;
 use vmetric::wire::agent_api::OrderWire;
 
 use crate::access::{add, ask, form, log_in};
@@ -144,4 +150,65 @@ fn a_director_says_what_people_called_its_key() {
     }
     assert!(get(&site, &session, "/fleet-management/directors?q=quayside").body.contains("crane"));
     assert!(site.good("directors --json").contains("\"label\":\"quayside\""));
+}
+
+/// Fleet starts again, and heard this member last so many seconds ago.
+fn heard_last(site: &mut Site, member: &FakeAgent, seconds: u64) {
+    site.kill();
+    let store = Store::open(&site.state().join("fleet.redb")).unwrap();
+    let (key, row) = store.load::<Agent>(Table::Agents).unwrap().into_iter().find(|(_, row)| row.id == member.report.agent_id).unwrap();
+    let row = Agent { last_contact: clock::unix() - seconds, ..row };
+    store.queue(vec![Change { table: Table::Agents, key, value: Some(miniserde::json::to_string(&row)) }]);
+    smol::block_on(store.commit()).unwrap();
+    drop(store);
+    site.start();
+}
+
+#[test]
+fn a_member_that_falls_silent_is_down_at_every_door_and_says_since_when() {
+    let (mut site, session, members) = north();
+    let bearer =
+        format!("authorization: Bearer {}\r\nconnection: close\r\n", site.json::<ApiTokenView>("token create --role viewer --json").token);
+    let (silent, others) = members.split_last().unwrap();
+    let (id, name) = (&silent.report.agent_id, &silent.report.hostname);
+    // Another cluster that is well stays so.
+    let south: Vec<FakeAgent> = ["dock", "mole", "pier"].iter().map(|name| site.enroll(name)).collect();
+    let named: Vec<String> = south.iter().map(|m| format!("--member {}", m.report.agent_id)).collect();
+    site.good(&format!("cluster create south {}", named.join(" ")));
+    // Not heard of for three healths, and then long enough to be shown as offline as well.
+    for seconds in [SILENT_S + 30, OFFLINE_AFTER_S + 30] {
+        heard_last(&mut site, silent, seconds);
+        others.iter().chain(&south).for_each(|m| drop(m.report()));
+        let down = format!("{} is silent since", &name[1..]);
+        let list = get(&site, &session, "/fleet-management/clusters").body;
+        assert!(list.contains("2 up 1 down") && list.contains("Majority up") && list.contains("Waits"), "{seconds}: {list}");
+        for status in ["down", "attention"] {
+            let found = get(&site, &session, &format!("/fleet-management/clusters?status={status}")).body;
+            assert!(found.contains("2 up 1 down") && !found.contains("3 up 0 down"), "{seconds}: {status}: {found}");
+        }
+        let page = get(&site, &session, PAGE).body;
+        let note = page.split_once("data-code=\"cluster_member_silent\"").unwrap_or_else(|| panic!("{page}")).1;
+        assert!(note.split_once("</div>").unwrap().0.contains(&down) && page.contains("2 up 1 down"), "{seconds}: {page}");
+        let row = page.split("<tr id=\"m-").find(|row| row.contains(&format!(">{name}</a>"))).unwrap();
+        assert!(row.contains("Silent") && !row.contains("Unknown"), "{seconds}: {row}");
+
+        let api = ask(&site, "GET", "/api/v1/clusters/north", &bearer, "").body;
+        for word in ["\"status\":\"2 up 1 down\"", "\"quorum\":true", "\"code\":\"cluster_member_silent\"", "\"state\":\"silent\""] {
+            assert!(api.contains(word), "{seconds}: {word}: {api}");
+        }
+        let view = site.json::<ClustersView>("cluster show north --json").clusters.remove(0);
+        let member = view.members.iter().find(|m| m.id == *id).unwrap();
+        let why = member.detail.clone().unwrap_or_default();
+        assert!(view.detail == why && why.contains(&format!("{id} is silent since")) && member.since.is_some(), "{why}");
+        assert_eq!(view.members.iter().filter(|m| m.state == "healthy").count(), 2);
+        let shown = site.good("cluster show north");
+        assert!(shown.lines().next().unwrap().ends_with("2 up 1 down") && shown.contains(&why), "{seconds}: {shown}");
+        let listed = site.good("cluster list");
+        assert!(listed.contains("2 up 1 down") && listed.contains(&format!("{id} (down)")) && listed.contains("3 up 0 down"), "{listed}");
+    }
+    // Heard again, it is up.
+    members.iter().for_each(|m| drop(m.report()));
+    let list = get(&site, &session, "/fleet-management/clusters").body;
+    assert!(list.contains("3 up 0 down") && !list.contains("1 down"), "{list}");
+    assert!(!get(&site, &session, PAGE).body.contains("silent"));
 }

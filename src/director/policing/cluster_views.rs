@@ -36,9 +36,7 @@ impl Registry {
                 Some(self.member_view(seen, p.turn as u64, &book, now))
             })
             .collect();
-        // Whoever Fleet does not hear is down, however long it may be connected still.
-        let gone = |m: &MemberView| [State::Silent, State::Expired].iter().any(|state| state.word() == m.state);
-        let up = members.iter().filter(|m| m.online && !gone(m)).count();
+        let up = members.iter().filter(|m| m.is_up()).count();
         let reason = blocked(&view, &book, now).unwrap_or_else(|| Reason::new("ready", "every member is healthy: the next one may go"));
         let stop = book.stop.as_ref();
         ClusterView {

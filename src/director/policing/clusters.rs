@@ -9,6 +9,7 @@ use super::leases::{DRAIN_MAX_S, DRAIN_S};
 use super::rows::{PolicyRow, Scope};
 use crate::core::cluster;
 use crate::core::cluster::lease::{SOAK_MAX_S, SOAK_S};
+use crate::core::cluster::member::State;
 use crate::core::cluster::plan::View;
 use crate::core::reason::Reason;
 use crate::director::records::{NAME_MAX, Order, clean};
@@ -90,6 +91,13 @@ pub struct MemberView {
     pub turn: u64,
     /// Agents that are online there.
     pub load: u64,
+}
+
+impl MemberView {
+    /// Whoever Fleet does not hear is down, however long it may be connected still.
+    pub fn is_up(&self) -> bool {
+        self.online && [State::Silent, State::Expired].iter().all(|gone| gone.word() != self.state)
+    }
 }
 
 /// A cluster as it is shown.

@@ -90,7 +90,7 @@ fn distinct(texts: impl Iterator<Item = String>) -> String {
 }
 
 fn fits(ask: &Ask, cluster: &ClusterView) -> bool {
-    let down = cluster.members.iter().any(|m| !m.online);
+    let down = cluster.members.iter().any(|m| !m.is_up());
     let state = match ask.query.get("status") {
         "attention" => cluster.stopped.is_some() || !cluster.quorum || down || cluster.code == "lease_expired",
         "updating" => cluster.holder.is_some(),
