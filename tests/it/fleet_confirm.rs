@@ -431,4 +431,19 @@ fn pages_confirm_one_some_and_all_agents() {
     assert_eq!(send("version=2.0.0&all=1&ttl=3600").status, 303);
     until("all of them again", || ids.iter().all(|a| matches!(state_of(&fleet, a).as_str(), "ordered" | "confirmed")));
     assert!(fleet.good("audit").contains("user anna"));
+    // A version that came after the page was made: what waits now was not seen, and nothing is confirmed.
+    let newest = fleet.json::<ConfirmationsView>("authorizations --json").confirmations.remove(0);
+    fleet.good(&format!("authorize --agents --revoke {}", newest.id));
+    for site in [&fleet, &director] {
+        site.add_of("vmetric-agent", "3.0.0", &agent_file("3.0.0"));
+        site.publish();
+        site.good("mirror");
+    }
+    until("that they wait for another one", || ids.iter().all(|a| row(&fleet, a).is_some_and(|a| a.needs.as_deref() == Some("3.0.0"))));
+    let count = || fleet.json::<ConfirmationsView>("authorizations --json").confirmations.len();
+    let before = count();
+    let late = send("version=2.0.0&all=1&ttl=3600");
+    assert!(late.status == 422 && late.body.contains("word about 2.0.0"), "{}", late.body);
+    assert_eq!(count(), before);
+    assert!(ids.iter().all(|a| row(&fleet, a).is_some_and(|a| a.needs.as_deref() == Some("3.0.0"))), "they wait still");
 }

@@ -212,3 +212,37 @@ fn a_member_that_falls_silent_is_down_at_every_door_and_says_since_when() {
     assert!(list.contains("3 up 0 down") && !list.contains("1 down"), "{list}");
     assert!(!get(&site, &session, PAGE).body.contains("silent"));
 }
+
+#[test]
+fn a_version_that_came_after_the_page_was_made_is_not_confirmed_unseen() {
+    let (site, session, members) = north();
+    site.good("policy set --default --mode auto --method user_action");
+    let cookie = format!("cookie: __Host-session={session}\r\n");
+    let page = get(&site, &session, "/updates");
+    assert!(page.body.contains("name=\"version\" value=\"2.0.0\"") && page.body.contains("Confirm all 3"), "{}", page.body);
+    site.add("3.0.0");
+    site.publish();
+    site.good("mirror");
+    let (token, id) = (csrf(&page), &members[0].report.agent_id);
+    let cluster = site.json::<ClustersView>("cluster show north --json").clusters.remove(0).id;
+    let send = |fields: &str| form(&site, "/updates", &cookie, &format!("csrf={token}&ttl=3600&{fields}"));
+    let before = site.good("activity --limit 1000 --json");
+    // One, the cluster, and all: as the page that was loaded before sends it; and one that names no version at all.
+    for fields in
+        [format!("version=2.0.0&director={id}"), format!("version=2.0.0&cluster={cluster}"), "version=2.0.0&all=1".into(), "all=1".into()]
+    {
+        let heard = send(&fields);
+        let says = "Version 3.0.0 came after this page was made, and nothing was confirmed";
+        assert!(heard.status == 422 && heard.body.contains(says) && heard.body.contains("value=\"3.0.0\""), "{fields}: {}", heard.body);
+    }
+    members.iter().for_each(|m| assert!(m.report().order.is_none(), "nothing was confirmed"));
+    let after = site.good("activity --limit 1000 --json");
+    assert!(!after.contains("authorization_given") && !after.contains("\"ordered\""), "{before}\n{after}");
+    assert!(!site.good("audit --limit 1000").contains("Authorize"));
+    // The page that shows it confirms it.
+    let shown = get(&site, &session, "/updates");
+    assert!(shown.body.contains("name=\"version\" value=\"3.0.0\""), "{}", shown.body);
+    let done = send(&format!("version=3.0.0&director={id}"));
+    assert_eq!(done.status, 303, "{}", done.body);
+    assert_eq!(members[0].report().order.expect("an order").version, "3.0.0");
+}
