@@ -12,10 +12,12 @@ use vmetric::director::policing::templates::TemplateChange;
 use vmetric::fleet::templates::{TemplateView, TemplatesView};
 use vmetric::wire::agent_api::EnrollWire;
 
+use crate::access::{add, log_in};
 use crate::director_bench::{Site, agent_file};
 use crate::director_orders::World;
 use crate::director_policy::{policy, settings};
 use crate::fleet_told::{join, until};
+use crate::gui::Stream;
 use crate::install::{Device, said};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_vmetric-agent");
@@ -141,10 +143,16 @@ fn a_template_is_one_command_for_many_devices() {
     let made: TemplatesView = fleet.json("template renew kiosks --json");
     let command = made.commands.unwrap().into_iter().find(|c| c.os == "linux").unwrap().command;
     until("the template at the Director", || list().status == "enabled");
-    for _ in 0..2 {
+    // Whoever made it sees who comes, live.
+    add(&fleet, "anna", "owner");
+    let session = log_in(&fleet, "anna");
+    let mut stream = Stream::open(&fleet, &session, &format!("/devices/templates/{}", list().id));
+    stream.until("No device has enrolled yet");
+    for count in ["1 of 2 enrolled", "2 of 2 enrolled"] {
         let device = Device::new();
         let out = device.paste(&command);
         assert!(out.status.success() && said(&out).contains("installed"), "{}", said(&out));
+        stream.until(count);
     }
     let third = Device::new();
     assert!(said(&third.paste(&command)).contains("token_used_up"));

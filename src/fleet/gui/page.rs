@@ -175,6 +175,8 @@ fn whole(gui: &Gui, who: Option<&Who>, (path, address, theme): (&str, &str, &'st
         "script": assets::path("script.js"),
         "icon": assets::path("icon.svg"),
         "live": body_is_live(&page.context),
+        // The answer to a form has no address of its own: it names a page that has the same regions.
+        "stream": page.context.get("stream").and_then(Value::as_str).unwrap_or(address),
         "toast": toast.as_ref().map(|t| t.text.clone()),
         "toast_bad": toast.as_ref().is_some_and(|t| t.bad),
         "version": env!("VMETRIC_BUILT_VERSION"),

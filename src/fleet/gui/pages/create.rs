@@ -207,6 +207,7 @@ pub fn installed(title: &str, frame: Value, made: &Value, commands: Vec<Value>, 
     let lead = "Shown once. Every file that it fetches is compared with the SHA-256 in its text before anything runs.";
     let context = json!({
         "title": title, "frame": frame, "lead": lead, "commands": commands, "facts": facts, "next": next, "next_name": next_name,
+        "live": false,
     });
     Page::new(title, "install", context)
 }

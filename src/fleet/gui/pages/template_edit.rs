@@ -30,7 +30,27 @@ pub static ROUTES: &[Route] = &[
 ];
 
 /// Templates.
-pub static TEMPLATES: Templates = &[("template", include_str!("../templates/template.html"))];
+pub static TEMPLATES: Templates =
+    &[("template", include_str!("../templates/template.html")), ("enrolled", include_str!("../templates/enrolled.html"))];
+
+/// How many devices enrolled with it so far, as their Director told: the part that its page and the wizard's last step keep
+/// current.
+pub fn enrolled(template: &Value, director: &str, director_path: &str) -> Value {
+    let used = template["enrolled"].as_u64().unwrap_or(0);
+    let limit = template["uses"].as_u64().map_or(String::new(), |limit| format!(" of {}", words::number(limit)));
+    json!({
+        "used": used > 0,
+        "count": format!("{}{limit}", words::number(used)),
+        "pending": template["pending"].as_u64().filter(|n| *n > 0).map(words::number),
+        "director": director,
+        "director_path": director_path,
+    })
+}
+
+/// A template's page.
+pub fn path(template: &Value) -> String {
+    format!("{PATH}/{}", encoded(template["id"].as_str().unwrap_or_default()))
+}
 
 /// The template as it is.
 async fn found(ask: &Ask) -> Result<Value, Reason> {
@@ -130,11 +150,13 @@ async fn page(ask: &Ask, template: &Value, typed: &Form, errors: &Errors, confli
     let name = template["name"].as_str().unwrap_or_default();
     let (director, director_path) = director_of(ask, template["director"].as_str().unwrap_or_default());
     let context = json!({
+        "live": true,
+        "enrolled": enrolled(template, &director, &director_path),
         "name": name,
         "r": row(ask, template),
         "director": director,
         "director_path": director_path,
-        "action": format!("{PATH}/{}", encoded(template["id"].as_str().unwrap_or_default())),
+        "action": path(template),
         "fields": fields,
         "settings": settings::fields(&form, errors, true, &versions, "each device", "template"),
         "problem": errors.of(""),
