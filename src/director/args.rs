@@ -85,7 +85,7 @@ Cluster (this Director is a member of one; Fleet made it)
   resume                            serve again
 
 Act
-  install-command [--os linux|windows] [--arch amd64] [--version V] [--uses N] [--ttl 1h] [--json]
+  install-command [--os linux|darwin|windows] [--arch amd64] [--version V] [--uses N] [--ttl 1h] [--json]
       Makes a token and prints the command that installs and enrolls an agent on a new device.
   token create [--uses N] [--ttl 1h|never] [--serial S]... [--approval] [--label TEXT] [--json]
       --serial      only for devices with these serial numbers, each once, without an end

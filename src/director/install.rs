@@ -53,7 +53,7 @@ impl Default for &'static Installed {
 pub struct Install {
     /// Which program.
     pub product: &'static Installed,
-    /// `linux` or `windows`.
+    /// `linux`, `darwin` or `windows`.
     pub os: String,
     /// `amd64`, `arm64`, `armv7`.
     pub arch: String,
@@ -76,20 +76,22 @@ pub struct Install {
 }
 
 /// Systems that there is a command for.
-pub const SYSTEMS: [&str; 2] = ["linux", "windows"];
+pub const SYSTEMS: [&str; 3] = ["linux", "darwin", "windows"];
 
 /// The text; `None` for another system.
 pub fn command(install: &Install) -> Option<String> {
-    let text = match install.os.as_str() {
-        "linux" => LINUX,
-        "windows" => WINDOWS,
+    // macOS has no sha256sum; all else that the text calls is there, in its first versions of the last ten years, too.
+    let (text, sum) = match install.os.as_str() {
+        "linux" => (UNIX, "sha256sum"),
+        "darwin" => (UNIX, "shasum -a 256"),
+        "windows" => (WINDOWS, ""),
         _ => return None,
     };
     // Every value is hex, digits, a version, or an address that the Director itself listens under: none has a quote in it.
     let quoted = |value: &str| value.chars().filter(|c| !c.is_whitespace() && !"'\"`$\\".contains(*c)).collect::<String>();
     let product = install.product;
     let after = product.after[usize::from(install.os == "windows")];
-    let mut out = text.replace("{after}", after);
+    let mut out = text.replace("{after}", after).replace("{sum}", sum);
     for (name, value) in
         [("{program}", product.program), ("{at}", product.at), ("{manager}", product.manager), ("{variable}", product.variable)]
     {
@@ -101,6 +103,7 @@ pub fn command(install: &Install) -> Option<String> {
         ("{certificates}", &install.certificates_sha256),
         ("{root}", &install.root_sha256),
         ("{agent}", &install.agent_sha256),
+        ("{os}", &install.os),
         ("{arch}", &install.arch),
         ("{version}", &install.version),
         ("{n}", &install.root_version.to_string()),
@@ -112,7 +115,7 @@ pub fn command(install: &Install) -> Option<String> {
 }
 
 /// In a function, so that a text that was not pasted whole does nothing.
-const LINUX: &str = r#"sh <<'VMETRIC'
+const UNIX: &str = r#"sh <<'VMETRIC'
 install() {
     set -eu
     url='{url}'
@@ -133,7 +136,7 @@ install() {
         [ "$status" = 200 ] || fail "$file: the server answers $status $(head -c 400 "$new/$file")"
     }
     verify() {
-        echo "$2  $new/$1" | sha256sum -c - > /dev/null 2>&1 || fail "$1 is not the file that this command was made for (SHA-256 differs)"
+        echo "$2  $new/$1" | {sum} -c - > /dev/null 2>&1 || fail "$1 is not the file that this command was made for (SHA-256 differs)"
     }
     fetch cert.pem --insecure "$url/dl/cert.pem"
     verify cert.pem {certificates}
@@ -141,7 +144,7 @@ install() {
     fetch root.json --cacert "$new/cert.pem" "$url/release/metadata/{n}.root.json"
     verify root.json {root}
     printf 'header = "Authorization: Bearer %s"\n' "$token" |
-        fetch {program} --cacert "$new/cert.pem" -K - "$url{at}/linux/{arch}?version={version}"
+        fetch {program} --cacert "$new/cert.pem" -K - "$url{at}/{os}/{arch}?version={version}"
     verify {program} {agent}
     chmod 644 "$new/root.json"
     chmod 755 "$new/{program}"
@@ -244,7 +247,8 @@ mod tests {
             assert!(!text.contains("--token"), "{text}");
             assert!(text[executed..].contains("-service install --now --state"), "{text}");
         }
-        assert_eq!(command(&Install { os: "darwin".into(), ..Default::default() }), None);
+        assert_eq!(install("darwin"), install("linux").replace("sha256sum", "shasum -a 256").replace("/linux/", "/darwin/"));
+        assert_eq!(command(&Install { os: "plan9".into(), ..Default::default() }), None);
     }
 
     #[test]

@@ -50,7 +50,7 @@ Act
   token create --role viewer|contributor|admin|owner [--ttl 30d] [--json]
       A token for the REST API (/api/v1) and /metrics; shown once. It may what a person of that role may.
   token list | revoke ID [--json]
-  install-command [--os linux|windows] [--arch amd64] [--version V] [--uses N] [--ttl 1h] [--json]
+  install-command [--os linux|darwin|windows] [--arch amd64] [--version V] [--uses N] [--ttl 1h] [--json]
       Prints a command that installs a Director on a new machine, enrolls it here and lets it mirror from here; it holds a key.
   template create NAME --director ID [--uses N] [--ttl 7d|never] [--approval] [--mode M] ... | renew NAME
       A command with which N devices enroll at a Director; each has the policy as its own. Shown once; renew makes another one.

@@ -81,6 +81,8 @@ mod http_client;
 mod install;
 #[cfg(feature = "director")]
 mod install_powershell;
+#[cfg(all(unix, feature = "fleet"))]
+mod install_text;
 mod launcher;
 #[cfg(unix)]
 mod lossy;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::create::{LIVES, chosen, command, name_errors, settings_errors, settings_names, settings_step, step};
 use super::list::empty_to;
-use super::{Templates, directors};
+use super::{Templates, directors, template_edit};
 use crate::core::access::Act;
 use crate::core::product::AGENT;
 use crate::core::reason::Reason;
@@ -185,10 +185,7 @@ async fn device_step(ask: &Ask, os: &str, at: usize, errors: &Errors, problem: &
             .json(),
     ];
     let frame = DEVICE.frame(ask, 0, &["name", "director", "ttl", "approval"], problem);
-    let lead = match os {
-        "darwin" => "One Mac. There is no install command for macOS yet: the last step shows what to run by hand.",
-        _ => "The wizard makes one command, good for one device. For many, make an enrollment template.",
-    };
+    let lead = "The wizard makes one command, good for one device. For many, make an enrollment template.";
     step(title, frame, lead, fields, None, cancel).below(&pairs(&trail)).reply()
 }
 
@@ -207,6 +204,7 @@ pub fn ready(ask: &Ask, (title, frame): (&str, Value), made: &Value, os: Option<
             "windows" => {
                 (format!("Windows, PowerShell, {arch}"), "In PowerShell as administrator. It holds a secret key: treat it as a password.")
             }
+            "darwin" => (format!("macOS, {arch}"), "In a root shell (sudo -s). It holds a secret key: treat it as a password."),
             _ => (format!("Linux with systemd, bash, {arch}"), "As root. It holds a secret key: treat it as a password."),
         };
         commands.push(command(&id, &name, about, &text(&c["command"])));
@@ -214,19 +212,17 @@ pub fn ready(ask: &Ask, (title, frame): (&str, Value), made: &Value, os: Option<
         fact(format!("SHA-256, {} {arch}", words::os(&system)), text(&c["sha256"]), true);
     }
     let mac = os == Some("darwin");
-    if mac {
-        commands.push(by_hand(ask, &mut fact));
-    } else if commands.is_empty() {
+    if commands.is_empty() {
         let about = "Fleet's mirror holds no agent for this yet. Publish one, then renew this template under Enrollment Templates.";
         commands.push(command("missing", "No install command", about, "vmetric-fleet releases"));
     }
     let enroll = text(&made["enroll"]);
     if mac {
-        let about = "In a root shell (sudo -s). It holds a secret key: treat it as a password.";
+        let about = "Nobody has run the launchd service on a Mac here: look whether it starts.";
+        commands.push(command("service", "As a service", about, "sudo /opt/vmetric-agent/vmetric-agent -service install --now"));
+        let about = "In a root shell. Only enrolls it, with the same key.";
         let enroll = enroll.replacen(" vmetric-agent ", " /opt/vmetric-agent/vmetric-agent ", 1);
-        commands.push(command("enroll", "Then enroll it", about, &enroll));
-        let about = "The launchd service was never run on a Mac here: look whether it starts.";
-        commands.push(command("service", "macOS, as a service", about, "sudo /opt/vmetric-agent/vmetric-agent -service install --now"));
+        commands.push(command("enroll", "An agent that is installed already", about, &enroll));
     } else {
         let about = "Only enrolls it, with the same key. On Windows set VMETRIC_TOKEN first, then run what follows it.";
         commands.push(command("enroll", "An agent that is installed already", about, &enroll));
@@ -238,35 +234,14 @@ pub fn ready(ask: &Ask, (title, frame): (&str, Value), made: &Value, os: Option<
         Some(at) => facts.push(json!({"name": "Good until", "value": "", "mono": false, "is_time": true, "time": words::at(at)})),
         None => facts.push(json!({"name": "Good until", "value": "Indefinite", "mono": false, "is_time": false, "time": null})),
     }
-    let lead = match mac {
-        true => "Shown once: what enrolls it holds a key that is kept nowhere.",
-        false => "Shown once. Every file that it fetches is compared with the SHA-256 in its text before anything runs.",
-    };
+    let lead = "Shown once. Every file that it fetches is compared with the SHA-256 in its text before anything runs.";
+    let (director, director_path) = director_of(ask, &text(&template["director"]));
     let context = json!({
         "title": title, "frame": frame, "lead": lead, "commands": commands, "facts": facts, "next": next, "next_name": next_name,
+        "live": true, "stream": template_edit::path(template),
+        "enrolled": template_edit::enrolled(template, &director, &director_path),
     });
     Page::new(title, "install", context)
-}
-
-/// macOS has no install command; what there is instead, honestly.
-fn by_hand(ask: &Ask, fact: &mut impl FnMut(String, String, bool)) -> Value {
-    let tree = ask.site.tree.borrow().clone();
-    let files = tree.releases.artifacts.iter().filter(|a| a.path.product == AGENT.name && a.path.platform.os == "darwin");
-    let newest = files.clone().map(|a| &a.path.version).filter(|v| !v.is_pre_release()).max().cloned();
-    let files: Vec<_> = files.filter(|a| Some(&a.path.version) == newest.as_ref()).collect();
-    for file in &files {
-        let sha256 = crate::core::hex::encode(&file.sha256);
-        fact(format!("SHA-256, macOS {}", file.path.platform.arch), format!("{sha256} ({})", file.path.version), true);
-    }
-    let about = match files.is_empty() {
-        true => "The mirror holds no agent for macOS yet: publish one first. Then copy vmetric-agent and root.json to the Mac by hand.",
-        false => {
-            "There is no install command for macOS yet. Copy vmetric-agent of your release and root.json to the Mac, and compare the SHA-256:"
-        }
-    };
-    let text = "shasum -a 256 vmetric-agent\nsudo mkdir -p /opt/vmetric-agent\nsudo install -m 755 vmetric-agent /opt/vmetric-agent/\n\
-                sudo install -m 644 root.json /opt/vmetric-agent/";
-    command("install", "macOS, by hand", about, text)
 }
 
 /// A Director's name and page.
