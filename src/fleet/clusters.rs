@@ -56,6 +56,7 @@ pub fn asks(words: &mut Words, request: &mut AdminWire) -> Result<(), String> {
 pub async fn run(site: &Rc<Site>, request: &AdminWire, who: &str, now: u64, out: &mut UnixStream) -> Result<(), Reason> {
     let word = request.cluster.clone().unwrap_or_default();
     let members = request.members.clone();
+    let mut gone = None;
     let done = match request.act.as_deref() {
         Some("create") => {
             let (id, name) = (format!("c-{}", random_hex(4)), request.name.clone().unwrap_or_default());
@@ -68,7 +69,7 @@ pub async fn run(site: &Rc<Site>, request: &AdminWire, who: &str, now: u64, out:
         }
         Some("remove") => {
             site.registry.borrow().may_lead_cluster(&word)?;
-            site.acting(who, |registry| registry.remove_cluster(&word, request.expected, now))?;
+            gone = Some(site.acting(who, |registry| registry.remove_cluster(&word, request.expected, now))?);
             None
         }
         Some(act @ ("pause" | "resume" | "abort" | "override")) => {
@@ -83,6 +84,10 @@ pub async fn run(site: &Rc<Site>, request: &AdminWire, who: &str, now: u64, out:
     };
     if !matches!(request.act.as_deref(), Some("show" | "list")) {
         site.decide_now(now).await?;
+    }
+    if let Some(row) = gone {
+        site.registry.borrow_mut().forget_leases(&row.id);
+        site.flush();
     }
     let view = site.registry.borrow().clusters_view(done.as_ref().map(|row| row.id.as_str()), now)?;
     let gone = |e: std::io::Error| Reason::new("connection_lost", e.to_string());

@@ -207,7 +207,7 @@ impl Registry {
     /// Changes a cluster's name or members.
     ///
     /// # Errors
-    /// `cluster_unknown`, `revision_conflict`, and those of [`Registry::create_cluster`].
+    /// `cluster_unknown`, `revision_conflict`, `cluster_elsewhere`, and those of [`Registry::create_cluster`].
     pub fn change_cluster(&mut self, word: &str, change: &ClusterChange, now: u64) -> Result<ClusterRow, Reason> {
         let before = self.named_cluster(word)?.clone();
         self.is_at(&before, change.expected)?;
@@ -227,6 +227,9 @@ impl Registry {
         if name == before.name && members == before.members && drain_s == before.drain_s && soak_s == before.soak_s {
             return Ok(before);
         }
+        if members != before.members {
+            self.may_lead_cluster(&before.id)?;
+        }
         if members != before.members && self.book_of(&before.id).lease.is_some() {
             let detail = "members: one of them has the update lease; wait until it gave it back, or `cluster resume` if it ran out";
             return Err(Reason::new("lease_held", detail));
@@ -245,7 +248,8 @@ impl Registry {
         Ok(self.keep_cluster(ClusterRow { name, members, drain_s, soak_s, ..before }, "cluster_changed", what, now))
     }
 
-    /// Dissolves a cluster; its members' own settings count again.
+    /// Dissolves a cluster; its members' own settings count again. Its leases stay until that is certain: what is undone goes on
+    /// with them ([`Registry::forget_leases`]).
     ///
     /// # Errors
     /// `cluster_unknown`, `revision_conflict`.
@@ -261,7 +265,6 @@ impl Registry {
         }
         self.hand_out = true;
         self.delete(Table::Clusters, row.id.clone());
-        self.forget_leases(&row.id);
         self.index_clusters();
         let by = self.by.clone().unwrap_or_default();
         let gone = ClusterRow { revision: self.policy_revision() + 1, changed_at: now, by, ..row };

@@ -453,8 +453,8 @@ impl Registry {
         Ok(cost)
     }
 
-    /// Whether anything of a cluster's leases is worth keeping after it was dissolved: nothing.
-    pub(super) fn forget_leases(&mut self, cluster: &str) {
+    /// Drops the leases of a cluster that was dissolved for good: nothing of them is worth keeping.
+    pub fn forget_leases(&mut self, cluster: &str) {
         self.policing.books.remove(cluster);
         self.delete(Table::Leases, cluster.to_string());
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use smol::LocalExecutor;
+use vmetric::core::cluster::lease::Kind;
 use vmetric::core::reason::Reason;
 use vmetric::director::policing::history::ChangeRow;
 use vmetric::director::policing::rows::{PolicyChange, PolicyRow, Scope};
@@ -177,6 +178,15 @@ fn a_clusters_lease_belongs_to_the_fleet_of_its_members() {
         a.here.registry.borrow().may_lead_cluster("north").unwrap();
         b.here.registry.borrow_mut().watch_clusters(9_999);
         assert!(b.here.registry.borrow_mut().take_changes().is_empty());
+        // Nor does it give it other members: it cannot see who of them may be away.
+        let others = ["d7", "d8", "d9"].map(String::from);
+        for id in &others {
+            let director = vmetric::director::records::Agent { id: id.clone(), ..Default::default() };
+            b.here.registry.borrow_mut().agents.insert(id.clone(), director);
+        }
+        let change = vmetric::director::policing::clusters::ClusterChange { members: Some(others.to_vec()), ..Default::default() };
+        let reason = b.here.registry.borrow_mut().change_cluster("north", &change, 6).unwrap_err();
+        assert_eq!(reason.code, "cluster_elsewhere", "{reason}");
         // Its name and its end are everywhere.
         let name = vmetric::director::policing::clusters::ClusterChange { name: Some("south".into()), ..Default::default() };
         b.act(|registry| registry.change_cluster("north", &name, 6).unwrap());
@@ -344,6 +354,31 @@ fn what_the_store_refuses_is_nowhere_and_the_reason_is_told() {
         assert_eq!(a.set(&Scope::Agents, "mode=auto;version=2.0.0").revision, 2);
         a.shared.durable().await.unwrap();
         until_same(&a, &a, &inner).await;
+    });
+}
+
+#[test]
+fn a_cluster_whose_removal_was_undone_is_still_paused() {
+    let folder = tempfile::tempdir().unwrap();
+    on_one_thread(async |executor| {
+        let store = Rc::new(Away { inner: opened(&folder), why: Cell::new(None) });
+        let a = Fleet::start("anna", store.clone(), &executor).await;
+        let members = ["d1", "d2", "d3"].map(String::from);
+        for id in &members {
+            let director = vmetric::director::records::Agent { id: id.clone(), ..Default::default() };
+            a.here.registry.borrow_mut().agents.insert(id.clone(), director);
+        }
+        a.act(|registry| registry.create_cluster("c-1", "north", &members, 5).unwrap());
+        a.act(|registry| registry.stop_cluster("north", Kind::Paused, "of the test", 6).unwrap());
+        a.shared.durable().await.unwrap();
+        let paused = a.here.registry.borrow().book_of("c-1");
+        assert!(paused.stop.is_some());
+        store.why.set(Some("store_no_quorum"));
+        a.act(|registry| registry.remove_cluster("north", None, 7).unwrap());
+        let reason = a.shared.durable().await.unwrap_err();
+        assert!(reason.contains("nothing of this was changed"), "{reason}");
+        assert!(a.here.registry.borrow().named_cluster("north").is_ok());
+        assert_eq!(a.here.registry.borrow().book_of("c-1"), paused);
     });
 }
 
