@@ -17,7 +17,7 @@ use super::refresh::{self, Import};
 use super::releases;
 use super::role::Role;
 use super::site::{Site, random_hex};
-use super::store::{Table, UNDONE};
+use super::store::{PARTLY, Table, UNDONE};
 use super::views::StatusView;
 use crate::core::hex;
 use crate::core::reason::Reason;
@@ -82,9 +82,10 @@ fn wire_error(e: std::io::Error) -> Reason {
 }
 
 pub(crate) fn store_error(e: String) -> Reason {
-    match e.strip_prefix(UNDONE) {
-        Some(detail) => Reason::new("revision_conflict", detail.to_string()),
-        None => Reason::new("store_unavailable", format!("the server cannot write its state: {e}")),
+    match (e.strip_prefix(UNDONE), e.strip_prefix(PARTLY)) {
+        (Some(detail), _) => Reason::new("revision_conflict", detail.to_string()),
+        (_, Some(detail)) => Reason::new("partly_changed", detail.to_string()),
+        _ => Reason::new("store_unavailable", format!("the server cannot write its state: {e}")),
     }
 }
 

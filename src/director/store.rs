@@ -62,6 +62,8 @@ pub const CACHE: usize = 16 << 20;
 
 /// What the error of a change begins with that another server's change undid.
 pub const UNDONE: &str = "revision_conflict: ";
+/// What the error of a change begins with that was made in part: it was more than one commit.
+pub const PARTLY: &str = "partly_changed: ";
 
 /// One change: a value, or its removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -307,7 +309,7 @@ impl Store {
     /// Waits until everything queued so far is kept: on the disk, and elsewhere what belongs there.
     ///
     /// # Errors
-    /// The disk's, or why a change of what is kept elsewhere was undone; [`UNDONE`] tells them apart.
+    /// The disk's, or why a change of what is kept elsewhere was undone; [`UNDONE`] and [`PARTLY`] tell them apart.
     pub async fn durable(&self) -> Result<(), String> {
         let elsewhere = self.elsewhere.borrow().clone();
         let kept = elsewhere.as_ref().map(|elsewhere| elsewhere.durable());

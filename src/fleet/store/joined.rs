@@ -178,9 +178,18 @@ pub async fn come(file: &File, own: &Path, named: Option<&str>, join: bool) -> R
     let news = had.differences(&listed);
     match &copy_of {
         Some(before) if *before == id => {}
-        _ if join || news.is_empty() || had.rows.is_empty() => {}
+        // Nobody means to take over nothing: an empty store is a wrong prefix, or was lost.
+        _ if news.is_empty() || had.rows.is_empty() || (join && !listed.rows.is_empty()) => {}
+        Some(before) if listed.rows.is_empty() => {
+            return Err(format!(
+                "--store {named}: it is empty, and this Fleet was last with the store {before}, of which it has {} rows of settings: another \
+                 prefix, or emptied; restore it from a backup (`vmetric-fleet store restore`), or bring this Fleet's copy there with \
+                 `vmetric-fleet store migrate --from fleet --to {named}`",
+                had.rows.len()
+            ));
+        }
         Some(before) => {
-            let id = if id.is_empty() { "empty".into() } else { id };
+            let id = if id.is_empty() { "one without a name".into() } else { id };
             return Err(format!(
                 "--store {named}: this Fleet was last with the store {before}, and this one is {id}: another prefix, or emptied; restore it \
                  from a backup (`vmetric-fleet store restore`), or add --join once to take over what is in it"

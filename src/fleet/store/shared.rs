@@ -26,7 +26,7 @@ use super::{Commit, Event, Outcome, Revision, STEPS_MAX, Step, Store};
 use crate::core::reason::Reason;
 use crate::director::bell::Bells;
 use crate::director::policing::shared::SETTINGS;
-use crate::director::store::{Change, Elsewhere, Table, UNDONE};
+use crate::director::store::{Change, Elsewhere, PARTLY, Table, UNDONE};
 use crate::io::clock;
 
 /// The row that every commit of settings changes.
@@ -37,6 +37,9 @@ const ROWS: usize = STEPS_MAX - 2;
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// Pause after a failed watch or listing.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a store that did not take the last change has for a sign of life before the next one is undone: everybody waits for
+/// it, also Directors that ask for a lease, which they do for 10 s. One dead endpoint (2 s) is passed over meanwhile.
+const PROBE: Duration = Duration::from_secs(4);
 /// Undone changes that are remembered for those who wait: each waits a moment only.
 const UNDONE_MAX: usize = 256;
 
@@ -48,7 +51,12 @@ pub enum Why<'a> {
     /// Another Fleet did it.
     Elsewhere,
     /// This Fleet's change could not be made.
-    Undone(&'a Reason),
+    Undone {
+        /// Why.
+        reason: &'a Reason,
+        /// Somebody wanted something of it: the removal of what is over is tried again by itself.
+        wished: bool,
+    },
 }
 
 /// Waits for this Fleet's own file.
@@ -92,6 +100,8 @@ pub struct Shared {
     moved: Bells,
     /// The code of what was told last.
     trouble: RefCell<Option<String>>,
+    /// The store could not be reached for the last change.
+    away: Cell<bool>,
 }
 
 impl Shared {
@@ -108,6 +118,7 @@ impl Shared {
             work: Bells::default(),
             done: Bells::default(),
             moved: Bells::default(),
+            away: Cell::new(away.is_some()),
             trouble: RefCell::new(away),
         })
     }
@@ -119,17 +130,41 @@ impl Shared {
             while self.pending.borrow().is_empty() {
                 self.work.wait().await;
             }
-            let written = self.memory.written().await.map_err(|e| Reason::new("store_write_failed", e));
+            let ready = match self.memory.written().await {
+                Ok(()) => self.reach().await,
+                Err(e) => Err(Reason::new("store_write_failed", e)),
+            };
             let Some((count, base, changes)) = self.next() else { continue };
-            let done = match written {
+            let done = match ready {
                 Ok(()) => self.commit(base.unwrap_or(made), &changes, &mut made).await,
                 failed => failed,
             };
             match done {
                 Ok(()) => self.settle(count, None),
-                Err(reason) => self.undo(&reason),
+                Err(reason) => {
+                    if matches!(reason.code.as_ref(), "store_unreachable" | "store_no_quorum" | "store_unsure") {
+                        self.away.set(true);
+                    }
+                    self.undo(&reason);
+                }
             }
         }
+    }
+
+    /// Asks a store for a sign of life that did not take the last change: a commit is tried for much longer.
+    async fn reach(&self) -> Result<(), Reason> {
+        if self.away.get() {
+            let silent = async {
+                smol::Timer::after(PROBE).await;
+                Err(Reason::new(
+                    "store_unreachable",
+                    format!("the store did not take the last change, and is silent for {} s", PROBE.as_secs()),
+                ))
+            };
+            smol::future::or(async { self.store.get(HEAD).await.map(drop) }, silent).await?;
+            self.away.set(false);
+        }
+        Ok(())
     }
 
     /// The oldest changes that fit into one commit: how many tickets, the head that they were decided by, what they change.
@@ -148,38 +183,57 @@ impl Shared {
         Some((count, first.base, changes))
     }
 
-    /// Commits, in more than one step if it is much: what was made stays then.
+    /// Commits, in more than one step if it is much: what was made stays then, and the reason says so.
     async fn commit(&self, mut head: Revision, changes: &[Change], made: &mut Revision) -> Result<(), Reason> {
-        for part in changes.chunks(ROWS) {
-            // Of two changes of a row the later one counts.
-            let last: BTreeMap<(Table, &str), &Change> = part.iter().map(|change| ((change.table, change.key.as_str()), change)).collect();
-            let mut commit = Commit::default().when(HEAD, head).with(Step::put(HEAD, clock::unix().to_string()));
-            for change in last.values() {
-                let key = joined::key(change);
-                commit = commit.with(match &change.value {
-                    Some(text) => Step::put(key, text.as_bytes()),
-                    None => Step::delete(key),
-                });
-            }
-            match self.store.commit(commit).await? {
-                Outcome::Done(revision) => {
-                    (head, *made) = (revision, revision);
-                    let rows: Vec<Change> = last.into_values().cloned().collect();
-                    let mut kept = self.rows.borrow_mut();
-                    kept.head = kept.head.max(revision);
-                    rows.iter().for_each(|row| kept.put(row, revision));
-                    drop(kept);
-                    self.memory.copy(rows);
-                }
-                Outcome::Conflict { modified, .. } => {
-                    self.catch_up(modified).await;
-                    let detail = "another Fleet changed the settings at this very moment, so nothing of this was changed; look again, and \
-                                  repeat it if it is still wanted";
-                    return Err(Reason::new("revision_conflict", detail));
+        for (at, part) in changes.chunks(ROWS).enumerate() {
+            match self.commit_part(head, part).await {
+                Ok(revision) => (head, *made) = (revision, revision),
+                Err(reason) if at == 0 => return Err(reason),
+                Err(reason) => {
+                    let (done, all) = (at * ROWS, changes.len());
+                    let why = match reason.code.as_ref() {
+                        "revision_conflict" => "another Fleet changed the settings meanwhile".to_string(),
+                        _ => reason.to_string(),
+                    };
+                    let detail = format!(
+                        "{done} of {all} rows of this change were made and count; of the others: {why}; look again, and repeat what is still \
+                         wanted"
+                    );
+                    return Err(Reason::new("partly_changed", detail));
                 }
             }
         }
         Ok(())
+    }
+
+    async fn commit_part(&self, head: Revision, part: &[Change]) -> Result<Revision, Reason> {
+        // Of two changes of a row the later one counts.
+        let last: BTreeMap<(Table, &str), &Change> = part.iter().map(|change| ((change.table, change.key.as_str()), change)).collect();
+        let mut commit = Commit::default().when(HEAD, head).with(Step::put(HEAD, clock::unix().to_string()));
+        for change in last.values() {
+            let key = joined::key(change);
+            commit = commit.with(match &change.value {
+                Some(text) => Step::put(key, text.as_bytes()),
+                None => Step::delete(key),
+            });
+        }
+        match self.store.commit(commit).await? {
+            Outcome::Done(revision) => {
+                let rows: Vec<Change> = last.into_values().cloned().collect();
+                let mut kept = self.rows.borrow_mut();
+                kept.head = kept.head.max(revision);
+                rows.iter().for_each(|row| kept.put(row, revision));
+                drop(kept);
+                self.memory.copy(rows);
+                Ok(revision)
+            }
+            Outcome::Conflict { modified, .. } => {
+                self.catch_up(modified).await;
+                let detail = "another Fleet changed the settings at this very moment, so nothing of this was changed; look again, and \
+                              repeat it if it is still wanted";
+                Err(Reason::new("revision_conflict", detail))
+            }
+        }
     }
 
     /// Waits until the watch has told of a commit.
@@ -200,7 +254,6 @@ impl Shared {
         let tickets = self.pending.borrow().len();
         let pending = self.pending.borrow();
         let keys: BTreeSet<(Table, String)> = pending.iter().flat_map(|t| &t.changes).map(|c| (c.table, c.key.clone())).collect();
-        // Removing what is over is nobody's wish; it is tried again by itself.
         let wished = pending.iter().flat_map(|t| &t.changes).any(|change| change.value.is_some());
         drop(pending);
         let rows: Vec<Change> = {
@@ -209,12 +262,15 @@ impl Shared {
         };
         let text = match reason.code.as_ref() {
             "revision_conflict" => format!("{UNDONE}{}", reason.detail),
+            "partly_changed" => format!("{PARTLY}{}", reason.detail),
+            // Its text says that it is not known.
+            code @ "store_unsure" => format!("{} ({code})", reason.detail),
             code => format!("{} ({code}); nothing of this was changed", reason.detail),
         };
         log::warn!("a change of settings was undone: {reason}");
         // Those who wait are told first: what is put in force below rings others.
         self.settle(tickets, wished.then_some(text));
-        self.memory.take(&rows, Why::Undone(reason));
+        self.memory.take(&rows, Why::Undone { reason, wished });
     }
 
     fn settle(&self, tickets: usize, undone: Option<String>) {
@@ -274,12 +330,14 @@ impl Shared {
 
     /// What others did while nothing was told.
     async fn list_again(&self) -> Result<Revision, Reason> {
+        let before = self.rows.borrow().head;
         let (listed, revision) = joined::list(&self.store).await?;
         self.tell(None);
         let news = {
             let mut kept = self.rows.borrow_mut();
-            // A commit of ours that was answered while the list was read is newer than the list.
-            if listed.head < kept.head {
+            // A commit of ours that was answered while the list was read is newer than the list. Otherwise the store was brought
+            // back from a backup, and its rows count.
+            if listed.head < kept.head && kept.head != before {
                 return Err(Reason::new("store_busy", "the store moved while it was listed; it is listed again"));
             }
             let news = kept.differences(&listed);

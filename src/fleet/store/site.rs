@@ -26,9 +26,11 @@ impl Memory for Here {
                     registry.note_elsewhere(row, now);
                 }
             }
-            if let Why::Undone(reason) = why {
+            if let Why::Undone { reason, wished } = why {
                 registry.forget_told_revisions();
-                registry.event(now, "", "policy_undone", reason.to_string(), None);
+                if wished {
+                    registry.event(now, "", "policy_undone", reason.to_string(), None);
+                }
             }
         }
         site.flush();

@@ -12,7 +12,7 @@ use vmetric::director::policing::rows::{PolicyChange, PolicyRow, Scope};
 use vmetric::director::policing::shared::SETTINGS;
 use vmetric::director::policing::templates::TemplateChange;
 use vmetric::director::registry::Registry;
-use vmetric::director::store::{Change, Elsewhere, UNDONE};
+use vmetric::director::store::{Change, Elsewhere, PARTLY, Table, UNDONE};
 use vmetric::fleet::role::FLEET;
 use vmetric::fleet::store::embedded::Embedded;
 use vmetric::fleet::store::joined::{self, Rows};
@@ -29,6 +29,8 @@ struct Here {
     registry: RefCell<Registry>,
     copy: RefCell<Rows>,
     trouble: RefCell<Vec<String>>,
+    /// Whether somebody wished for what was undone.
+    undone: RefCell<Vec<bool>>,
 }
 
 impl Memory for Here {
@@ -40,8 +42,9 @@ impl Memory for Here {
                 registry.note_elsewhere(row, 7);
             }
         }
-        if let Why::Undone(_) = why {
+        if let Why::Undone { wished, .. } = why {
             registry.forget_told_revisions();
+            self.undone.borrow_mut().push(wished);
         }
         registry.take_changes();
     }
@@ -289,9 +292,17 @@ fn whatever_two_fleets_do_at_once_every_answer_is_true() {
 struct Away {
     inner: Rc<dyn Store>,
     why: Cell<Option<&'static str>>,
+    /// Commits that were tried.
+    tried: Cell<usize>,
+    /// Commits until it is gone.
+    last: Cell<Option<usize>>,
 }
 
 impl Away {
+    fn new(inner: Rc<dyn Store>) -> Rc<Away> {
+        Rc::new(Away { inner, why: Cell::new(None), tried: Cell::new(0), last: Cell::new(None) })
+    }
+
     fn check(&self) -> Result<(), Reason> {
         self.why.get().map_or(Ok(()), |code| Err(Reason::new(code, "of the test")))
     }
@@ -299,14 +310,23 @@ impl Away {
 
 impl Store for Away {
     fn get<'a>(&'a self, key: &'a str) -> Fut<'a, Option<Row>> {
-        self.inner.get(key)
+        Box::pin(async move {
+            if self.why.get() == Some("store_no_quorum") {
+                self.check()?;
+            }
+            self.inner.get(key).await
+        })
     }
     fn list(self: Rc<Self>, span: Span) -> Box<dyn Listing> {
         self.inner.clone().list(span)
     }
     fn commit(&self, commit: Commit) -> Fut<'_, Outcome> {
         Box::pin(async move {
+            self.tried.set(self.tried.get() + 1);
             self.check()?;
+            if self.last.get().is_some_and(|last| self.tried.get() > last) {
+                return Err(Reason::new("store_full", "of the test"));
+            }
             self.inner.commit(commit).await
         })
     }
@@ -335,7 +355,7 @@ fn what_the_store_refuses_is_nowhere_and_the_reason_is_told() {
     let folder = tempfile::tempdir().unwrap();
     on_one_thread(async |executor| {
         let inner = opened(&folder);
-        let store = Rc::new(Away { inner: inner.clone(), why: Cell::new(None) });
+        let store = Away::new(inner.clone());
         let a = Fleet::start("anna", store.clone(), &executor).await;
         a.set(&Scope::Agents, "mode=auto;version=1.0.0");
         a.shared.durable().await.unwrap();
@@ -344,7 +364,9 @@ fn what_the_store_refuses_is_nowhere_and_the_reason_is_told() {
             a.set(&Scope::Agents, "mode=auto;version=9.0.0");
             a.set(&Scope::Organization, "mode=manual");
             let reason = a.shared.durable().await.unwrap_err();
-            assert!(reason.contains(code) && reason.contains("nothing of this was changed"), "{reason}");
+            // Of the one it is not known.
+            assert_eq!(reason.contains("nothing of this was changed"), code != "store_unsure", "{reason}");
+            assert!(reason.contains(code), "{reason}");
             assert_eq!((a.version(&Scope::Agents).as_deref(), a.history().len()), (Some("1.0.0"), 1));
             assert!(!a.here.registry.borrow().policing.rows.contains_key("organization"));
             // Whoever asks afterwards is not told of it.
@@ -358,10 +380,99 @@ fn what_the_store_refuses_is_nowhere_and_the_reason_is_told() {
 }
 
 #[test]
+fn a_store_that_is_away_is_not_waited_for_with_every_change() {
+    let folder = tempfile::tempdir().unwrap();
+    on_one_thread(async |executor| {
+        let inner = opened(&folder);
+        let store = Away::new(inner.clone());
+        let a = Fleet::start("anna", store.clone(), &executor).await;
+        a.set(&Scope::Agents, "mode=auto;version=1.0.0");
+        a.shared.durable().await.unwrap();
+        store.why.set(Some("store_no_quorum"));
+        a.set(&Scope::Agents, "mode=auto;version=2.0.0");
+        a.shared.durable().await.unwrap_err();
+        let tried = store.tried.get();
+        a.set(&Scope::Agents, "mode=auto;version=3.0.0");
+        let reason = a.shared.durable().await.unwrap_err();
+        assert!(reason.contains("store_no_quorum") && reason.contains("nothing of this was changed"), "{reason}");
+        // What nobody wished for is no news.
+        a.shared.queue(vec![Change { table: Table::Confirmations, key: "over".into(), value: None }]);
+        a.shared.durable().await.unwrap();
+        assert_eq!(a.here.undone.borrow().as_slice(), [true, true, false]);
+        assert_eq!(store.tried.get(), tried, "it is asked for a sign of life first");
+        // It is back, and nothing has happened there that a watch could tell.
+        store.why.set(None);
+        a.set(&Scope::Agents, "mode=auto;version=4.0.0");
+        a.shared.durable().await.unwrap();
+        until_same(&a, &a, &inner).await;
+    });
+}
+
+#[test]
+fn of_a_change_of_many_rows_is_said_what_was_made() {
+    let folder = tempfile::tempdir().unwrap();
+    on_one_thread(async |executor| {
+        let inner = opened(&folder);
+        let store = Away::new(inner.clone());
+        let a = Fleet::start("anna", store.clone(), &executor).await;
+        store.last.set(Some(2));
+        a.act(|registry| {
+            for n in 0..150 {
+                let change = PolicyChange { set: settings("mode=manual"), replace: true, custom: Some(true), ..Default::default() };
+                registry.set_policy(&Scope::AgentsOf(format!("d{n}")), &change, 5).unwrap();
+            }
+        });
+        let reason = a.shared.durable().await.unwrap_err();
+        assert!(reason.starts_with(PARTLY) && reason.contains(" of 300 rows") && reason.contains("store_full"), "{reason}");
+        assert!(!reason.contains("nothing of this was changed"), "{reason}");
+        // What counts here is what counts at others.
+        assert!((1..150).contains(&a.here.registry.borrow().policing.rows.len()));
+        let b = Fleet::start("ben", inner.clone(), &executor).await;
+        assert_eq!(a.here.registry.borrow().policing.rows, b.here.registry.borrow().policing.rows);
+        assert_eq!(a.history(), b.history());
+        store.last.set(None);
+        a.set(&Scope::Agents, "mode=auto;version=2.0.0");
+        a.shared.durable().await.unwrap();
+    });
+}
+
+#[test]
+fn a_store_that_was_brought_back_from_a_backup_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    on_one_thread(async |executor| {
+        let store = opened(&folder);
+        let older: Rc<dyn Store> = Embedded::open(&folder.path().join("older.redb")).unwrap();
+        let a = Fleet::start("anna", store.clone(), &executor).await;
+        for n in 0..5 {
+            a.set(&Scope::Agents, &format!("mode=auto;version=1.0.{n}"));
+            a.shared.durable().await.unwrap();
+        }
+        let (rows, _) = joined::list(&store).await.unwrap();
+        let c = Fleet::start("carla", older.clone(), &executor).await;
+        c.set(&Scope::Agents, "mode=auto;version=1.0.0");
+        c.shared.durable().await.unwrap();
+        // B knew the newer one, and lists what is there now.
+        let here = Rc::new(Here::default());
+        here.take(&Rows::default().differences(&rows), Why::Listed);
+        here.copy(Rows::default().differences(&rows));
+        let shared = Shared::new(older.clone(), here.clone(), rows, Some("store_unreachable".into()));
+        executor.spawn(shared.clone().commit_forever()).detach();
+        executor.spawn(shared.clone().follow_forever(None)).detach();
+        let b = Fleet { name: "ben", here, shared };
+        until("the older word", || b.version(&Scope::Agents).as_deref() == Some("1.0.0")).await;
+        until_same(&c, &b, &older).await;
+        assert_eq!(b.here.trouble.borrow().as_slice(), ["none"]);
+        b.set(&Scope::Agents, "mode=manual");
+        b.shared.durable().await.unwrap();
+        until_same(&c, &b, &older).await;
+    });
+}
+
+#[test]
 fn a_cluster_whose_removal_was_undone_is_still_paused() {
     let folder = tempfile::tempdir().unwrap();
     on_one_thread(async |executor| {
-        let store = Rc::new(Away { inner: opened(&folder), why: Cell::new(None) });
+        let store = Away::new(opened(&folder));
         let a = Fleet::start("anna", store.clone(), &executor).await;
         let members = ["d1", "d2", "d3"].map(String::from);
         for id in &members {
