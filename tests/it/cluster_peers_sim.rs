@@ -4,11 +4,12 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use vmetric::core::cluster::lease::{Ask, Book, Lease, Phase, Terms, may_stop};
 use vmetric::core::cluster::member::{Seen, Word};
-use vmetric::core::cluster::peers::{Answer, Vote, may_ask_fleet, promise, tally};
+use vmetric::core::cluster::peers::{Answer, Vote, may_ask_fleet, may_be_away, promise, returned, tally};
 use vmetric::core::cluster::plan::{View, Wait};
 use vmetric::core::reason::Reason;
 
@@ -30,6 +31,8 @@ enum Bug {
     PromisesAll,
     /// A minority is enough.
     Minority,
+    /// A new wish takes the place of one under which the member may be away.
+    ForgetsAway,
 }
 
 struct Random(u64);
@@ -71,6 +74,20 @@ struct Round {
     phase: Option<Phase>,
     sent: u64,
     answers: BTreeMap<usize, Result<Option<(u64, u64)>, String>>,
+}
+
+impl Round {
+    /// As the member that asked takes it.
+    fn answered(&self, asked: Range<usize>) -> Vec<(String, Answer)> {
+        let answer = |m: usize| match self.answers.get(&m) {
+            Some(Ok(lease)) => lease.map_or(Answer::Promised { epoch: 0, ttl_s: 0 }, |(epoch, ttl_s)| Answer::Promised { epoch, ttl_s }),
+            Some(Err(code)) => {
+                Answer::Refused(Wait { reason: Reason::received(code.clone(), String::new()), who: None, since: None, until: None })
+            }
+            None => Answer::Silent(Reason::new("timeout", "no answer")),
+        };
+        asked.map(|m| (name(m), answer(m))).collect()
+    }
 }
 
 struct Member {
@@ -306,13 +323,17 @@ impl World {
         let Some(mut wish) = self.members[n].wish.clone() else { return };
         let asked = self.own_clock(n).saturating_sub((self.now - round.sent) * self.members[n].drift / 1_000);
         let Some(phase) = round.phase else {
-            let all = if wish.from_fleet { 1 } else { self.members.len() };
-            if round.answers.len() == all && round.answers.values().all(|said| said.is_ok()) {
-                self.members[n].wish = None;
-                self.members[n].next = self.now + self.random.below(200);
-            } else if round.answers.values().any(|said| said.as_ref().is_err_and(|code| code == "lease_in_use")) {
-                wish.away = true;
-                self.members[n].wish = Some(wish);
+            let asked = if wish.from_fleet { self.fleet_is()..self.fleet_is() + 1 } else { 0..self.members.len() };
+            match returned(&round.answered(asked)) {
+                Ok(()) => {
+                    self.forgets(n);
+                    self.members[n].next = self.now + self.random.below(200);
+                }
+                Err(wait) if may_be_away(&wait) => {
+                    wish.away = true;
+                    self.members[n].wish = Some(wish);
+                }
+                Err(_) => {}
             }
             return;
         };
@@ -327,15 +348,7 @@ impl World {
                 _ => None,
             }
         } else {
-            let silent = Answer::Silent(Reason::new("timeout", "no answer"));
-            let answer = |m: usize| match round.answers.get(&m) {
-                Some(Ok(Some((epoch, ttl)))) => Answer::Promised { epoch: *epoch, ttl_s: *ttl },
-                Some(Err(code)) => {
-                    Answer::Refused(Wait { reason: Reason::received(code.clone(), String::new()), who: None, since: None, until: None })
-                }
-                _ => silent.clone(),
-            };
-            let answers: Vec<(String, Answer)> = (0..self.members.len()).map(|m| (name(m), answer(m))).collect();
+            let answers = round.answered(0..self.members.len());
             let some: Vec<_> = answers.iter().filter(|(_, a)| matches!(a, Answer::Promised { .. })).cloned().collect();
             let answers = if self.bug == Bug::Minority { some } else { answers };
             tally("sim", &answers, false).ok().map(|joint| (joint.epoch, joint.ttl_s))
@@ -400,14 +413,31 @@ impl World {
             Mode::Draining(_) => {}
             Mode::Serving => {
                 self.members[n].served_at = self.now;
-                match &self.members[n].wish {
+                let wanted = !self.members[n].updated;
+                match self.members[n].wish.clone() {
+                    Some(_) if self.members[n].round.is_some() => {}
+                    Some(wish) if self.bug == Bug::ForgetsAway && !wish.from_fleet && wish.away && wanted => {
+                        self.forgets(n);
+                        self.wish(n);
+                    }
+                    // The engine tells peers again while it wants to go; not one under which it may have been away.
+                    Some(wish) if wanted && !wish.from_fleet && !wish.away && self.random.one_in(2) => self.begin(n, Some(Phase::Before)),
                     // Asked for and not granted, or used: it goes back.
-                    Some(_) if self.members[n].round.is_none() => self.begin(n, None),
-                    Some(_) => {}
+                    Some(_) => self.begin(n, None),
                     None if !self.members[n].updated && self.now >= self.members[n].next => self.wish(n),
                     None => {}
                 }
             }
+        }
+    }
+
+    /// A wish is forgotten when nobody holds anything for it any more: what no one gives back binds all until it runs out.
+    fn forgets(&mut self, n: usize) {
+        let Some(wish) = self.members[n].wish.take() else { return };
+        for m in 0..self.members.len() {
+            let now = EPOCH + self.own_clock(m) + self.members[m].offset;
+            let held = self.members[m].book.lease.as_ref().filter(|lease| lease.stops && lease.nonce == wish.nonce && now < lease.expires);
+            assert!(held.is_none(), "{} forgot a lease that {} holds for it: {held:?}", name(n), name(m));
         }
     }
 
@@ -516,7 +546,7 @@ fn fleet_and_peers_never_let_two_go_in_trouble() {
 
 #[test]
 fn a_broken_rule_of_peers_is_noticed() {
-    for bug in [Bug::AsksFleet, Bug::PromisesAll, Bug::Minority] {
+    for bug in [Bug::AsksFleet, Bug::PromisesAll, Bug::Minority, Bug::ForgetsAway] {
         let found = (1..300).find_map(|seed| run(seed, 8_000, bug).err().map(|what| (seed, what)));
         println!("{bug:?}: {found:?}");
         assert!(found.is_some(), "{bug:?} was not noticed");

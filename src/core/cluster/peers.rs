@@ -132,6 +132,32 @@ pub fn tally(name: &str, answers: &[(String, Answer)], forced: bool) -> Result<J
     }
 }
 
+/// What is left of a wish after all members were told that it is not needed any more.
+///
+/// # Errors
+/// `lease_in_use` before everything else ([`may_be_away`]), then who keeps its promise and why, then `peer_silent`.
+pub fn returned(answers: &[(String, Answer)]) -> Result<(), Wait> {
+    let refusals = || answers.iter().filter_map(|(_, answer)| if let Answer::Refused(wait) = answer { Some(wait) } else { None });
+    if let Some(wait) = refusals().find(|wait| may_be_away(wait)).or(refusals().next()) {
+        return Err(wait.clone());
+    }
+    let silent = answers.iter().find_map(|(id, answer)| match answer {
+        // It is in no such cluster, or knows of no such member: it has promised nothing.
+        Answer::Silent(why) if !matches!(why.code.as_ref(), "group_unknown" | "peer_unknown") => Some((id, why)),
+        _ => None,
+    });
+    silent.map_or(Ok(()), |(id, why)| {
+        let detail = format!("{id} has not heard it: {}", why.detail);
+        Err(Wait { who: Some(id.clone()), ..Wait::plain("peer_silent", detail) })
+    })
+}
+
+/// Whether a member takes the holder for away. Such a wish is given back as by one that came back, and until then no other one
+/// takes its place: the members would hold a lease that nobody gives back, until it runs out.
+pub fn may_be_away(wait: &Wait) -> bool {
+    wait.reason.code == "lease_in_use"
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::lease::Phase;
@@ -262,5 +288,20 @@ mod tests {
         assert_eq!(stop.epoch, 40, "the last word lifts it");
         promise(&mut stop, &view, &Vote { known: u64::MAX, ..vote }, &last, &TERMS, NOW).unwrap();
         assert_eq!(stop.epoch, 40 + LIFT_MAX);
+    }
+
+    #[test]
+    fn who_takes_the_holder_for_away_is_heard_above_all_others() {
+        let answer = |code: &'static str| Answer::Refused(Wait::plain(code, "x"));
+        let promised = || Answer::Promised { epoch: 0, ttl_s: 0 };
+        let unknown = Answer::Silent(Reason::new("group_unknown", "x"));
+        let code = |answers: &[Answer]| {
+            let answers: Vec<(String, Answer)> = answers.iter().map(|answer| ("d".into(), answer.clone())).collect();
+            returned(&answers).map_err(|wait| wait.reason.code.to_string())
+        };
+        assert_eq!(code(&[promised(), unknown.clone()]), Ok(()));
+        assert_eq!(code(&[unknown, silent(), promised()]), Err("peer_silent".into()));
+        assert_eq!(code(&[silent(), answer("soaking"), promised()]), Err("soaking".into()));
+        assert_eq!(code(&[silent(), answer("soaking"), answer("lease_in_use")]), Err("lease_in_use".into()));
     }
 }

@@ -8,7 +8,7 @@ use miniserde::{Deserialize, Serialize, json};
 
 use super::{told, vote};
 use crate::core::cluster::lease::{LEASE_S, Phase};
-use crate::core::cluster::peers::{Answer, Joint, tally};
+use crate::core::cluster::peers::{Answer, Joint, may_be_away, returned, tally};
 use crate::core::cluster::plan::Wait;
 use crate::core::hex;
 use crate::core::proof::{DeviceKey, SEPARATOR};
@@ -202,20 +202,55 @@ impl Ballot {
     ///
     /// # Errors
     /// Who keeps its promise, or did not answer, and why.
-    pub fn give_back(&self, ground: &Ground) -> Result<(), Wait> {
+    fn give_back(&self, ground: &Ground) -> Result<(), Wait> {
         let failed = self.away.then(|| failure(ground.state, self.since)).flatten();
         let phase = if self.away { "after" } else { "before" };
         let said = ground.ask_all(STEADY_STATE, |m| LockWire { failed: failed.clone(), ..self.question(ground, &m.id, phase, 0) });
-        let stays = |(id, answer): &(String, Answered)| match answer {
-            Err(Answer::Refused(wait)) => Some(wait.clone()),
-            Err(Answer::Silent(why)) if why.code != "group_unknown" && why.code != "peer_unknown" => {
-                let detail = format!("{id} has not heard it: {}", why.detail);
-                Some(Wait { who: Some(id.clone()), ..Wait::plain("peer_silent", detail) })
-            }
-            _ => None,
+        let answer = |(id, said): (String, Answered)| match said {
+            Ok(_) => (id, Answer::Promised { epoch: 0, ttl_s: 0 }),
+            Err(answer) => (id, answer),
         };
-        said.iter().find_map(stays).map_or(Ok(()), Err)
+        returned(&said.into_iter().map(answer).collect::<Vec<_>>())
     }
+
+    /// Gives it back, and notes on the disk what came of it: it is gone, or this Director may have been away under it.
+    ///
+    /// # Errors
+    /// Those of the answers, or of the file; it stays.
+    pub fn put_back(&mut self, ground: &Ground) -> Result<(), Wait> {
+        let plain = |reason| Wait { reason, who: None, since: None, until: None };
+        let said = self.give_back(ground);
+        // Another wish may have taken its place meanwhile.
+        let is_kept = Ballot::read(ground.state).is_some_and(|kept| kept.nonce == self.nonce);
+        match &said {
+            Ok(()) if is_kept => Ballot::remove(ground.state).map_err(plain)?,
+            Err(wait) if may_be_away(wait) && is_kept => {
+                self.away = true;
+                self.write(ground.state).map_err(plain)?;
+            }
+            _ => {}
+        }
+        said
+    }
+}
+
+/// Before a new wish: one under which this Director may have been away is given back first, and keeps its place until then.
+/// Nobody else of them keeps a promise where a person takes on that one is silent.
+///
+/// # Errors
+/// Why it stays.
+pub fn clear(shared: &Shared, state: &State, group: &str, forced: bool, tick: fn()) -> Result<(), Wait> {
+    let Some(mut ballot) = Ballot::read(state).filter(|ballot| ballot.away && ballot.group == group) else { return Ok(()) };
+    let plain = |reason| Wait { reason, who: None, since: None, until: None };
+    let ground = Ground::new(shared, state, tick).map_err(plain)?;
+    let Err(wait) = ballot.put_back(&ground) else { return Ok(()) };
+    let silent = wait.reason.code == "peer_silent";
+    if silent && forced {
+        return Ok(());
+    }
+    let end = if silent { "; bring it back, or --force takes this on" } else { "" };
+    let detail = format!("the lease before is not given back yet: {}{end}", wait.reason.detail);
+    Err(Wait { reason: Reason::received(wait.reason.code.to_string(), detail), ..wait })
 }
 
 /// Why the update under this lease failed, if it did.
@@ -244,7 +279,7 @@ pub fn resume(shared: &Shared, state: &State) -> Result<Vec<String>, Reason> {
 
 /// Gives back what is not needed any more, and says so once.
 pub async fn keep(site: &Rc<Site>, shared: &Arc<Shared>, state: &State, told: &mut String) {
-    let Some(ballot) = Ballot::read(state) else { return };
+    let Some(mut ballot) = Ballot::read(state) else { return };
     // What a command asked for waits for the engine, which fetches and checks first.
     let age = clock::unix().saturating_sub(ballot.since);
     let wanted = site.own.borrow().as_ref().is_some_and(|own| own.scheduled_version().is_some());
@@ -255,8 +290,7 @@ pub async fn keep(site: &Rc<Site>, shared: &Arc<Shared>, state: &State, told: &m
     let said = smol::unblock(move || {
         let plain = |reason| Wait { reason, who: None, since: None, until: None };
         let ground = Ground::new(&shared, &state, || {}).map_err(plain)?;
-        ballot.give_back(&ground)?;
-        Ballot::remove(&state).map_err(plain)
+        ballot.put_back(&ground)
     })
     .await;
     let code = said.as_ref().map_or_else(|wait| wait.reason.code.to_string(), |()| "lease_returned".into());
@@ -272,5 +306,80 @@ pub async fn keep(site: &Rc<Site>, shared: &Arc<Shared>, state: &State, told: &m
         let book = vote::book(&for_book).unwrap_or_default();
         *site.cluster.promised.borrow_mut() = book.lease.map(|lease| lease.holder);
         site.uplink.hurry();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::copies::KeyFile;
+    use crate::core::product::DIRECTOR;
+    use crate::director::cluster::command::lease_now;
+    use crate::director::own::permit::Permit;
+    use crate::wire::agent_api::AnswerWire;
+    use crate::wire::config::ConfigWire;
+
+    fn cluster(soak_s: u64) -> ClusterWire {
+        let members = vec![ClusterMemberWire { id: "d0".into(), ..Default::default() }];
+        ClusterWire { id: "c".into(), name: "north".into(), members, soak_s: Some(soak_s), drain_s: Some(0), ..Default::default() }
+    }
+
+    /// The only member of its cluster, by exception, whose Fleet does not answer, after its last word before a stop.
+    fn after_the_last_word() -> (tempfile::TempDir, State, Shared, Ballot) {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open_of(&DIRECTOR, &dir.path().join("s")).unwrap();
+        let key = device_key::read_or_make(&state, KeyFile::Key).unwrap();
+        let config = ConfigWire {
+            format: 1,
+            director: "https://127.0.0.1:1".into(),
+            pins: vec![format!("sha256:{}", "01".repeat(32))],
+            agent_id: "d0".into(),
+            credential: "c".into(),
+            device_key: Some(key.public()),
+            ..Default::default()
+        };
+        state.write_config(&config).unwrap();
+        told::keep(&state, None, Some(&cluster(3_600)));
+        let shared = Shared::new(&state);
+        shared.heard(&AnswerWire { lease_group: Some("c".into()), ..Default::default() });
+        let mut ballot = Ballot::wish("c", true);
+        let ground = Ground::new(&shared, &state, || {}).unwrap();
+        ballot.ask(&ground, Phase::Before, 0).unwrap();
+        ballot.ask(&ground, Phase::Stop, 300).unwrap();
+        drop(ground);
+        (dir, state, shared, ballot)
+    }
+
+    #[test]
+    fn a_wish_that_a_member_takes_for_away_is_noted_as_such() {
+        let (_dir, state, shared, mut ballot) = after_the_last_word();
+        let ground = Ground::new(&shared, &state, || {}).unwrap();
+        assert!(!ballot.away, "it died before it noted that");
+        assert_eq!(ballot.put_back(&ground).unwrap_err().reason.code, "lease_in_use");
+        assert!(Ballot::read(&state).unwrap().away);
+        assert_eq!(ballot.put_back(&ground).unwrap_err().reason.code, "soaking");
+        // What is on the disk now is not this one's.
+        let other = Ballot::wish("c", false);
+        other.write(&state).unwrap();
+        told::keep(&state, None, Some(&cluster(0)));
+        ballot.put_back(&ground).unwrap();
+        assert_eq!(Ballot::read(&state), Some(other));
+    }
+
+    #[test]
+    fn no_other_wish_takes_the_place_of_one_under_which_it_may_be_away() {
+        let (_dir, state, shared, ballot) = after_the_last_word();
+        let ballot = Ballot { away: true, ..ballot };
+        ballot.write(&state).unwrap();
+        let (why, _) = Permit::default().drained(&shared, &state, true).unwrap_err();
+        assert_eq!((why.code.as_ref(), Ballot::read(&state)), ("soaking", Some(ballot.clone())), "{why}");
+        for forced in [false, true] {
+            let why = lease_now(&shared, &state, "d0", "c", forced).unwrap_err();
+            assert_eq!((why.code.as_ref(), Ballot::read(&state)), ("soaking", Some(ballot.clone())), "{why}");
+        }
+        told::keep(&state, None, Some(&cluster(0)));
+        lease_now(&shared, &state, "d0", "c", true).unwrap();
+        let next = Ballot::read(&state).unwrap();
+        assert!(next.nonce != ballot.nonce && next.epoch > ballot.epoch && !next.away, "{next:?}");
     }
 }

@@ -12,6 +12,7 @@ use super::{invite, vote};
 use crate::core::cluster::lease::Phase;
 use crate::core::cluster::majority;
 use crate::core::cluster::member::SILENT_S;
+use crate::core::cluster::plan::Wait;
 use crate::core::reason::Reason;
 use crate::core::time;
 use crate::director::admin::AdminWire;
@@ -19,11 +20,12 @@ use crate::director::args::{Ask, Words};
 use crate::director::commands::reply;
 use crate::director::console::parse;
 use crate::director::own::Own;
-use crate::director::own::shared::Word;
+use crate::director::own::shared::{Shared, Word};
 use crate::director::policing::leases::{DRAIN_MAX_S, DRAIN_S};
 use crate::director::site::Site;
 use crate::director::table::{Table, ago};
 use crate::io::clock;
+use crate::io::state::State;
 use crate::wire::fleet_api::{ClusterMemberWire, ClusterWire, PeerWire};
 
 /// How long a person may take for stop, deployment and start, unless told otherwise, seconds.
@@ -166,53 +168,61 @@ async fn lease_for_update(site: &Rc<Site>, forced: bool, who: &str) -> Result<Dr
     let Some(group) = own.shared.lease_group() else { return Ok(said("this Director is in no cluster".into())) };
     let (state, shared, me) = (own.state(), own.shared.clone(), own.node());
     shared.use_lease();
-    let got = smol::unblock(move || {
-        let file = LeaseFile::read(&state).filter(|file| file.group == group).unwrap_or_else(|| LeaseFile::wish(&group));
-        vote::wish(&shared, &state, &me, &file).map_err(|wait| wait.reason)?;
-        match file.ask(&state, Phase::Before, 0, || {}) {
-            Ok(locked) => {
-                LeaseFile { epoch: locked.epoch, ..file }.write(&state)?;
-                return Ok((None, "Fleet gave the cluster's lease".to_string()));
-            }
-            Err(error) if error.refused => {
-                if file.epoch.is_none() {
-                    LeaseFile::remove(&state)?;
-                }
-                let hint = format!(
-                    "{}; nothing was done. Fleet answers, so the exception is given there: `vmetric-fleet cluster override`",
-                    error.reason.detail
-                );
-                return Err(Reason::received(error.reason.code.to_string(), hint));
-            }
-            Err(_) => {}
-        }
-        let ground = Ground::new(&shared, &state, || {})?;
-        let mut ballot = Ballot::wish(&group, forced);
-        let asked = ballot.ask(&ground, Phase::Before, 0);
-        match asked {
-            Ok((joint, _)) => Ok((joint.cost, format!("Fleet does not answer: the members promised the lease, epoch {}", joint.epoch))),
-            Err(wait) => {
-                if ballot.give_back(&ground).is_ok() {
-                    Ballot::remove(&state)?;
-                }
-                let remedy = match wait.reason.code.as_ref() {
-                    "lease_held" | "lease_wanted" => "wait for that member",
-                    "lease_expired" | "cluster_halted" => "`cluster resume` once it is known how that member is",
-                    "peer_silent" => "nothing was done",
-                    _ => "bring it back, or --force takes this on",
-                };
-                Err(Reason::received(wait.reason.code.to_string(), format!("{}; nothing was done: {remedy}", wait.reason.detail)))
-            }
-        }
-    })
-    .await?;
-    let (cost, mut detail) = got;
+    let (cost, mut detail) = smol::unblock(move || lease_now(&shared, &state, &me, &group, forced)).await?;
     if let Some(cost) = cost {
         site.acting(who, |registry| registry.event(clock::unix(), "", "cluster_override", cost.clone(), None));
         site.flush();
         detail += &format!("; by exception: {cost}");
     }
     Ok(said(detail))
+}
+
+/// What an exception costs, and who gave the lease.
+///
+/// # Errors
+/// Why nobody did; nothing was done.
+pub(super) fn lease_now(shared: &Shared, state: &State, me: &str, group: &str, forced: bool) -> Result<(Option<String>, String), Reason> {
+    let file = LeaseFile::read(state).filter(|file| file.group == group).unwrap_or_else(|| LeaseFile::wish(group));
+    vote::wish(shared, state, me, &file).map_err(|wait| wait.reason)?;
+    match file.ask(state, Phase::Before, 0, || {}) {
+        Ok(locked) => {
+            LeaseFile { epoch: locked.epoch, ..file }.write(state)?;
+            return Ok((None, "Fleet gave the cluster's lease".to_string()));
+        }
+        Err(error) if error.refused => {
+            if file.epoch.is_none() {
+                LeaseFile::remove(state)?;
+            }
+            let hint = format!(
+                "{}; nothing was done. Fleet answers, so the exception is given there: `vmetric-fleet cluster override`",
+                error.reason.detail
+            );
+            return Err(Reason::received(error.reason.code.to_string(), hint));
+        }
+        Err(_) => {}
+    }
+    ballot::clear(shared, state, group, forced, || {}).map_err(not_now)?;
+    let ground = Ground::new(shared, state, || {})?;
+    let mut ballot = Ballot::wish(group, forced);
+    match ballot.ask(&ground, Phase::Before, 0) {
+        Ok((joint, _)) => Ok((joint.cost, format!("Fleet does not answer: the members promised the lease, epoch {}", joint.epoch))),
+        Err(wait) => {
+            if let Err(kept) = ballot.put_back(&ground) {
+                log::info!("the peers' lease stays: {}", kept.reason);
+            }
+            Err(not_now(wait))
+        }
+    }
+}
+
+fn not_now(wait: Wait) -> Reason {
+    let remedy = match wait.reason.code.as_ref() {
+        "lease_held" | "lease_wanted" | "soaking" | "not_healthy_yet" | "lease_in_use" => "wait for that member",
+        "lease_expired" | "cluster_halted" => "`cluster resume` once it is known how that member is",
+        "peer_silent" => "nothing was done",
+        _ => "bring it back, or --force takes this on",
+    };
+    Reason::received(wait.reason.code.to_string(), format!("{}; nothing was done: {remedy}", wait.reason.detail))
 }
 
 /// A person says that it goes on: what the members hold against the next one is given up. Fleet's own stop is Fleet's.

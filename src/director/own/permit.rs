@@ -10,7 +10,7 @@ use crate::core::cluster::lease::{Phase, may_stop, needs_s};
 use crate::core::cluster::plan::Wait;
 use crate::core::reason::Reason;
 use crate::core::update::Order;
-use crate::director::cluster::ballot::{Ballot, Ground};
+use crate::director::cluster::ballot::{self, Ballot, Ground};
 use crate::director::cluster::lease::{LeaseFile, left_s};
 use crate::director::cluster::vote;
 use crate::director::policing::leases::{DRAIN_MAX_S, DRAIN_S};
@@ -189,8 +189,13 @@ fn ask(shared: &Shared, state: &State, group: &str, local: bool) -> Result<Held,
     if let Some(ballot) = ballot {
         return ask_peers(shared, state, ballot);
     }
+    // The peers' lease before, too: this Director is heard of under it until they have it back.
+    let cleared = ballot::clear(shared, state, group, false, tick);
     match ask_fleet(shared, state, group) {
-        Err((_, Some(_))) if local => ask_peers(shared, state, Ballot::wish(group, false)),
+        Err((_, Some(_))) if local => {
+            cleared.map_err(|wait| pause(of_cluster(wait), AGAIN_S))?;
+            ask_peers(shared, state, Ballot::wish(group, false))
+        }
         Err((why, _)) => Err(why),
         Ok(held) => Ok(held),
     }
@@ -238,10 +243,8 @@ fn promised(shared: &Shared, state: &State, ballot: &mut Ballot, phase: Phase, n
                 ballot.away = true;
                 ballot.write(state).map_err(|reason| pause(reason, AGAIN_S))?;
             }
-            if ballot.give_back(&ground).is_ok()
-                && let Err(reason) = Ballot::remove(state)
-            {
-                log::error!("{reason}");
+            if let Err(kept) = ballot.put_back(&ground) {
+                log::info!("the peers' lease stays: {}", kept.reason);
             }
             Err(pause(of_cluster(wait), AGAIN_S))
         }
